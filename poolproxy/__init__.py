@@ -1,0 +1,3 @@
+"""poolproxy: a connection-pooling proxy for PostgreSQL."""
+
+__version__ = "0.1.0"
