@@ -1,0 +1,177 @@
+"""A whole configuration, and what it means for one pool and for one client.
+
+Precedence is PgBouncer's: a user's setting goes before the database's, that before the proxy's.
+Pools obey the *pool user*, the one that logs in to PostgreSQL: the database's forced user if it
+has one, else the user that the client logged in as. Clients obey the user they logged in as.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import attrs
+
+from poolproxy.settings.entries import LONGEST_DATABASE, DatabaseSettings, UserSettings
+from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.schema import Settings
+
+T = TypeVar("T")
+
+# The entry that stands for every database without one of its own.
+TEMPLATE = "*"
+# Names of consoles, PgBouncer's and ours; no database may have them.
+RESERVED = frozenset({"pgbouncer", "poolproxy"})
+
+# Names come from clients, so what is remembered of them has an end. Resolving takes a few
+# microseconds: forgetting everything now and then costs less than keeping an order of age.
+REMEMBERED = 1024
+
+_STARTUP = ("client_encoding", "datestyle", "timezone", "application_name")
+_NOBODY = UserSettings()
+
+
+@attrs.frozen(kw_only=True)
+class PoolSettings:
+    """All that a pool needs. Times are seconds; 0 is "no limit" except for ``server_lifetime``.
+
+    ``user`` logs in to PostgreSQL; ``forced`` tells that the database names it. ``password`` is
+    the database's (plain), else the user's (plain, md5 or SCRAM secret); without one the user's
+    secret is looked for in auth_file. ``host`` is a name, an address or the folder of a Unix
+    socket. ``startup`` goes into the start-up packet.
+    """
+
+    database: str
+    user: str
+    forced: bool
+    host: str
+    port: int
+    dbname: str
+    password: str | None = attrs.field(repr=False)
+    pool_mode: PoolMode
+    pool_size: int
+    min_pool_size: int
+    reserve_pool_size: int
+    max_db_connections: int
+    max_user_connections: int
+    server_lifetime: float
+    connect_query: str
+    startup: tuple[tuple[str, str], ...]
+    query_timeout: float
+    transaction_timeout: float
+    idle_transaction_timeout: float
+
+
+@attrs.frozen(kw_only=True)
+class ClientSettings:
+    """What binds one client. Times are seconds; 0 is "no limit"."""
+
+    query_wait_timeout: float
+    client_idle_timeout: float
+    max_db_client_connections: int
+    max_user_client_connections: int
+
+
+# Compared by identity: two equal configurations are still two generations.
+@attrs.frozen(eq=False)
+class Config:
+    """A configuration without mistakes; ``source`` is the name of the file it came from."""
+
+    settings: Settings
+    databases: Mapping[str, DatabaseSettings]
+    users: Mapping[str, UserSettings]
+    source: str
+    _pools: dict[tuple[str, str], PoolSettings] = attrs.field(factory=dict, init=False, repr=False)
+    _clients: dict[tuple[str, str], ClientSettings] = attrs.field(
+        factory=dict, init=False, repr=False
+    )
+
+    def database(self, name: str) -> DatabaseSettings | None:
+        """The entry for what a client calls ``name``, with its dbname filled in."""
+        entry = self.databases.get(name)
+        if entry is None and name not in RESERVED and _fits(name):
+            entry = self.databases.get(TEMPLATE)
+        if entry is None or entry.dbname is not None:
+            return entry
+        return attrs.evolve(entry, dbname=name)
+
+    def pool(self, database: str, login_user: str) -> PoolSettings | None:
+        """The pool for a client that asks for ``database`` as ``login_user``; None: no database."""
+        key = (database, login_user)
+        if key in self._pools:
+            return self._pools[key]
+        entry = self.database(database)
+        if entry is None:
+            return None
+        return _remember(self._pools, key, lambda: self._pool(database, entry, login_user))
+
+    def client(self, database: str, login_user: str) -> ClientSettings:
+        """What binds a client that asks for ``database``, which need not exist."""
+        key = (database, login_user)
+        if key in self._clients:
+            return self._clients[key]
+        return _remember(self._clients, key, lambda: self._client(database, login_user))
+
+    def _pool(self, database: str, entry: DatabaseSettings, login_user: str) -> PoolSettings:
+        ours = self.settings
+        name = login_user if entry.user is None else entry.user
+        user = self.users.get(name, _NOBODY)
+        pool_size = _first(user.pool_size, entry.pool_size, ours.default_pool_size)
+        min_pool_size = _first(entry.min_pool_size, ours.min_pool_size)
+        reserve = _first(user.reserve_pool_size, entry.reserve_pool_size, ours.reserve_pool_size)
+        return PoolSettings(
+            database=database,
+            user=name,
+            forced=entry.user is not None,
+            host=entry.host or ours.unix_socket_dir,
+            port=entry.port,
+            dbname=entry.dbname or database,
+            password=entry.password or user.password,
+            pool_mode=_first(user.pool_mode, entry.pool_mode, ours.pool_mode),
+            pool_size=pool_size,
+            # A user's own pool_size may be smaller than what its database keeps open.
+            min_pool_size=min(min_pool_size, pool_size or min_pool_size),
+            reserve_pool_size=reserve if ours.reserve_pool_timeout else 0,
+            max_db_connections=entry.max_db_connections or ours.max_db_connections,
+            max_user_connections=user.max_user_connections or ours.max_user_connections,
+            server_lifetime=entry.server_lifetime or ours.server_lifetime,
+            connect_query=entry.connect_query or "",
+            startup=tuple((key, value) for key in _STARTUP if (value := getattr(entry, key))),
+            query_timeout=user.query_timeout or ours.query_timeout,
+            transaction_timeout=user.transaction_timeout or ours.transaction_timeout,
+            idle_transaction_timeout=user.idle_transaction_timeout or ours.idle_transaction_timeout,
+        )
+
+    def _client(self, database: str, login_user: str) -> ClientSettings:
+        ours = self.settings
+        entry = self.database(database) or DatabaseSettings()
+        user = self.users.get(login_user, _NOBODY)
+        return ClientSettings(
+            query_wait_timeout=_first(
+                user.query_wait_timeout, entry.query_wait_timeout, ours.query_wait_timeout
+            ),
+            client_idle_timeout=user.client_idle_timeout or ours.client_idle_timeout,
+            max_db_client_connections=(
+                entry.max_db_client_connections or ours.max_db_client_connections
+            ),
+            max_user_client_connections=(
+                user.max_user_client_connections or ours.max_user_client_connections
+            ),
+        )
+
+
+def _fits(database: str) -> bool:
+    # Clients may send any bytes; those that are not UTF-8 arrive as surrogates.
+    return 0 < len(database.encode(errors="surrogateescape")) <= LONGEST_DATABASE
+
+
+def _first(*values: T | None) -> T:
+    """The first value that is given; the proxy's own comes last and always is."""
+    return next(value for value in values if value is not None)
+
+
+def _remember(known: dict[tuple[str, str], T], key: tuple[str, str], make: Callable[[], T]) -> T:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[key] = made = make()
+    return made

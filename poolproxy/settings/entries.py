@@ -1,0 +1,183 @@
+"""The settings of one database and of one user: tables [databases.NAME] and [users.NAME].
+
+None is "not given here": the next wider scope decides, see :mod:`poolproxy.settings.config`.
+"""
+
+# ruff: noqa: RUF009 - setting() makes an attrs field, which ruff cannot see
+
+from __future__ import annotations
+
+import attrs
+
+from poolproxy.settings.addresses import PORT, SERVER_HOST
+from poolproxy.settings.enums import PoolMode, Reload
+from poolproxy.settings.field import setting
+from poolproxy.settings.values import GIVEN, choice, count, name, seconds
+
+# NAMEDATALEN - 1 for databases; for users what PgBouncer takes, as some log-in services have
+# longer names than PostgreSQL's roles.
+LONGEST_DATABASE = 63
+LONGEST_USER = 127
+
+# PgBouncer reads 0 for these as "not given". It is kept, as files in use rely on it.
+_ZERO = "; 0 is the same as leaving it out"
+
+
+@attrs.frozen(kw_only=True)
+class DatabaseSettings:
+    """Table [databases.NAME]; NAME is what clients ask for, "*" is any not listed."""
+
+    dbname: str | None = setting(
+        None,
+        parse=name(LONGEST_DATABASE),
+        reload=Reload.NEW,
+        doc="Name of the database at the server; left out, it is the name that clients ask for.",
+    )
+    host: str | None = setting(
+        None,
+        parse=SERVER_HOST,
+        reload=Reload.NEW,
+        doc="PostgreSQL's host name, address, or folder of its Unix socket; left out, it is "
+        "unix_socket_dir.",
+    )
+    port: int = setting(5432, parse=PORT, reload=Reload.NEW, doc="PostgreSQL's port.")
+    user: str | None = setting(
+        None,
+        parse=name(LONGEST_USER),
+        reload=Reload.NEW,
+        doc="Log in to PostgreSQL as this user, whoever the client is; all clients share one pool.",
+    )
+    password: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        secret=True,
+        doc="Password for PostgreSQL; left out, it is the user's own.",
+    )
+    pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Server connections for each user; left out, default_pool_size; 0 is no limit.",
+    )
+    min_pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Server connections kept open for each user's pool.",
+    )
+    reserve_pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Further server connections for a pool in which a client has waited for "
+        "reserve_pool_timeout.",
+    )
+    pool_mode: PoolMode | None = setting(
+        None,
+        parse=choice(PoolMode),
+        reload=Reload.NEW,
+        doc="When a server connection goes back to its pool.",
+    )
+    max_db_connections: int | None = setting(
+        None,
+        parse=count(),
+        doc="Server connections over all users" + _ZERO + ".",
+    )
+    max_db_client_connections: int | None = setting(
+        None,
+        parse=count(),
+        doc="Client connections" + _ZERO + ".",
+    )
+    server_lifetime: float | None = setting(
+        None,
+        parse=seconds(),
+        doc="Age at which an unused server connection is closed" + _ZERO + ".",
+    )
+    query_wait_timeout: float | None = setting(
+        None,
+        parse=seconds(),
+        doc="How long a client waits for a server connection; 0 is no limit.",
+    )
+    connect_query: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="Run once on each new server connection; its errors are logged and ignored.",
+    )
+    client_encoding: str | None = setting(
+        None, parse=GIVEN, reload=Reload.NEW, doc="Start-up parameter of server connections."
+    )
+    datestyle: str | None = setting(
+        None, parse=GIVEN, reload=Reload.NEW, doc="Start-up parameter of server connections."
+    )
+    timezone: str | None = setting(
+        None, parse=GIVEN, reload=Reload.NEW, doc="Start-up parameter of server connections."
+    )
+    application_name: str | None = setting(
+        None, parse=GIVEN, reload=Reload.NEW, doc="Start-up parameter of server connections."
+    )
+
+
+@attrs.frozen(kw_only=True)
+class UserSettings:
+    """Table [users.NAME].
+
+    Pools obey the user that logs in to PostgreSQL, which is the database's ``user`` where it has
+    one; ``query_wait_timeout``, ``client_idle_timeout``, ``max_user_client_connections`` and
+    ``password`` concern the user that the client logs in as.
+    """
+
+    password: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        secret=True,
+        doc="The user's plain password, md5 or SCRAM secret; goes before auth_file. A plain one "
+        "also serves for PostgreSQL. Not in PgBouncer.",
+    )
+    pool_mode: PoolMode | None = setting(
+        None,
+        parse=choice(PoolMode),
+        reload=Reload.NEW,
+        doc="When a server connection goes back to its pool.",
+    )
+    pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Server connections for each database; 0 is no limit.",
+    )
+    reserve_pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Further server connections for a pool in which a client has waited for "
+        "reserve_pool_timeout.",
+    )
+    max_user_connections: int | None = setting(
+        None,
+        parse=count(),
+        doc="Server connections over all databases" + _ZERO + ".",
+    )
+    max_user_client_connections: int | None = setting(
+        None,
+        parse=count(),
+        doc="Client connections" + _ZERO + ".",
+    )
+    query_timeout: float | None = setting(
+        None, parse=seconds(), doc="Time for one query" + _ZERO + "."
+    )
+    query_wait_timeout: float | None = setting(
+        None,
+        parse=seconds(),
+        doc="How long a client waits for a server connection; 0 is no limit.",
+    )
+    idle_transaction_timeout: float | None = setting(
+        None,
+        parse=seconds(),
+        doc="How long a client may be idle inside a transaction" + _ZERO + ".",
+    )
+    transaction_timeout: float | None = setting(
+        None, parse=seconds(), doc="Time for one transaction" + _ZERO + "."
+    )
+    client_idle_timeout: float | None = setting(
+        None,
+        parse=seconds(),
+        doc="How long a client may be idle outside of a transaction" + _ZERO + ".",
+    )

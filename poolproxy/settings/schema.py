@@ -1,0 +1,375 @@
+"""The settings of the proxy itself: table [poolproxy].
+
+The class is the table: reading, the sample file, the reference and every message are derived
+from these fields. Names, meanings and defaults are PgBouncer's (https://www.pgbouncer.org/config.html)
+unless the text says otherwise. Attributes hold times in seconds and sizes in bytes.
+"""
+
+# ruff: noqa: RUF009 - setting() makes an attrs field, which ruff cannot see
+
+from __future__ import annotations
+
+import attrs
+
+from poolproxy.settings.addresses import (
+    ENDPOINT,
+    LISTEN_HOSTS,
+    MODE,
+    PORT,
+    SOCKET_DIR,
+    WORKERS,
+    Address,
+)
+from poolproxy.settings.enums import AuthType, PoolMode, Reload
+from poolproxy.settings.field import setting
+from poolproxy.settings.values import (
+    BOOLEAN,
+    PARAMETERS,
+    TEXT,
+    choice,
+    count,
+    seconds,
+    size,
+    whole_seconds,
+)
+
+# What Linux accepts in TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT (tcp(7), linux/tcp.h).
+MOST_KEEPALIVE_SECONDS = 32767
+MOST_KEEPALIVE_PROBES = 127
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Table [poolproxy]."""
+
+    listen_addr: tuple[str, ...] = setting(
+        ("127.0.0.1",),
+        section="Listening",
+        parse=LISTEN_HOSTS,
+        reload=Reload.RESTART,
+        doc='TCP addresses to listen on; "*" is every address, an empty list is no TCP. '
+        "PgBouncer's default is none.",
+    )
+    listen_port: int = setting(
+        6432,
+        parse=PORT,
+        reload=Reload.RESTART,
+        doc="TCP port, and the number in the name of the Unix socket.",
+    )
+    listen_backlog: int = setting(
+        128,
+        parse=count(1, 65535),
+        reload=Reload.RESTART,
+        doc="Connections that the kernel keeps ready for the accept loop.",
+    )
+    unix_socket_dir: str = setting(
+        "/tmp",
+        parse=SOCKET_DIR,
+        reload=Reload.RESTART,
+        doc='Folder of the Unix socket to listen on, "" for none. Databases without a host are '
+        "looked for here, too.",
+    )
+    unix_socket_mode: int = setting(
+        0o777,
+        parse=MODE,
+        reload=Reload.RESTART,
+        doc="Access mode of the Unix socket.",
+    )
+    unix_socket_group: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.RESTART,
+        doc='Group that owns the Unix socket; "" leaves it to the system.',
+    )
+    workers: int = setting(
+        0,
+        section="Processes",
+        parse=WORKERS,
+        reload=Reload.RESTART,
+        doc='Worker processes; "auto" is one for each core. Limits hold over all of them together. '
+        "Not in PgBouncer.",
+    )
+    user: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.RESTART,
+        doc='User to become when started as root; "" stays who one is.',
+    )
+    worker_timeout: float = setting(
+        30.0,
+        parse=seconds(least=0.1),
+        doc="A worker silent for this long is killed and replaced. Not in PgBouncer.",
+    )
+    orphan_timeout: float = setting(
+        30.0,
+        parse=seconds(),
+        doc="How long a worker whose acceptor is gone lets running transactions finish before "
+        "it exits. Not in PgBouncer.",
+    )
+    shutdown_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="After SIGTERM or SIGINT, how long to wait for clients to leave before they are "
+        "disconnected; 0 waits without limit, as PgBouncer does, which has no such setting.",
+    )
+    pool_mode: PoolMode = setting(
+        PoolMode.SESSION,
+        section="Pools and limits",
+        parse=choice(PoolMode),
+        doc="When a server connection goes back to its pool: when the client leaves (session), "
+        "at the end of its transaction, or after each statement (no multi-statement transactions).",
+    )
+    max_client_conn: int = setting(
+        100,
+        parse=count(1),
+        doc="Client connections over all workers, those still logging in included.",
+    )
+    default_pool_size: int = setting(
+        20,
+        parse=count(),
+        doc="Server connections for each pair of database and user; 0 is no limit.",
+    )
+    min_pool_size: int = setting(
+        0,
+        parse=count(),
+        doc="Server connections kept open for each pool that has a client or whose database has "
+        "a forced user.",
+    )
+    reserve_pool_size: int = setting(
+        0,
+        parse=count(),
+        doc="Further server connections for a pool in which a client has waited for "
+        "reserve_pool_timeout.",
+    )
+    reserve_pool_timeout: float = setting(
+        5.0,
+        parse=seconds(),
+        doc="How long a client waits before the reserve is used; 0 turns the reserve off.",
+    )
+    max_db_connections: int = setting(
+        0,
+        parse=count(),
+        doc="Server connections for each database over all its users; 0 is no limit.",
+    )
+    max_user_connections: int = setting(
+        0,
+        parse=count(),
+        doc="Server connections for each user over all databases; 0 is no limit.",
+    )
+    max_db_client_connections: int = setting(
+        0,
+        parse=count(),
+        doc="Client connections for each database; 0 is no limit.",
+    )
+    max_user_client_connections: int = setting(
+        0,
+        parse=count(),
+        doc="Client connections for each user that clients log in as; 0 is no limit.",
+    )
+    server_round_robin: bool = setting(
+        False,
+        parse=BOOLEAN,
+        doc="Take the server connection that has been idle longest instead of the one used last.",
+    )
+    server_reset_query: str = setting(
+        "DISCARD ALL",
+        section="Server connections",
+        parse=TEXT,
+        doc="Sent when a client in session mode gives its server connection back, so that the "
+        'next finds a clean one; "" sends nothing.',
+    )
+    server_reset_query_always: bool = setting(
+        False,
+        parse=BOOLEAN,
+        doc="Send server_reset_query in transaction and statement mode, too.",
+    )
+    server_check_query: str = setting(
+        "<empty>",
+        parse=TEXT,
+        doc='Sent before a server connection idle for server_check_delay is used; "<empty>" is an '
+        'empty query, "" is no check.',
+    )
+    server_check_delay: float = setting(
+        30.0,
+        parse=seconds(),
+        doc="Idle time after which a server connection is checked; 0 checks before every use.",
+    )
+    server_lifetime: float = setting(
+        3600.0,
+        parse=seconds(),
+        doc="Age at which an unused server connection is closed; 0 closes after one use.",
+    )
+    server_idle_timeout: float = setting(
+        600.0,
+        parse=seconds(),
+        doc="Idle time after which a server connection beyond min_pool_size is closed; 0 never.",
+    )
+    server_connect_timeout: float = setting(
+        15.0,
+        parse=seconds(),
+        doc="Time for connecting to PostgreSQL and logging in; 0 is no limit.",
+    )
+    server_login_retry: float = setting(
+        15.0,
+        parse=seconds(),
+        doc="Pause after a failed connection or log-in to PostgreSQL.",
+    )
+    server_close_timeout: float = setting(
+        10.0,
+        parse=seconds(),
+        doc="A closed server connection counts until PostgreSQL has closed its end, for this "
+        "long at most. Not in PgBouncer.",
+    )
+    query_wait_timeout: float = setting(
+        120.0,
+        section="Timeouts of clients and queries",
+        parse=seconds(),
+        doc="How long a client waits for a server connection before it is disconnected; 0 is no "
+        "limit.",
+    )
+    query_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="Time for one query, after which client and server connection are closed; 0 is no "
+        "limit.",
+    )
+    transaction_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="Time for one transaction; 0 is no limit.",
+    )
+    idle_transaction_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="How long a client may be idle inside a transaction; 0 is no limit.",
+    )
+    client_idle_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="How long a client may be idle outside of a transaction; 0 is no limit.",
+    )
+    client_login_timeout: float = setting(
+        60.0,
+        parse=seconds(),
+        reload=Reload.NEW,
+        doc="Time for a client to log in; 0 is no limit.",
+    )
+    cancel_wait_timeout: float = setting(
+        10.0,
+        parse=seconds(),
+        doc="How long a cancel request waits for its connection to PostgreSQL; 0 is no limit.",
+    )
+    auth_type: AuthType = setting(
+        AuthType.MD5,
+        section="Authentication",
+        parse=choice(AuthType),
+        reload=Reload.NEW,
+        doc="How clients prove who they are. md5 asks for SCRAM where a user's secret is one; "
+        "scram-sha-256 refuses md5 secrets; trust believes every known user.",
+    )
+    auth_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc='File of lines "user" "secret", PgBouncer\'s userlist.txt; a secret is plain, md5 or '
+        "SCRAM. A relative name starts at the folder of this configuration.",
+    )
+    scram_iterations: int = setting(
+        4096,
+        parse=count(1, 1_000_000),
+        reload=Reload.NEW,
+        doc="Iterations for SCRAM secrets made from plain passwords.",
+    )
+    tcp_keepalive: bool = setting(
+        True,
+        section="TCP",
+        parse=BOOLEAN,
+        reload=Reload.NEW,
+        doc="Let the kernel probe idle connections of clients and servers.",
+    )
+    tcp_keepidle: int = setting(
+        0,
+        parse=whole_seconds(MOST_KEEPALIVE_SECONDS),
+        reload=Reload.NEW,
+        doc="Idle time before the first probe; 0 is the system's default.",
+    )
+    tcp_keepintvl: int = setting(
+        0,
+        parse=whole_seconds(MOST_KEEPALIVE_SECONDS),
+        reload=Reload.NEW,
+        doc="Time between probes; 0 is the system's default.",
+    )
+    tcp_keepcnt: int = setting(
+        0,
+        parse=count(0, MOST_KEEPALIVE_PROBES),
+        reload=Reload.NEW,
+        doc="Probes without answer until a connection is given up; 0 is the system's default.",
+    )
+    tcp_user_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        reload=Reload.NEW,
+        doc="How long sent data may stay unacknowledged; 0 is the system's default. A bare "
+        'number counts seconds as everywhere: PgBouncer\'s 5000 (milliseconds) is "5s".',
+    )
+    tcp_socket_buffer: int = setting(
+        0,
+        parse=size(most=2**30),
+        reload=Reload.NEW,
+        doc="Size of the kernel's send and receive buffers; 0 is the system's default.",
+    )
+    max_packet_size: int = setting(
+        2**31 - 1,
+        section="Protocol",
+        parse=size(least=1024),
+        reload=Reload.NEW,
+        doc="Longest message that is let through; a longer one ends the connection.",
+    )
+    track_extra_parameters: tuple[str, ...] = setting(
+        ("IntervalStyle",),
+        parse=PARAMETERS,
+        reload=Reload.RESTART,
+        doc="Session parameters that follow a client from server to server, beyond DateStyle, "
+        "client_encoding, TimeZone, standard_conforming_strings and application_name. Only "
+        "parameters that PostgreSQL reports can be followed.",
+    )
+    ignore_startup_parameters: tuple[str, ...] = setting(
+        (),
+        parse=PARAMETERS,
+        reload=Reload.NEW,
+        doc="Start-up parameters to drop instead of refusing the client, such as "
+        "extra_float_digits. options in this list drops what is unknown inside options.",
+    )
+    application_name_add_host: bool = setting(
+        False,
+        parse=BOOLEAN,
+        reload=Reload.NEW,
+        doc="Add the client's address to its application_name.",
+    )
+    log_connections: bool = setting(
+        True,
+        section="Logging and metrics",
+        parse=BOOLEAN,
+        doc="Log each log-in and each new server connection.",
+    )
+    log_disconnections: bool = setting(
+        True,
+        parse=BOOLEAN,
+        doc="Log each closed connection with its reason.",
+    )
+    log_pooler_errors: bool = setting(
+        True,
+        parse=BOOLEAN,
+        doc="Log each error that the proxy itself sends to a client.",
+    )
+    verbose: int = setting(
+        0,
+        parse=count(0, 3),
+        doc="More log lines, the higher the more.",
+    )
+    metrics_listen: Address | None = setting(
+        Address("127.0.0.1", 9127),
+        parse=ENDPOINT,
+        reload=Reload.RESTART,
+        doc='Address of /metrics, /healthz and /readyz; "" for none. Not in PgBouncer.',
+    )
