@@ -1,0 +1,366 @@
+"""The exchange with a connecting client, for every auth_type."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scramp import ScramException
+
+from poolproxy.auth.client import AUTH_TYPES, Accept, Ask, Compute, Reject, Step, start
+from poolproxy.auth.exchange import MAX_PASSWORD_PAYLOAD, METHODS, method
+from poolproxy.auth.scram import keys_from, make_secret, mock_salt, salted_password
+from poolproxy.auth.scram_client import ScramClient
+from poolproxy.auth.secrets import Md5Secret, PlainSecret, Secret, md5_answer, md5_secret
+
+from .drive import (
+    CHEAP,
+    MOCK_KEY,
+    NONCE,
+    SALT,
+    begin,
+    initial,
+    scram_login,
+    scram_secret,
+    scramp_client,
+    settle,
+)
+
+PASSWORD_FAILED = ("28P01", "password authentication failed")
+SASL_FAILED = ("28P01", "SASL authentication failed")
+SASL_MALFORMED = ("08P01", "SASL authentication failed")
+
+SECRETS: dict[str, Secret] = {
+    "plain": PlainSecret("pw"),
+    "md5": md5_secret("pw", "joe"),
+    "scram": scram_secret("pw"),
+}
+
+
+def refused(step: Step) -> tuple[str, str]:
+    """SQLSTATE and text of a refusal; every one is FATAL, counted as auth, and has a hint."""
+    assert isinstance(step, Reject)
+    error = step.error
+    assert (error.severity, error.reason) == ("FATAL", "auth")
+    assert error.hint
+    return error.sqlstate, error.message
+
+
+def send_plain(secret: Secret | None, password: bytes) -> Step:
+    exchange = begin("plain", secret)
+    assert exchange.first() == Ask(3, b"")
+    return settle(exchange, exchange.feed(password + b"\0"))
+
+
+def send_md5(secret: Secret | None, password: str, user: str = "joe") -> Step:
+    exchange = begin("md5", secret)
+    assert exchange.first() == Ask(5, b"\1\2\3\4")
+    hashed = hashlib.md5((password + user).encode()).hexdigest().encode()
+    return exchange.feed(b"md5" + hashlib.md5(hashed + b"\1\2\3\4").hexdigest().encode() + b"\0")
+
+
+def test_the_methods_are_the_files() -> None:
+    """auth_type has exactly these values, each registered once."""
+    assert AUTH_TYPES == ("md5", "plain", "scram-sha-256", "trust")
+    with pytest.raises(ValueError, match="registered twice"):
+        method("plain")(METHODS["plain"])
+
+
+# -- trust ----------------------------------------------------------------------------------------
+
+
+def test_trust_lets_known_users_in() -> None:
+    """Any entry will do, even one with an empty password; unknown users are refused."""
+    for secret in (*SECRETS.values(), PlainSecret("")):
+        assert begin("trust", secret).first() == Accept()
+    assert refused(begin("trust", None).first()) == ("28000", '"trust" authentication failed')
+
+
+# -- plain ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_plain_compares_with_every_kind_of_secret(kind: str) -> None:
+    """The right password is accepted and a wrong one refused, whatever is stored."""
+    assert isinstance(send_plain(SECRETS[kind], b"pw"), Accept)
+    for wrong in (b"pW", b"pwx", b"p", b"\xff", b"x" * 65530):
+        assert refused(send_plain(SECRETS[kind], wrong)) == PASSWORD_FAILED
+
+
+def test_plain_with_a_scram_secret_derives_off_the_loop_and_gives_keys() -> None:
+    """The derivation is handed out, and a password proven against the verifier serves as login."""
+    exchange = begin("plain", scram_secret("pw"))
+    exchange.first()
+    step = exchange.feed(b"pw\0")
+    assert isinstance(step, Compute)
+    salted = salted_password("pw", SALT, CHEAP)
+    assert exchange.computed(salted) == Accept(keys=keys_from(salted))
+
+
+@settings(max_examples=30)
+@given(st.binary(min_size=1, max_size=40).filter(lambda data: b"\0" not in data))
+def test_plain_takes_passwords_in_any_encoding(password: bytes) -> None:
+    """A stored password that came from undecodable bytes matches those bytes."""
+    text = password.decode("utf-8", "surrogateescape")
+    assert isinstance(send_plain(PlainSecret(text), password), Accept)
+    assert isinstance(send_plain(md5_secret(text, "joe"), password), Accept)
+
+
+@pytest.mark.parametrize("secret", [None, PlainSecret("")])
+def test_plain_never_matches_nothing(secret: Secret | None) -> None:
+    """Unknown users and empty stored passwords get the same refusal as a wrong password."""
+    assert refused(send_plain(secret, b"pw")) == PASSWORD_FAILED
+    wrong, missing = send_plain(PlainSecret("x"), b"pw"), send_plain(secret, b"pw")
+    assert isinstance(wrong, Reject)
+    assert isinstance(missing, Reject)
+    assert wrong.error.hint == missing.error.hint
+
+
+@pytest.mark.parametrize("auth_type", ["plain", "md5"])
+@pytest.mark.parametrize("secret", [None, PlainSecret(""), PlainSecret("pw")])
+def test_an_empty_password_is_named(auth_type: str, secret: Secret | None) -> None:
+    """The user most likely forgot to give one, so the text says so, known user or not."""
+    exchange = begin(auth_type, secret)
+    exchange.first()
+    assert refused(exchange.feed(b"\0")) == ("28P01", "empty password returned by client")
+
+
+@pytest.mark.parametrize("auth_type", ["plain", "md5"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"pw", b"pw\0\0", b"pw\0x", b"\0pw\0", b"x" * MAX_PASSWORD_PAYLOAD + b"\0"]
+)
+def test_a_malformed_password_message_is_refused(auth_type: str, payload: bytes) -> None:
+    """The body must be one string with its NUL, of bounded size."""
+    exchange = begin(auth_type, PlainSecret("pw"))
+    exchange.first()
+    assert refused(exchange.feed(payload)) == ("08P01", "failed to parse packet")
+
+
+# -- md5 ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["plain", "md5"])
+def test_md5_compares_with_plain_and_md5_secrets(kind: str) -> None:
+    """The salted hash is checked against either kind; a wrong password or user fails."""
+    assert send_md5(SECRETS[kind], "pw") == Accept()
+    assert refused(send_md5(SECRETS[kind], "no")) == PASSWORD_FAILED
+    assert refused(send_md5(SECRETS[kind], "pw", user="ann")) == PASSWORD_FAILED
+
+
+@pytest.mark.parametrize("secret", [None, PlainSecret("")])
+def test_md5_never_matches_nothing(secret: Secret | None) -> None:
+    """Unknown users and empty stored passwords are asked and refused like others."""
+    assert refused(send_md5(secret, "")) == PASSWORD_FAILED
+
+
+def test_md5_wants_the_whole_answer() -> None:
+    """The stored hash, the unsalted hash or the plain password are no answer."""
+    answer = md5_answer(md5_secret("pw", "joe"), b"\1\2\3\4")
+    secret = SECRETS["md5"]
+    assert isinstance(secret, Md5Secret)
+    for payload in (b"pw", secret.hash.encode(), answer[:-1], answer[3:], answer.upper(), b"\xff"):
+        exchange = begin("md5", secret)
+        exchange.first()
+        assert refused(exchange.feed(payload + b"\0")) == PASSWORD_FAILED
+
+
+def test_md5_switches_to_scram_for_a_scram_secret() -> None:
+    """As in PgBouncer, such a user logs in by SCRAM although auth_type is md5."""
+    exchange = begin("md5", scram_secret("pw"))
+    assert isinstance(scram_login(exchange, "pw"), Accept)
+
+
+# -- scram ----------------------------------------------------------------------------------------
+
+
+def test_scram_with_a_scram_secret_gives_keys() -> None:
+    """The keys that log in to a server with the same secret come out of a client's login."""
+    step = scram_login(begin("scram-sha-256", scram_secret("pw")), "pw")
+    assert isinstance(step, Accept)
+    assert step.final is not None
+    assert step.final[0] == 12
+    assert step.keys == keys_from(salted_password("pw", SALT, CHEAP))
+
+
+def test_scram_with_a_plain_secret_gives_no_keys() -> None:
+    """A secret made on the spot has a salt of ours: its keys would fit no server."""
+    step = scram_login(begin("scram-sha-256", PlainSecret("pw")), "pw")
+    assert isinstance(step, Accept)
+    assert step.keys is None
+
+
+def test_an_invented_secret_equal_to_the_stored_one_gives_keys_still() -> None:
+    """What counts is where the secret came from, not its values."""
+    secret = make_secret("pw", mock_salt(MOCK_KEY, "joe"), CHEAP)
+    step = scram_login(begin("scram-sha-256", secret), "pw")
+    assert isinstance(step, Accept)
+    assert step.keys is not None
+
+
+@pytest.mark.parametrize(
+    "secret", [*(SECRETS[kind] for kind in SECRETS), None, PlainSecret(""), Md5Secret("0" * 32)]
+)
+def test_scram_fails_alike_for_everybody(secret: Secret | None) -> None:
+    """Wrong password, unknown user, md5 secret, empty password: one exchange, one answer."""
+    step = scram_login(begin("scram-sha-256", secret), "wrong")
+    assert refused(step) == SASL_FAILED
+    reference = scram_login(begin("scram-sha-256", SECRETS["plain"]), "wrong")
+    assert isinstance(step, Reject)
+    assert isinstance(reference, Reject)
+    assert step.error.hint == reference.error.hint
+
+
+def test_an_empty_password_matches_no_empty_secret() -> None:
+    """A user without a password can't log in by sending none."""
+    step = scram_login(begin("scram-sha-256", PlainSecret("")), "")
+    assert refused(step) == SASL_FAILED
+
+
+def challenge(secret: Secret | None) -> bytes:
+    exchange = begin("scram-sha-256", secret)
+    exchange.first()
+    step = settle(exchange, exchange.feed(initial(b"n,,n=,r=abc")))
+    assert isinstance(step, Ask)
+    assert step.code == 11
+    return step.data
+
+
+def test_unknown_users_can_not_be_told_by_the_challenge() -> None:
+    """Unknown, md5 and plain users are shown the same stable salt and rounds."""
+    seen = {challenge(secret) for secret in (None, PlainSecret("pw"), SECRETS["md5"])}
+    assert len(seen) == 1
+    assert seen == {challenge(None)}
+
+
+def test_scram_offers_one_mechanism() -> None:
+    """There is no channel binding, so no PLUS is offered."""
+    assert begin("scram-sha-256", None).first() == Ask(10, b"SCRAM-SHA-256\0\0")
+
+
+@pytest.mark.parametrize("mechanism", [b"SCRAM-SHA-256-PLUS", b"", b"scram-sha-256", b"PLAIN"])
+def test_another_mechanism_is_named(mechanism: bytes) -> None:
+    """Choosing what was not offered has PgBouncer's own text."""
+    exchange = begin("scram-sha-256", SECRETS["scram"])
+    exchange.first()
+    expected = "client selected an invalid SASL authentication mechanism"
+    assert refused(exchange.feed(initial(b"n,,n=,r=a", mechanism))) == ("08P01", expected)
+
+
+GOOD_INITIAL = initial(b"n,,n=,r=abc")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(GOOD_INITIAL[:size] for size in range(len(GOOD_INITIAL))),
+        GOOD_INITIAL + b"x",
+        b"SCRAM-SHA-256\0" + struct.pack("!i", -1),
+        b"SCRAM-SHA-256\0" + struct.pack("!i", 2**31 - 1) + b"n,,n=,r=abc",
+        initial(b"p=tls-unique,,n=,r=abc"),
+        initial(b"n,a=root,n=,r=abc"),
+        initial(b"n,,n=" + b"x" * 5000 + b",r=abc"),
+        b"x" * 100_000,
+    ],
+)
+def test_malformed_initial_responses_are_refused(payload: bytes) -> None:
+    """Cut short at every byte, with a wrong length or an unusable message: refused, never more."""
+    exchange = begin("scram-sha-256", SECRETS["scram"])
+    exchange.first()
+    assert refused(exchange.feed(payload)) == SASL_MALFORMED
+
+
+def test_a_malformed_final_is_refused_with_the_reason() -> None:
+    """The hint tells the author of a client what is wrong, known user or not."""
+    for secret in (None, SECRETS["scram"]):
+        exchange = begin("scram-sha-256", secret)
+        exchange.first()
+        exchange.feed(GOOD_INITIAL)
+        step = exchange.feed(b"c=biws,r=other,p=AAAA")
+        assert refused(step) == SASL_MALFORMED
+        assert isinstance(step, Reject)
+        assert "nonce" in step.error.hint
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(st.characters(codec="utf-8", blacklist_characters="\0"), min_size=1, max_size=20))
+def test_a_password_works_by_every_method(password: str) -> None:
+    """A plain secret lets its password in by plain, md5 and SCRAM (with our own client)."""
+    secret = PlainSecret(password)
+    assert send_plain(secret, password.encode()) == Accept()
+    assert send_md5(secret, password) == Accept()
+    assert isinstance(own_scram(secret, password), Accept)
+
+
+def own_scram(secret: Secret, password: str) -> Step:
+    client, exchange = ScramClient(password, "c" * 24), begin("scram-sha-256", secret)
+    exchange.first()
+    step = settle(exchange, exchange.feed(initial(client.first())))
+    assert isinstance(step, Ask)
+    request = client.read_first(step.data)
+    assert request is not None
+    return exchange.feed(client.final(keys_from(request.derive())))
+
+
+# -- order of calls, bounds of arguments ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("auth_type", "secret", "payload"),
+    [
+        ("trust", PlainSecret("x"), None),
+        ("plain", PlainSecret("x"), b"x\0"),
+        ("plain", None, b"x\0"),
+        ("scram-sha-256", None, b"junk"),
+    ],
+)
+def test_a_finished_exchange_takes_nothing(
+    auth_type: str, secret: Secret | None, payload: bytes | None
+) -> None:
+    """After Accept or Reject every call is an error: no second try on one exchange."""
+    exchange = begin(auth_type, secret)
+    exchange.first()
+    if payload is not None:
+        exchange.feed(payload)
+    for call in (exchange.first, lambda: exchange.feed(b"x\0"), lambda: exchange.computed(b"x")):
+        with pytest.raises(RuntimeError):
+            call()
+
+
+def test_calls_out_of_order_are_the_callers_bug() -> None:
+    """Feeding before first, computing unasked, or feeding while computing raise."""
+    exchange = begin("plain", scram_secret("pw"))
+    with pytest.raises(RuntimeError):
+        exchange.feed(b"pw\0")
+    exchange.first()
+    with pytest.raises(RuntimeError):
+        exchange.computed(b"x")
+    exchange.feed(b"pw\0")
+    with pytest.raises(RuntimeError):
+        exchange.feed(b"pw\0")
+
+
+def test_weak_arguments_are_refused() -> None:
+    """A forgotten salt or key must not go unnoticed, nor an unknown method."""
+    good = {"salt": b"1234", "nonce": NONCE, "mock_key": MOCK_KEY}
+    for bad, text in (({"salt": b"123"}, "salt"), ({"mock_key": b""}, "mock_key")):
+        with pytest.raises(ValueError, match=text):
+            start("plain", "joe", None, **{**good, **bad})
+    with pytest.raises(ValueError, match=r"unknown auth_type 'peer'.*plain"):
+        start("peer", "joe", None, **good)
+
+
+def test_scramp_refuses_a_pooler_that_does_not_know_the_secret() -> None:
+    """Our signature is checked by the client: the drive helper would notice a wrong one."""
+    client, exchange = scramp_client("pw"), begin("scram-sha-256", scram_secret("pw"))
+    exchange.first()
+    step = exchange.feed(initial(client.get_client_first().encode()))
+    assert isinstance(step, Ask)
+    client.set_server_first(step.data.decode())
+    final = exchange.feed(client.get_client_final().encode())
+    assert isinstance(final, Accept)
+    assert final.final is not None
+    with pytest.raises(ScramException, match="server signature"):
+        client.set_server_final("v=" + "A" * 43 + "=")
