@@ -1,0 +1,191 @@
+"""The channel between acceptor and worker: the one file that knows SCM_RIGHTS.
+
+A ``SOCK_SEQPACKET`` socket pair: one message, one read, with exactly its own descriptors.
+
+* Received descriptors are close-on-exec (``socket.recv_fds`` drops that flag in CPython 3.11) and
+  closed again if the message can't be decoded.
+* A message above INLINE_LIMIT travels in a memfd beside it: a SEQPACKET message must fit the send
+  buffer, and splitting would need reassembly state on the other side.
+* An empty read is the peer's end, so an empty message is never sent.
+* When the receiver is out of descriptors the kernel sets MSG_CTRUNC and drops those that did not
+  fit: a message with one descriptor each for many items is delivered with the first few, so
+  that the receiver can report the others as lost; any other message is an error.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+import trio
+
+from poolproxy.ipc.codec import IpcError, decode, encode, expected_fds
+from poolproxy.ipc.messages import FDS, MANY, Message
+
+INLINE_LIMIT = 60_000  # bytes; the default send buffer of a Unix socket holds three of these
+MAX_BODY = 64 * 1024 * 1024  # bytes of a message in a memfd: far above any snapshot
+MAX_FDS = 253  # the kernel's SCM_MAX_FD
+
+_INLINE, _IN_MEMFD = b"\0", b"\1"
+_ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+
+Received: TypeAlias = tuple[Message, list[int]]
+
+
+class ChannelClosed(Exception):
+    """The other process is gone."""
+
+
+def close_fds(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+class Channel:
+    """One end. ``post`` never blocks; ``flush_forever`` is the one writer; one task receives.
+
+    ``queue_limit`` bounds the messages that wait for a peer that does not read: :attr:`full` says
+    so, and the caller decides (another worker, drop a snapshot, give up on the peer).
+    """
+
+    def __init__(self, sock: socket.socket, queue_limit: int = 4096) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._queue_limit = queue_limit
+        self._wake = trio.Event()
+
+    @property
+    def full(self) -> bool:
+        return len(self._queue) >= self._queue_limit
+
+    def post(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Send, or queue behind what is queued. Takes the descriptors: they are closed once sent.
+
+        Never raises for a dead peer: the receiving task learns of that.
+        """
+        data = encode(message)
+        if len(data) > INLINE_LIMIT:
+            data, fds = _IN_MEMFD, [_memfd(data), *fds]
+        else:
+            data = _INLINE + data
+        if self._queue or not self._try_send(data, fds):
+            self._queue.append((data, fds))
+            self._wake.set()
+
+    async def flush_forever(self) -> None:
+        """Send what the kernel refused at first, in order."""
+        while True:
+            await self.flush()
+            self._wake = trio.Event()
+            await self._wake.wait()
+
+    async def flush(self) -> None:
+        """Wait until all that was posted is sent."""
+        while self._queue:
+            if self._try_send(*self._queue[0]):
+                self._queue.popleft()
+            else:
+                await trio.lowlevel.wait_writable(self._sock.fileno())
+
+    def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # the peer is gone: the message is lost as it would be in its buffer
+        close_fds(fds)
+        return True
+
+    async def receive(self) -> Received:
+        """The next message with its descriptors, which the caller then owns.
+
+        Raises ChannelClosed at the peer's end, IpcError for what can't be decoded.
+        """
+        while True:
+            received = self.receive_nowait()
+            if received is not None:
+                await trio.lowlevel.checkpoint()
+                return received
+            await trio.lowlevel.wait_readable(self._sock.fileno())
+
+    def receive_nowait(self) -> Received | None:
+        """As :meth:`receive`, None if there is nothing now."""
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                INLINE_LIMIT + 64, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+            )
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ChannelClosed(str(error)) from error
+        fds = _descriptors(ancillary)
+        try:
+            return self._unpack(data, fds, flags)
+        except BaseException:
+            close_fds(fds)
+            raise
+
+    def _unpack(self, data: bytes, fds: list[int], flags: int) -> Received:
+        if not data:
+            raise ChannelClosed("end of channel")
+        if flags & socket.MSG_TRUNC:
+            raise IpcError(f"message larger than {INLINE_LIMIT} bytes")
+        if data[:1] == _IN_MEMFD:
+            if not fds:
+                raise IpcError("a large message has lost its memfd: out of descriptors")
+            body = _read_memfd(fds[0])
+            os.close(fds.pop(0))
+        else:
+            body = data[1:]
+        message = decode(body)
+        expected = expected_fds(message)
+        partial = bool(flags & socket.MSG_CTRUNC) and FDS[type(message)] == MANY
+        if len(fds) != expected and not (partial and len(fds) < expected):
+            raise IpcError(f"{type(message).__name__} with {len(fds)} of {expected} descriptors")
+        return message, fds
+
+    def close(self) -> None:
+        """Close; what was not sent is dropped with its descriptors."""
+        while self._queue:
+            close_fds(self._queue.popleft()[1])
+        trio.lowlevel.notify_closing(self._sock.fileno())
+        self._sock.close()
+
+
+def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return list(fds)
+
+
+def _memfd(data: bytes) -> int:
+    fd = os.memfd_create("poolproxy-message")
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _read_memfd(fd: int) -> bytes:
+    size = os.fstat(fd).st_size
+    if size > MAX_BODY:
+        raise IpcError(f"message of {size} bytes, more than {MAX_BODY}")
+    return os.pread(fd, size, 0)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """A connected pair of channel sockets."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

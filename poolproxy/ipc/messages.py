@@ -1,0 +1,333 @@
+"""What acceptor and worker say to each other.
+
+Every message is a frozen attrs class registered with :func:`message`; the codec, the schema hash
+and the tests are derived from these classes. Times are ``time.monotonic()`` in seconds: that
+clock is the same for all processes of a machine (trio's has an offset of its own in each).
+Connections and permits are named by id, never by fd number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+
+REGISTRY: dict[int, type] = {}
+FDS: dict[type, int] = {}
+MANY = -1  # as many descriptors as the message's tuple field has items
+
+T = TypeVar("T", bound=type)
+
+
+def message(kind: int, *, fds: int = 0) -> Callable[[T], T]:
+    """Register a message class under the number ``kind`` (1..255), carrying ``fds`` descriptors."""
+
+    def register(cls: T) -> T:
+        if kind in REGISTRY:
+            raise ValueError(f"message kind {kind} is taken by {REGISTRY[kind].__name__}")
+        REGISTRY[kind] = cls
+        FDS[cls] = fds
+        return cls
+
+    return register
+
+
+@attrs.frozen
+class PoolKey:
+    """A pool: a database entry of the configuration and the user its servers log in as."""
+
+    database: str
+    user: str
+
+
+@attrs.frozen
+class Accepted:
+    """One accepted client socket. ``local`` is the address it came in on ("unix" or host)."""
+
+    id: int
+    peer: str
+    port: int
+    local: str
+    local_port: int
+    accepted_at: float
+    refused: bool  # over max_client_conn: the worker answers with the error and closes
+
+
+@attrs.frozen
+class CancelKey:
+    """What a CancelRequest carries: the process id and the secret of BackendKeyData."""
+
+    pid: int
+    secret: bytes
+
+
+@attrs.frozen
+class Parameter:
+    """One ParameterStatus of the server."""
+
+    name: str
+    value: str
+
+
+# -- acceptor -> worker ---------------------------------------------------------------------------
+
+
+@message(1)
+@attrs.frozen
+class Configure:
+    """The configuration that the acceptor has just validated; the worker runs the same loader on it.
+
+    ``path`` serves for messages and relative names only: the worker reads no file again. ``mock_key``:
+    32 random bytes, the same for all workers and the whole run, from which unknown users get salts.
+    """
+
+    generation: int
+    path: str
+    text: str
+    auth_file: str  # the text of userlist.txt, "" if there is none
+    mock_key: bytes
+
+
+@message(2, fds=MANY)
+@attrs.frozen
+class Handoff:
+    """Accepted client sockets, one descriptor each, in the order of ``clients``."""
+
+    clients: tuple[Accepted, ...]
+
+
+@message(3)
+@attrs.frozen
+class Permit:
+    """The right to hold one server connection. ``keep``: not to be closed for idleness (min_pool_size)."""
+
+    permit: int
+    pool: PoolKey
+    keep: bool
+
+
+@message(4)
+@attrs.frozen
+class Reclaim:
+    """Give ``count`` permits of the pool back: idle servers at once, others as they are freed.
+
+    The number is absolute: it replaces what an earlier Reclaim for the pool asked for; 0 withdraws it.
+    """
+
+    pool: PoolKey
+    count: int
+
+
+@message(5)
+@attrs.frozen
+class Welcome:
+    """The parameters with which clients of the pool are welcomed, once a first server has logged in.
+
+    An empty tuple means: forget what was cached.
+    """
+
+    pool: PoolKey
+    parameters: tuple[Parameter, ...]
+
+
+@message(6)
+@attrs.frozen
+class PoolFailing:
+    """Log-ins to the pool's server fail and it has no connected server; clients that need one fail fast.
+
+    ``reason`` is the cached error, "" when log-ins work again. With ``kill_waiting`` the clients
+    that wait now get ``reason`` and ``sqlstate`` as their error (the server itself has refused).
+    """
+
+    pool: PoolKey
+    reason: str
+    sqlstate: str
+    kill_waiting: bool
+
+
+@message(7)
+@attrs.frozen
+class Admit:
+    """The answer to :class:`Login`: ``limit`` names the setting that is exceeded, "" if none is."""
+
+    client: int
+    limit: str
+
+
+@message(8)
+@attrs.frozen
+class Cancel:
+    """Cancel what the client with this key is running; answer with :class:`CancelDone`."""
+
+    request: int
+    key: CancelKey
+
+
+@message(9)
+@attrs.frozen
+class Collect:
+    """Send a :class:`Snapshot` now, numbered ``request``; also the sign of life that is asked for."""
+
+    request: int
+
+
+@message(10)
+@attrs.frozen
+class Leave:
+    """Leave. mode: "clients" (SIGTERM: when all clients have left), "servers" (SIGINT: refuse waiting
+    clients, close servers as they are freed), "now".
+    """
+
+    mode: str
+
+
+# -- worker -> acceptor ---------------------------------------------------------------------------
+
+
+@message(64)
+@attrs.frozen
+class Ready:
+    """The worker is up and has loaded configuration ``generation``."""
+
+    pid: int
+    generation: int
+    schema: str
+    compiled: bool
+
+
+@message(65)
+@attrs.frozen
+class Want:
+    """The worker's need for servers of a pool; replaces its earlier one.
+
+    ``waiting`` clients have no server, the oldest since ``since``; 0 withdraws the want. ``login``
+    is true if one of them waits for its log-in because no welcome is cached. ``probe``: nobody waits,
+    but a client has just failed fast; try to log in if server_login_retry allows.
+    """
+
+    pool: PoolKey
+    waiting: int
+    since: float
+    login: bool
+    probe: bool
+
+
+@message(66, fds=1)
+@attrs.frozen
+class ServerOpening:
+    """Sent before connect(), with a duplicate of the socket: after this worker's death the acceptor
+    uses it to end the server connection. ``host`` and ``port`` are where a CancelRequest would go.
+    """
+
+    permit: int
+    host: str
+    port: int
+
+
+@message(67)
+@attrs.frozen
+class ServerUp:
+    """The server connection has logged in. ``parameters`` are its ParameterStatus values in order."""
+
+    permit: int
+    key: CancelKey
+    connect_seconds: float
+    parameters: tuple[Parameter, ...]
+
+
+@message(68)
+@attrs.frozen
+class ServerFailed:
+    """A server connection could not be made. The permit comes back by its own :class:`ServerClosed`.
+
+    ``from_server``: PostgreSQL answered with this error, so ``sqlstate`` is its own.
+    """
+
+    permit: int
+    reason: str
+    sqlstate: str
+    from_server: bool
+
+
+@message(69)
+@attrs.frozen
+class ServerClosed:
+    """The permit is no longer used. ``clean``: PostgreSQL has closed its end (or never had one);
+    else server_close_timeout has passed without that.
+    """
+
+    permit: int
+    clean: bool
+
+
+@message(70)
+@attrs.frozen
+class Login:
+    """A client has authenticated and wants in; sent only where a client limit is configured for its
+    database or user. Answered by :class:`Admit`. Admission lasts until :class:`ClientsGone`.
+    """
+
+    client: int
+    database: str
+    user: str
+
+
+@message(71)
+@attrs.frozen
+class ClientUp:
+    """A client has logged in: its cancel key, its pool, and the user it logged in as."""
+
+    client: int
+    key: CancelKey
+    pool: PoolKey
+    user: str
+
+
+@message(72)
+@attrs.frozen
+class ClientsGone:
+    """These accepted sockets are closed, logged in or not."""
+
+    clients: tuple[int, ...]
+
+
+@message(73)
+@attrs.frozen
+class CancelRequest:
+    """A CancelRequest has arrived from a client; answered by :class:`CancelDone` to the same worker."""
+
+    request: int
+    key: CancelKey
+
+
+@message(74)
+@attrs.frozen
+class CancelDone:
+    """The cancel with this number is finished, sent on or not. Goes both ways."""
+
+    request: int
+
+
+@message(75)
+@attrs.frozen
+class Snapshot:
+    """The metrics as they are now (poolproxy.metrics.snapshot); ``request`` as in Collect, else 0."""
+
+    request: int
+    data: bytes
+
+
+@message(76)
+@attrs.frozen
+class Bye:
+    """The worker's last words: why it ends ("left" is the expected one)."""
+
+    reason: str
+
+
+Message = (
+    Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
+    | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login | ClientUp
+    | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye
+)  # fmt: skip

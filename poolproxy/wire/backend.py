@@ -1,0 +1,288 @@
+"""The server's half of a conversation: what it still owes, and when it may be released.
+
+Theory of operation. ``owed`` is a FIFO of what was forwarded and is not answered yet: one entry
+for each Parse, Bind, Describe, Execute, Close, Sync, Query, FunctionCall, and one for each CopyDone or
+CopyFail. The server's messages take entries off its head:
+
+======================================  ===========================================
+message                                 takes
+======================================  ===========================================
+ParseComplete, BindComplete,            their own entry
+CloseComplete
+RowDescription, NoData                  a Describe; nothing in answer to a Query
+CommandComplete, EmptyQueryResponse,    an Execute; nothing in answer to a Query
+PortalSuspended
+ReadyForQuery                           a Sync, Query or FunctionCall
+======================================  ===========================================
+
+After an ErrorResponse to an extended-query message the server skips everything up to the next
+Sync, so these entries are dropped at once, and what the client sends until then is not counted.
+
+COPY FROM STDIN in the extended protocol: a Sync that the client sent together with Execute is
+read inside the COPY and ignored there, so CommandComplete drops everything up to CopyDone. When
+the COPY fails it cannot be known whether the server had read such a Sync before it failed. The
+conversation is then ``tainted``: it goes on, but its server is closed instead of reused.
+
+A message that answers nothing raises :class:`Violation`: this server must never be reused.
+
+https://www.postgresql.org/docs/current/protocol-flow.html
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from struct import Struct
+
+from poolproxy.wire.codes import (
+    BIND,
+    BIND_COMPLETE,
+    CLOSE,
+    CLOSE_COMPLETE,
+    COMMAND_COMPLETE,
+    COPY_BOTH_RESPONSE,
+    COPY_DATA,
+    COPY_DONE,
+    COPY_FAIL,
+    COPY_IN_RESPONSE,
+    COPY_OUT_RESPONSE,
+    DATA_ROW,
+    DESCRIBE,
+    EMPTY_QUERY_RESPONSE,
+    ERROR_RESPONSE,
+    EXECUTE,
+    FLUSH,
+    FUNCTION_CALL,
+    FUNCTION_CALL_RESPONSE,
+    IDLE,
+    NO_DATA,
+    NOTICE_RESPONSE,
+    NOTIFICATION_RESPONSE,
+    PARAMETER_DESCRIPTION,
+    PARAMETER_STATUS,
+    PARSE,
+    PARSE_COMPLETE,
+    PORTAL_SUSPENDED,
+    QUERY,
+    READY_FOR_QUERY,
+    ROW_DESCRIPTION,
+    SYNC,
+)
+
+_unpack_header = Struct(">BI").unpack_from
+
+HEADER = 5  # bytes of type and length
+MAX_PARAMETER_STATUS = 65_536  # bytes; held back until whole, so bounded
+
+# What a server message takes off the FIFO; 0: nothing.
+TAKES = {
+    PARSE_COMPLETE: PARSE,
+    BIND_COMPLETE: BIND,
+    CLOSE_COMPLETE: CLOSE,
+    ROW_DESCRIPTION: DESCRIBE,
+    NO_DATA: DESCRIBE,
+    COMMAND_COMPLETE: EXECUTE,
+    EMPTY_QUERY_RESPONSE: EXECUTE,
+    PORTAL_SUSPENDED: EXECUTE,
+    PARAMETER_DESCRIPTION: 0,
+    DATA_ROW: 0,
+    COPY_OUT_RESPONSE: 0,
+    COPY_DATA: 0,
+    COPY_DONE: 0,
+    FUNCTION_CALL_RESPONSE: 0,
+    NOTICE_RESPONSE: 0,
+    NOTIFICATION_RESPONSE: 0,
+}
+_ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
+_NOT_COUNTED = frozenset((FLUSH, COPY_DATA))
+_COPY_ENDS = frozenset((COPY_DONE, COPY_FAIL))
+
+
+class Violation(Exception):
+    """The server sent what it did not owe; the connection is in no known state."""
+
+
+class Backend:
+    """One server connection's stream; lives as long as the connection.
+
+    ``status``: transaction status of the last ReadyForQuery. ``copy_in``: the server reads CopyData.
+    ``client_copies``: the client has been told to send CopyData and has not said that it is done.
+    ``reports``: bodies of ParameterStatus messages seen and not yet collected. ``errors`` counts
+    ErrorResponses.
+    """
+
+    __slots__ = (
+        "client_copies",
+        "copy_in",
+        "errors",
+        "head",
+        "left",
+        "owed",
+        "reports",
+        "skipping",
+        "status",
+        "tainted",
+    )
+
+    def __init__(self) -> None:
+        self.owed: deque[int] = deque()
+        self.status = IDLE
+        self.left = 0
+        self.head = b""
+        self.skipping = False
+        self.copy_in = False
+        self.client_copies = False
+        self.tainted = False
+        self.errors = 0
+        self.reports: list[bytes] = []
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing owed, no transaction, no message half way: its client needs this server no more.
+
+        Whether another may have it depends on ``tainted`` too.
+        """
+        return (
+            not self.owed
+            and self.status == IDLE
+            and not self.left
+            and not self.head
+            and not self.client_copies
+            and not self.skipping
+        )
+
+    def owe(self, types: Iterable[int]) -> None:
+        """Messages of these types have been forwarded to the server."""
+        for code in types:
+            if code in _NOT_COUNTED:
+                continue
+            if code in _COPY_ENDS:
+                self.client_copies = False
+                if self.owed and not self.skipping:
+                    self.owed.append(COPY_DONE)
+            elif not self.skipping:
+                self.owed.append(code)
+                if code == QUERY:
+                    self.client_copies = False
+            elif code == SYNC:
+                self.skipping = False
+                self.owed.append(SYNC)
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """(bytes to forward, whether the conversation is at rest); raises Violation."""
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        end = len(data)
+        position = self.left
+        owed = self.owed
+        takes = TAKES
+        while position + HEADER <= end:
+            code, length = _unpack_header(data, position)
+            if code == DATA_ROW:
+                position += length + 1
+                continue
+            if length < 4:
+                raise Violation(f"length {length} of message type {code:#04x}")
+            taken = takes.get(code)
+            if taken:
+                if owed and owed[0] == taken and not self.copy_in:
+                    owed.popleft()
+                else:
+                    self._take_unusual(code, taken)
+            elif taken is None:
+                if code == READY_FOR_QUERY:
+                    if position + 6 > end:
+                        break
+                    self._ready(data[position + HEADER])
+                elif code == PARAMETER_STATUS:
+                    if length > MAX_PARAMETER_STATUS:
+                        raise Violation(f"ParameterStatus of {length} bytes")
+                    if position + length + 1 > end:
+                        break
+                    self.reports.append(data[position + HEADER : position + length + 1])
+                else:
+                    self._unusual(code)
+            position += length + 1
+        if position >= end:
+            self.left = position - end
+            return data, not owed and self.at_rest
+        self.left = 0
+        self.head = data[position:]
+        return data[:position], False
+
+    def _ready(self, status: int) -> None:
+        owed = self.owed
+        while owed and owed[0] == COPY_DONE:
+            owed.popleft()
+        if owed and owed[0] in _ANSWERED_BY_READY:
+            owed.popleft()
+            while owed and owed[0] == COPY_DONE:
+                owed.popleft()
+        elif not self.tainted:
+            raise Violation("ReadyForQuery that answers nothing")
+        self.status = status
+        self.copy_in = False
+
+    def _take_unusual(self, code: int, taken: int) -> None:
+        if self.copy_in and code == COMMAND_COMPLETE:
+            self._copy_is_done()
+        while self.owed and self.owed[0] == COPY_DONE:
+            self.owed.popleft()
+        head = self.owed[0] if self.owed else 0
+        if head == taken:
+            self.owed.popleft()
+        elif head != QUERY:
+            raise Violation(f"message type {code:#04x} that answers nothing")
+
+    def _copy_is_done(self) -> None:
+        # The first entry is the Query or Execute that copies. What the client sent between it and
+        # CopyDone was read and ignored inside the COPY.
+        self.copy_in = False
+        owed = self.owed
+        if COPY_DONE not in owed:
+            return
+        copying = owed.popleft()
+        while owed.popleft() != COPY_DONE:
+            pass
+        owed.appendleft(copying)
+
+    def _unusual(self, code: int) -> None:
+        if code == ERROR_RESPONSE:
+            self._error()
+        elif code == COPY_IN_RESPONSE:
+            if not self.owed or self.owed[0] not in (QUERY, EXECUTE):
+                raise Violation("CopyInResponse that answers nothing")
+            self.copy_in = True
+            self.client_copies = COPY_DONE not in self.owed
+        elif code == COPY_BOTH_RESPONSE:
+            raise Violation("CopyBothResponse outside of a replication connection")
+        else:
+            raise Violation(f"unexpected message type {code:#04x}")
+
+    def _error(self) -> None:
+        owed = self.owed
+        self.errors += 1
+        copying, self.copy_in = self.copy_in, False
+        while owed and owed[0] == COPY_DONE:
+            owed.popleft()
+        if not owed:
+            self.tainted = True  # nothing asked for it: the server is about to close
+        elif owed[0] in _ANSWERED_BY_READY:
+            if copying and COPY_DONE in owed:
+                owed.remove(COPY_DONE)
+        else:
+            if copying and SYNC in owed:
+                self.tainted = True
+                self._drop_through_copy_done()
+            while owed and owed[0] != SYNC:
+                owed.popleft()
+            self.skipping = not owed
+
+    def _drop_through_copy_done(self) -> None:
+        owed = self.owed
+        if COPY_DONE not in owed:
+            owed.clear()
+            return
+        while owed.popleft() != COPY_DONE:
+            pass

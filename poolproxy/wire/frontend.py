@@ -1,0 +1,97 @@
+"""The client's half of a conversation: where its messages begin and what they are.
+
+Theory of operation. Client bytes are forwarded as they come; only headers are looked at. A
+:class:`Frontend` is fed each chunk and says which bytes may go on and which messages begin in
+them. What it keeps between chunks is little: how many bytes of a message that has begun are still
+to come (``left``), and a header that is not complete yet (``head``, at most four bytes, held back
+until its type and length are known).
+
+Nothing here knows about servers; what the server then owes is ``backend``'s business.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from poolproxy.errors import PoolerError
+from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, TERMINATE
+
+_unpack_header = Struct(">BI").unpack_from
+
+HEADER = 5  # bytes of type and length
+KNOWN = frozenset(b"BCDEFHPQSXcdf")
+_COPY = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
+
+
+class Frontend:
+    """One client's stream. ``max_packet_size`` bounds a message's length in bytes.
+
+    ``terminated``: the client has sent Terminate; what follows it is ignored.
+    """
+
+    __slots__ = ("head", "left", "terminated")
+
+    def __init__(self) -> None:
+        self.head = b""
+        self.left = 0
+        self.terminated = False
+
+    @property
+    def between_messages(self) -> bool:
+        """True when no message is half way through."""
+        return not self.left and not self.head
+
+    def feed(self, data: bytes, max_packet_size: int) -> tuple[bytes, list[int]]:
+        """(bytes to forward, types of the messages that begin in them); raises PoolerError."""
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        end = len(data)
+        position = self.left
+        types: list[int] = []
+        while position + HEADER <= end:
+            code, length = _unpack_header(data, position)
+            if code not in KNOWN:
+                raise PoolerError("unknown pkt", hint=f"Message type {code:#04x} is not known.")
+            if not 4 <= length < max_packet_size:
+                raise PoolerError(
+                    f"bad packet header: '{data[position : position + HEADER].hex()}'",
+                    hint="The message's length is wrong, or larger than max_packet_size.",
+                )
+            if code == TERMINATE:
+                self.terminated = True
+                self.left = 0
+                return data[:position], types
+            types.append(code)
+            position += length + 1
+        if position >= end:
+            self.left = position - end
+            return data, types
+        self.left = 0
+        self.head = data[position:]
+        return data[:position], types
+
+
+def expected_size(data: bytes) -> int:
+    """How many bytes the first message of ``data`` has in all; 0 while its header is incomplete."""
+    if len(data) < HEADER:
+        return 0
+    length: int = _unpack_header(data)[1]
+    return length + 1
+
+
+def skip_copy_messages(data: bytes) -> int:
+    """Where the first message begins that is no CopyData, CopyDone or CopyFail.
+
+    A client can send these after the server has failed its COPY; without a server they have no
+    reader and are dropped, as PostgreSQL itself drops them. May point beyond the end of ``data``:
+    so many bytes of the last one are still to come.
+    """
+    position = 0
+    end = len(data)
+    while position + HEADER <= end:
+        code, length = _unpack_header(data, position)
+        if code not in _COPY or length < 4:
+            break
+        position += length + 1
+    return position
