@@ -1,0 +1,1 @@
+"""Who gets which server. Pure: `now` is an argument, nothing here waits."""

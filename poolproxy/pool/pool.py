@@ -1,0 +1,219 @@
+"""A worker's share of one pool: which client gets which server, sans-I/O.
+
+Clients wait in order of arrival, and nobody overtakes: an idle server and a waiting client never
+exist side by side, because a released server goes to the first waiter at once. Idle servers are a
+stack (the most recently used one is the warmest), or a queue with server_round_robin.
+
+A :class:`WorkerPool` decides and keeps the lists; the relay carries its decisions out. Times are
+seconds of one monotonic clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, Protocol, TypeVar
+
+from poolproxy.ipc.messages import Parameter, PoolKey, Want
+from poolproxy.metrics.schema import PoolMetrics
+from poolproxy.settings.config import PoolSettings
+from poolproxy.settings.enums import PoolMode
+
+
+class Waiter(Protocol):
+    """A client; ``wait_since`` is when it began to need a server."""
+
+    wait_since: float
+
+
+class Member(Protocol):
+    """A logged-in server connection."""
+
+    idle_since: float
+    expires_at: float
+    doomed: str
+    keep: bool
+
+
+C = TypeVar("C", bound=Waiter)
+S = TypeVar("S", bound=Member)
+
+UNUSED = 3600.0  # seconds; as PgBouncer's autodb_idle_timeout
+
+LIFETIME_OVER = "server lifetime over"
+GIVEN_BACK = "given to another worker or pool"
+IDLE_TIMEOUT = "server idle timeout"
+
+
+class WorkerPool(Generic[C, S]):
+    """One pool as one worker sees it.
+
+    ``idle`` and ``waiting`` are read by the relay; only methods here change them. ``clients``: how many
+    have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the ledger
+    wants back. ``failing``: the cached log-in error while servers can't be had, else "".
+    ``logins_waiting``: by client id, since when a log-in waits for the pool's welcome.
+    """
+
+    __slots__ = (
+        "clients",
+        "failing",
+        "idle",
+        "key",
+        "last_expiry",
+        "logins_waiting",
+        "opening",
+        "reclaim",
+        "round_robin",
+        "servers",
+        "session_mode",
+        "settings",
+        "statement_mode",
+        "stats",
+        "unused_since",
+        "waiting",
+        "want_sent",
+        "welcome",
+    )
+
+    def __init__(self, key: PoolKey, settings: PoolSettings, round_robin: bool) -> None:
+        self.key = key
+        self.stats = PoolMetrics(key.database, key.user)
+        self.idle: deque[S] = deque()
+        self.servers: set[S] = set()
+        self.waiting: OrderedDict[C, None] = OrderedDict()
+        self.logins_waiting: dict[int, float] = {}
+        self.clients = 0
+        self.opening = 0
+        self.unused_since = 0.0
+        self.reclaim = 0
+        self.failing = ""
+        self.welcome: tuple[Parameter, ...] = ()
+        self.want_sent: Want | None = None
+        self.last_expiry = 0.0
+        self.configure(settings, round_robin)
+
+    def configure(self, settings: PoolSettings, round_robin: bool) -> None:
+        """Take new settings; servers that no longer fit them are doomed by the caller."""
+        self.settings = settings
+        self.round_robin = round_robin
+        self.session_mode = settings.pool_mode is PoolMode.SESSION
+        self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
+
+    def acquire(self, client: C, now: float) -> S | None:
+        """A server for ``client``; with None it waits from ``now`` on."""
+        if self.idle:
+            return self.idle.pop()
+        client.wait_since = now
+        self.waiting[client] = None
+        return None
+
+    def requeue(self, client: C) -> None:
+        """The server that ``client`` was given turned out bad: it is the first in line again."""
+        self.waiting[client] = None
+        self.waiting.move_to_end(client, last=False)
+
+    def give_up(self, client: C) -> None:
+        """``client`` waits no more."""
+        self.waiting.pop(client, None)
+
+    def next_client(self) -> C | None:
+        """Take the longest-waiting client out of the queue."""
+        if self.waiting:
+            return self.waiting.popitem(last=False)[0]
+        return None
+
+    def park(self, server: S, now: float) -> None:
+        """``server`` is free and nobody waits."""
+        server.idle_since = now
+        if self.round_robin:
+            self.idle.appendleft(server)
+        else:
+            self.idle.append(server)
+
+    def remove(self, server: S) -> None:
+        """``server`` is ending: nobody gets it any more."""
+        self.servers.discard(server)
+        try:
+            self.idle.remove(server)
+        except ValueError:
+            pass
+
+    def why_close(self, server: S, now: float) -> str:
+        """Why a server that is free now should be closed instead of reused; "" to keep it."""
+        if server.doomed:
+            return server.doomed
+        if self.reclaim > 0:
+            self.reclaim -= 1
+            return GIVEN_BACK
+        if now >= server.expires_at and self._may_expire(now):
+            return LIFETIME_OVER
+        return ""
+
+    def _may_expire(self, now: float) -> bool:
+        # Servers that were opened together would all expire together; spaced as PgBouncer does it,
+        # a pool of n loses at most one every n-th of the lifetime.
+        spacing = self.settings.server_lifetime / max(1, self.settings.pool_size)
+        if now < self.last_expiry + spacing:
+            return False
+        self.last_expiry = now
+        return True
+
+    def to_close(self, now: float, server_idle_timeout: float) -> list[tuple[S, str]]:
+        """Idle servers whose time is over, or that the ledger wants back, with the reason."""
+        result = []
+        for server in list(self.idle):
+            reason = self.why_close(server, now)
+            idle_too_long = 0 < server_idle_timeout <= now - server.idle_since
+            if not reason and idle_too_long and not server.keep:
+                reason = IDLE_TIMEOUT
+            if reason:
+                result.append((server, reason))
+        return result
+
+    def want(self, probe: bool = False) -> Want | None:
+        """The Want to send now, or None if the ledger's picture is right.
+
+        While clients wait the picture counts as right until :meth:`refreshed_want`: how many wait changes
+        with every transaction, and the steady state shall cost no messages.
+        """
+        waiting = len(self.waiting) + len(self.logins_waiting)
+        if not probe and (not waiting or (self.want_sent and self.want_sent.waiting)):
+            return None
+        return self._new_want(waiting, probe)
+
+    def refreshed_want(self) -> Want | None:
+        """As :meth:`want`, for the timer: also withdraws, and tells changed numbers."""
+        waiting = len(self.waiting) + len(self.logins_waiting)
+        sent = self.want_sent
+        if not waiting and (sent is None or not sent.waiting):
+            return None
+        want = self._new_want(waiting, probe=False)
+        return None if want == sent else want
+
+    def _new_want(self, waiting: int, probe: bool) -> Want:
+        self.want_sent = Want(
+            self.key, waiting, self.waiting_since(), bool(self.logins_waiting), probe
+        )
+        return self.want_sent
+
+    def waiting_since(self) -> float:
+        """When the longest present wait began; 0 if nobody waits."""
+        since = [*self.logins_waiting.values()]
+        if self.waiting:
+            since.append(next(iter(self.waiting)).wait_since)
+        return min(since, default=0.0)
+
+    def granted(self) -> None:
+        """A permit has arrived: the ledger has counted it against the want that it knows."""
+        self.opening += 1
+        self.want_sent = None
+
+    def forgotten(self, now: float) -> bool:
+        """Whether nobody has used this pool for UNUSED seconds; asked at every tick.
+
+        Any name can be a database where the configuration has a * entry, so pools must have an end.
+        """
+        if self.servers or self.clients or self.waiting or self.logins_waiting or self.opening:
+            self.unused_since = 0.0
+        elif not self.unused_since:
+            self.unused_since = now
+        return bool(self.unused_since) and now - self.unused_since >= UNUSED

@@ -1,0 +1,311 @@
+"""A logged-in client.
+
+A client is *linked* to a server from the assignment until the server is released (after the
+transaction, the statement or the session). Unlinked, it is idle or waits in its pool's queue; what
+it has sent by then is ``held``, at most HOLD bytes: a client that sends more is not read until it
+has a server.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from bisect import bisect_left
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from poolproxy.errors import PoolerError
+from poolproxy.ipc.messages import CancelKey
+from poolproxy.metrics.registry import BOUNDS
+from poolproxy.relay.connection import CHUNK, Connection
+from poolproxy.relay.context import Context
+from poolproxy.settings.config import ClientSettings
+from poolproxy.wire.build import error_response
+from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL
+from poolproxy.wire.frontend import Frontend, skip_copy_messages
+from poolproxy.wire.parameters import Values
+
+if TYPE_CHECKING:
+    from poolproxy.relay.context import Pool
+    from poolproxy.relay.server import Server
+
+log = logging.getLogger(__name__)
+
+# Bytes kept of a client that has no server. A message up to this size gets a server only when it is
+# complete, so that a slow sender holds none meanwhile.
+HOLD = 65_536
+
+_COPY_TYPES = (COPY_DATA, COPY_DONE, COPY_FAIL)
+
+
+class Client(Connection):
+    """``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
+
+    ``early``: bytes that came behind the log-in.
+    """
+
+    __slots__ = (
+        "connected_at",
+        "context",
+        "drop",
+        "early",
+        "front",
+        "held",
+        "held_types",
+        "id",
+        "key",
+        "last_activity",
+        "peer",
+        "pool",
+        "port",
+        "server",
+        "settings",
+        "user",
+        "values",
+        "wait_since",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        sock: socket.socket,
+        *,
+        id: int,
+        pool: Pool,
+        user: str,
+        key: CancelKey,
+        values: Values,
+        settings: ClientSettings,
+        peer: str,
+        port: int,
+        connected_at: float,
+        early: bytes,
+    ) -> None:
+        super().__init__(context.engine, sock)
+        self.context = context
+        self.id = id
+        self.pool = pool
+        self.user = user
+        self.key = key
+        self.values = values
+        self.settings = settings
+        self.peer = peer
+        self.port = port
+        self.connected_at = connected_at
+        self.last_activity = connected_at
+        self.wait_since = 0.0
+        self.server: Server | None = None
+        self.front = Frontend()
+        self.held = b""
+        self.held_types: list[int] = []
+        self.drop = 0
+        self.early = early
+
+    @property
+    def name(self) -> str:
+        """For the log, as PgBouncer writes it."""
+        return f"C-{self.id}: {self.pool.key.database}/{self.user}@{self.peer}:{self.port}"
+
+    @property
+    def waiting(self) -> bool:
+        return self in self.pool.waiting
+
+    def begin(self) -> None:
+        """Start watching; a client may have sent its first query before it was welcomed."""
+        self.engine.watch(self.fd, self)
+        early, self.early = self.early, b""
+        if early:
+            self._received(early)
+
+    # -- bytes from the client --------------------------------------------------------------------
+
+    def readable(self) -> None:
+        try:
+            data = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.leave("client unexpected eof")
+        else:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        try:
+            if self.server is not None:
+                self._forward(self.server, data)
+            else:
+                self._request(data)
+        except PoolerError as error:
+            self.fail(error)
+
+    def _forward(self, server: Server, data: bytes) -> None:
+        data, types = self.front.feed(data, self.context.max_packet_size)
+        back = server.back
+        if types:
+            back.owe(types)
+            if not server.query_since:
+                server.query_since = monotonic()
+                if not server.xact_since:
+                    server.xact_since = server.query_since
+        if data:
+            self.pool.stats.bytes_received += len(data)
+            server.write(data)
+            if server.out:
+                self.pause()
+        if self.front.terminated:
+            self.leave("client close request")
+        elif not back.owed and back.at_rest and not self.pool.session_mode:
+            server.rest(self, monotonic())  # the end of a COPY that had failed
+
+    def _request(self, data: bytes) -> None:
+        """Bytes from an unlinked client."""
+        if self.drop or data[0] in _COPY_TYPES:
+            data = self._without_copy(data)
+        data, types = self.front.feed(data, self.context.max_packet_size)
+        waiting = self.waiting
+        if self.front.terminated and (waiting or not types):
+            self.leave("client close request")
+            return
+        if self.held:
+            data = self.held + data
+            types = self.held_types + types
+        if not data:
+            return
+        if waiting or (len(types) == 1 and 0 < self.front.left <= HOLD - len(data)):
+            self._hold(data, types)
+            return
+        now = monotonic()
+        server = self._acquire(now)
+        if server is None:
+            self._hold(data, types)
+        elif self._needs_nothing(server, now):
+            self.pool.stats.wait_hist[0] += 1
+            self._link(server, data, types, now)
+        else:
+            self.wait_since = now
+            self._hold(data, types)
+            server.prepare(self, now)
+
+    def _hold(self, data: bytes, types: list[int]) -> None:
+        self.held = data
+        self.held_types = types
+        if len(data) >= HOLD:
+            self.pause()
+
+    def _without_copy(self, data: bytes) -> bytes:
+        """``data`` without the rest of a COPY that the server has already given up."""
+        if self.front.between_messages or self.drop:
+            end = self.drop or skip_copy_messages(data)
+            self.drop = max(0, end - len(data))
+            return data[end:]
+        return data
+
+    def _acquire(self, now: float) -> Server | None:
+        pool = self.pool
+        server = pool.acquire(self, now)
+        if server is None:
+            if pool.failing and not pool.servers:
+                pool.give_up(self)
+                self.context.host.want(pool, probe=True)
+                raise PoolerError(
+                    f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
+                    sqlstate="08006",
+                    hint="The database server can't be reached or refuses the log-in; the next attempt"
+                    " is made after server_login_retry.",
+                    reason="server_login_failing",
+                )
+            self.context.host.want(pool)
+        return server
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def _needs_nothing(self, server: Server, now: float) -> bool:
+        return server.values == self.values and (
+            now - server.idle_since < self.context.server_check_delay
+            or self.context.server_check_query is None
+        )
+
+    def serve(self, server: Server, now: float) -> None:
+        """This client is the first in line and ``server`` is free."""
+        if self._needs_nothing(server, now):
+            self.start(server, now)
+        else:
+            server.prepare(self, now)
+
+    def start(self, server: Server, now: float) -> None:
+        """Link with a server that is ready for this client, and send it what was held."""
+        waited = now - self.wait_since
+        stats = self.pool.stats
+        stats.wait_time += waited
+        stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
+        data, types = self.held, self.held_types
+        self.held, self.held_types = b"", []
+        if not self.reading:
+            self.resume()
+        self._link(server, data, types, now)
+
+    def _link(self, server: Server, data: bytes, types: list[int], now: float) -> None:
+        self.server = server
+        server.client = self
+        server.query_since = server.xact_since = now
+        stats = self.pool.stats
+        stats.server_assignment_count += 1
+        stats.bytes_received += len(data)
+        server.back.owe(types)
+        server.write(data)
+        if server.out:
+            self.pause()
+        if self.front.terminated:
+            self.leave("client close request")
+
+    def drained(self) -> None:
+        """The client has taken what was kept for it."""
+        if self.server is None:
+            self.resume()
+        else:
+            self.server.resume()
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def leave(self, reason: str) -> None:
+        """The client is gone or goes without a word from us."""
+        self._end(reason, error=False)
+
+    def fail(self, error: PoolerError) -> None:
+        """Close the client with an ErrorResponse, where its stream is between two messages."""
+        server = self.server
+        if self.closed:
+            return
+        if not self.out and (server is None or not (server.back.left or server.back.head)):
+            try:
+                self.sock.send(error_response(error))
+            except OSError:
+                pass
+        self.pool.stats.errors[error.reason] = self.pool.stats.errors.get(error.reason, 0) + 1
+        self._end(error.message, error=True)
+
+    def _end(self, reason: str, *, error: bool) -> None:
+        if self.closed:
+            return
+        self._drain_socket()
+        self.close()
+        self.pool.give_up(self)
+        server, self.server = self.server, None
+        if server is not None:
+            server.client_left(reason)
+        self.context.host.client_closed(self, reason, error=error)
+
+    def _drain_socket(self) -> None:
+        # Closing with unread bytes sends a reset, and the client may lose the error before it.
+        try:
+            self.sock.recv(CHUNK)
+        except OSError:
+            pass
+
+    def hung_up(self) -> None:
+        self.leave("client unexpected eof")
+
+    def crashed(self, error: Exception) -> None:
+        self.leave(f"error in the pooler: {type(error).__name__}")

@@ -1,0 +1,67 @@
+"""The end of a server connection: nobody reads its answers, and its permit is still out.
+
+``shutdown(SHUT_WR)`` tells PostgreSQL that we are through (a Terminate message could land inside a
+half-sent one); then everything is discarded until PostgreSQL closes its end, because only then has
+its backend left the list that CONNECTION LIMIT counts.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from poolproxy.relay.connection import CHUNK
+from poolproxy.relay.engine import READ, Engine
+
+
+class Closing:
+    """Owner of the socket until its end; ``on_end(clean)`` is called exactly once.
+
+    ``deadline``: when to give up waiting, by the caller's clock.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sock: socket.socket,
+        deadline: float,
+        on_end: Callable[[bool], None],
+    ) -> None:
+        self._engine = engine
+        self._sock = sock
+        self.deadline = deadline
+        self._on_end: Callable[[bool], None] | None = on_end
+        engine.forget(sock.fileno())
+        engine.watch(sock.fileno(), self, READ)
+
+    def shutdown(self) -> None:
+        """Tell PostgreSQL; after this it ends as soon as it reads on."""
+        if self._on_end is None:
+            return
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has closed already: the next read says so
+
+    def readable(self) -> None:
+        try:
+            while self._sock.recv(CHUNK):
+                pass
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.end(clean=True)
+
+    def other_event(self, mask: int) -> None:
+        self.readable()
+
+    def crashed(self, error: Exception) -> None:
+        self.end(clean=False)
+
+    def end(self, *, clean: bool) -> None:
+        """Close now; ``clean``: PostgreSQL has closed its end."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            self._engine.close_later(self._sock)
+            on_end(clean)

@@ -1,0 +1,102 @@
+"""What a client and a server connection have in common: a socket, its unsent bytes, its interest.
+
+Writing tries the socket first and asks epoll for EPOLLOUT only when the kernel says no; whoever
+fills ``out`` then stops reading from the other side, so that at most one chunk is kept for a peer
+that does not read.
+
+An error while sending is not acted upon where it happens, deep in another connection's callback:
+the bytes are dropped, and epoll reports the broken socket to its own connection next.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from poolproxy.relay.engine import HANGUP, READ, WRITE, Engine
+
+CHUNK = 65_536  # bytes read at once
+
+
+class Connection:
+    """Owner of one socket from construction to :meth:`close`; ``reading`` is off for back-pressure."""
+
+    __slots__ = ("__weakref__", "closed", "engine", "fd", "out", "reading", "sock", "writing")
+
+    def __init__(self, engine: Engine, sock: socket.socket) -> None:
+        self.engine = engine
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.out = b""
+        self.reading = True
+        self.writing = False
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        """Send, keeping in ``out`` what the kernel does not take now."""
+        if self.out:
+            self.out += data
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            return
+        if sent < len(data):
+            self.out = data[sent:]
+            self.writing = True
+            self._update()
+
+    def flush(self) -> None:
+        """The socket can take more; calls :meth:`drained` when all is sent."""
+        try:
+            self.out = self.out[self.sock.send(self.out) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.out = b""
+        if not self.out:
+            self.writing = False
+            self._update()
+            self.drained()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if self.reading:
+            self.reading = False
+            self._update()
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self.reading and not self.closed:
+            self.reading = True
+            self._update()
+
+    def _update(self) -> None:
+        if not self.closed:
+            self.engine.modify(self.fd, READ * self.reading | WRITE * self.writing)
+
+    def other_event(self, mask: int) -> None:
+        """Anything but plain readability. Hang-ups are reported whatever the interest is."""
+        if mask & HANGUP and not self.reading:
+            self.hung_up()
+            return
+        if mask & WRITE:
+            self.flush()
+        if not self.closed and self.reading and mask & (READ | HANGUP):
+            self.readable()
+
+    def close(self) -> None:
+        """End the socket; idempotent."""
+        if not self.closed:
+            self.closed = True
+            self.engine.close_later(self.sock)
+
+    def readable(self) -> None:
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        raise NotImplementedError
+
+    def hung_up(self) -> None:
+        raise NotImplementedError

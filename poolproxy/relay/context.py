@@ -1,0 +1,48 @@
+"""What the relay's connections share, and what they ask of the process around them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+import attrs
+
+from poolproxy.pool.pool import WorkerPool
+from poolproxy.relay.engine import Engine
+from poolproxy.wire.parameters import Tracker
+
+if TYPE_CHECKING:
+    from poolproxy.relay.client import Client
+    from poolproxy.relay.server import Server
+
+Pool: TypeAlias = "WorkerPool[Client, Server]"
+
+
+class Host(Protocol):
+    """The worker around the relay. None of these may block."""
+
+    def want(self, pool: Pool, *, probe: bool = False) -> None:
+        """A client of ``pool`` waits; ``probe``: one has failed fast, a log-in may be tried."""
+
+    def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
+        """The client's socket is closed; ``error``: it was told why."""
+
+    def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
+        """Nobody uses the server any more: bring its connection to an end.
+
+        ``busy``: it may be working on something that should be cancelled first. ``ended``: PostgreSQL
+        has closed its end already.
+        """
+
+
+@attrs.define
+class Context:
+    """The limits that bind all connections of a worker; replaced fields take effect at once."""
+
+    engine: Engine
+    host: Host
+    tracker: Tracker
+    max_packet_size: int
+    server_check_query: str | None  # None: no check; "" is PgBouncer's <empty>
+    server_check_delay: float
+    server_reset_query: str
+    server_reset_query_always: bool

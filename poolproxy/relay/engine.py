@@ -1,0 +1,123 @@
+"""One epoll of our own, nested in trio's.
+
+A trio task for each client costs about 25 us of CPU per transaction more than a plain callback
+(measured); so all logged-in connections share one epoll, and trio waits for that one descriptor.
+
+Trio itself costs 15-20 us for each wake-up. Under load the next event is usually less than a
+millisecond away, so after a batch the engine lingers: it waits up to LINGER in its own epoll
+instead of going back through trio, for at most TURN in all. It does so only while ``quiet`` says
+that no trio task is in a hurry (no log-in in progress).
+
+epoll reports descriptors, and a number may be used again as soon as it is closed: an event later in
+the same batch would then reach the wrong connection. Descriptors are therefore closed only after
+the batch (:meth:`Engine.close_later`).
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+import trio
+
+log = logging.getLogger(__name__)
+
+LINGER = 0.001  # seconds; the resolution of epoll_wait
+TURN = 0.005  # seconds between two visits to trio's scheduler
+BATCH = 128  # events taken at once
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HANGUP = select.EPOLLHUP | select.EPOLLERR
+
+
+class Watched(Protocol):
+    """What the engine calls; an exception ends this connection only."""
+
+    def readable(self) -> None: ...
+    def other_event(self, mask: int) -> None: ...
+    def crashed(self, error: Exception) -> None: ...
+
+
+class Engine:
+    """Owns the epoll, and the descriptors of the sockets from :meth:`close_later` on."""
+
+    def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
+        self._epoll = select.epoll()
+        self._watched: dict[int, Watched] = {}
+        self._to_close: list[socket.socket] = []
+        self._quiet = quiet
+        self.rounds = 0
+
+    def __len__(self) -> int:
+        return len(self._watched)
+
+    def watch(self, fd: int, watched: Watched, mask: int = READ) -> None:
+        self._watched[fd] = watched
+        self._epoll.register(fd, mask)
+
+    def rewatch(self, fd: int, watched: Watched, mask: int) -> None:
+        """Give a watched descriptor another callback."""
+        self._watched[fd] = watched
+        self._epoll.modify(fd, mask)
+
+    def modify(self, fd: int, mask: int) -> None:
+        self._epoll.modify(fd, mask)
+
+    def forget(self, fd: int) -> None:
+        if self._watched.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def close_later(self, sock: socket.socket) -> None:
+        """Stop watching now, close when the batch is through."""
+        self.forget(sock.fileno())
+        self._to_close.append(sock)
+
+    async def run(self) -> None:
+        """Serve until cancelled; the one task that runs the callbacks."""
+        fd = self._epoll.fileno()
+        while True:
+            await trio.lowlevel.wait_readable(fd)
+            self.turn()
+
+    def turn(self) -> None:
+        """Handle what is ready, and what becomes ready within the time of one turn."""
+        end = monotonic() + TURN
+        poll = self._epoll.poll
+        events = poll(0, BATCH)
+        while events:
+            self._dispatch(events)
+            self.rounds += 1
+            events = poll(0, BATCH)
+            if monotonic() > end:
+                # What is ready now is level-triggered: the next turn sees it again.
+                return
+            if not events and self._quiet():
+                events = poll(LINGER, BATCH)
+
+    def _dispatch(self, events: list[tuple[int, int]]) -> None:
+        watched = self._watched
+        for fd, mask in events:
+            one = watched.get(fd)
+            if one is None:
+                continue
+            try:
+                if mask == READ:
+                    one.readable()
+                else:
+                    one.other_event(mask)
+            except Exception as error:
+                log.exception("a connection is closed because of an error in the pooler")
+                one.crashed(error)
+        while self._to_close:
+            self._to_close.pop().close()
+
+    def close(self) -> None:
+        """Close the epoll and what waits for its close; the owner has ended all connections before."""
+        while self._to_close:
+            self._to_close.pop().close()
+        self._epoll.close()

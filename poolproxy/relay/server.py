@@ -1,0 +1,416 @@
+"""A logged-in server connection.
+
+It is in one of these states, and ``Server.state`` tells which:
+
+========  ==================================================================================
+active    linked to a client
+testing   runs a query of ours (a :class:`Task`); its answers reach nobody
+idle      in the pool's list; any message but NotificationResponse makes it unusable
+========  ==================================================================================
+
+A server that is not certainly at rest is never given to another client: it is ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from bisect import bisect_left
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+
+from poolproxy.errors import PoolerError
+from poolproxy.ipc.messages import CancelKey
+from poolproxy.metrics.registry import BOUNDS
+from poolproxy.relay.connection import CHUNK, Connection
+from poolproxy.relay.context import Context
+from poolproxy.wire.backend import Backend, Violation
+from poolproxy.wire.build import query
+from poolproxy.wire.codes import IDLE, NOTIFICATION_RESPONSE, QUERY
+from poolproxy.wire.parameters import Values
+from poolproxy.wire.read import parameter_status
+
+if TYPE_CHECKING:
+    from poolproxy.relay.client import Client
+    from poolproxy.relay.context import Pool
+
+# Family and socket address, as socket.connect takes it.
+Address: TypeAlias = tuple[int, Any]
+
+log = logging.getLogger(__name__)
+
+_NOTIFICATION = NOTIFICATION_RESPONSE.to_bytes(1, "big")
+
+
+@attrs.define
+class Task:
+    """Queries of our own, one after the other, then ``then(errors)``, errors being their number."""
+
+    queries: list[str]
+    then: Callable[[int], None]
+    since: float
+    client: Client | None = None
+    errors: int = 0
+
+
+class Server(Connection):
+    """``permit`` is the ledger's number; ``doomed`` says why it is closed when it is free, "" if not.
+
+    ``cancels``: cancel requests on their way to it; it must not be reused before they have arrived.
+    ``keep``: not to be closed for idleness. ``address``: where a CancelRequest for it goes.
+    ``query_since`` and ``xact_since`` are 0 when none runs.
+    """
+
+    __slots__ = (
+        "address",
+        "back",
+        "cancels",
+        "client",
+        "connected_at",
+        "context",
+        "doomed",
+        "expires_at",
+        "idle_since",
+        "keep",
+        "key",
+        "last_activity",
+        "name",
+        "permit",
+        "pool",
+        "query_since",
+        "task",
+        "values",
+        "xact_since",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        sock: socket.socket,
+        *,
+        permit: int,
+        keep: bool,
+        pool: Pool,
+        key: CancelKey,
+        address: Address,
+        values: Values,
+        name: str,
+        connected_at: float,
+    ) -> None:
+        super().__init__(context.engine, sock)
+        self.context = context
+        self.permit = permit
+        self.keep = keep
+        self.pool = pool
+        self.key = key
+        self.address = address
+        self.values = values
+        self.name = name
+        self.connected_at = connected_at
+        self.expires_at = connected_at + pool.settings.server_lifetime
+        self.idle_since = connected_at
+        self.last_activity = connected_at
+        self.doomed = ""
+        self.cancels = 0
+        self.query_since = 0.0
+        self.xact_since = 0.0
+        self.back = Backend()
+        self.client: Client | None = None
+        self.task: Task | None = None
+
+    @property
+    def state(self) -> str:
+        if self.client is not None:
+            return "active"
+        return "testing" if self.task is not None or self.cancels else "idle"
+
+    # -- bytes from the server --------------------------------------------------------------------
+
+    def readable(self) -> None:
+        try:
+            data = self.sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        client = self.client
+        if not data:
+            self.lost("server conn crashed?")
+            return
+        if client is None:
+            self._unlinked(data)
+            return
+        try:
+            data, at_rest = self.back.feed(data)
+            if self.back.reports:
+                self._take_reports(client)
+        except (Violation, PoolerError) as error:
+            self._violated(str(error))
+            return
+        self.pool.stats.bytes_sent += len(data)
+        client.write(data)
+        if client.out:
+            self.pause()
+        if at_rest:
+            self.rest(client, monotonic())
+        elif not self.back.owed:
+            self._between_queries(client, monotonic())
+
+    def _take_reports(self, client: Client | None) -> None:
+        """ParameterStatus: what the server has now, and so the client that it serves."""
+        tracker = self.context.tracker
+        for body in self.back.reports:
+            name, value = parameter_status(body)
+            self.values = tracker.updated(self.values, name, value)
+            if client is not None:
+                client.values = tracker.updated(client.values, name, value)
+        self.back.reports.clear()
+
+    def _between_queries(self, client: Client, now: float) -> None:
+        if self.query_since:
+            self._count_query(now)
+        self.last_activity = now
+        if self.pool.statement_mode and self.back.status != IDLE and not self.back.left:
+            error = PoolerError(
+                "transaction blocks not allowed in statement pooling mode",
+                hint="Set pool_mode = transaction or session for this database or user.",
+                reason="statement_mode",
+            )
+            client.fail(error)
+
+    def _count_query(self, now: float) -> None:
+        took = now - self.query_since
+        self.query_since = 0.0
+        stats = self.pool.stats
+        stats.query_count += 1
+        stats.query_time += took
+        stats.query_hist[bisect_left(BOUNDS, took)] += 1
+
+    # -- release ----------------------------------------------------------------------------------
+
+    def rest(self, client: Client, now: float) -> None:
+        """The conversation is at rest: count, and release the server unless the session keeps it."""
+        stats = self.pool.stats
+        if self.query_since:
+            self._count_query(now)
+        if self.xact_since:
+            took = now - self.xact_since
+            self.xact_since = 0.0
+            stats.xact_count += 1
+            stats.xact_time += took
+            stats.xact_hist[bisect_left(BOUNDS, took)] += 1
+        client.last_activity = self.last_activity = now
+        if not self.pool.session_mode:
+            self.client = client.server = None
+            if client.out:
+                client.pause()  # it gets no further answer before it has read this one
+                self.resume()
+            self.release(now)
+
+    def release(self, now: float) -> None:
+        """Nobody uses the server, and it is at rest: reset it, end it, or pass it on."""
+        context = self.context
+        if context.server_reset_query_always and not self.pool.session_mode:
+            self.reset(now)
+        else:
+            self.pass_on(now)
+
+    def reset(self, now: float) -> None:
+        """Run server_reset_query, then pass the server on."""
+        sql = self.context.server_reset_query
+        if not sql or self.doomed:
+            self.pass_on(now)
+            return
+
+        def then(errors: int) -> None:
+            if errors:
+                self.end("reset query failed")
+            else:
+                self.pass_on(monotonic())
+
+        self.run(Task([sql], then, now))
+
+    def pass_on(self, now: float) -> None:
+        """Give the server to the first waiter, or park it, or end it."""
+        pool = self.pool
+        if self.cancels:
+            return  # see cancel_done
+        if self.out or self.back.tainted:
+            self.end("unsafe to reuse")
+            return
+        if self.doomed or pool.reclaim or now >= self.expires_at:
+            reason = pool.why_close(self, now)
+            if reason:
+                self.end(reason)
+                return
+        client = pool.next_client()
+        self.idle_since = now
+        if client is None:
+            pool.park(self, now)
+        else:
+            client.serve(self, now)
+
+    def cancel_done(self) -> None:
+        """A cancel request for this server has arrived there, or never will."""
+        self.cancels -= 1
+        free = self.client is None and self.task is None and not self.closed
+        if free and not self.cancels and self not in self.pool.idle:
+            self.pass_on(monotonic())
+
+    def client_left(self, reason: str) -> None:
+        """The linked client is gone."""
+        self.client = None
+        self.query_since = self.xact_since = 0.0
+        if not self.back.at_rest or self.out:
+            self.end("client disconnect while server was not ready")
+            return
+        self.resume()
+        if self.pool.session_mode or self.context.server_reset_query_always:
+            self.reset(monotonic())
+        else:
+            self.release(monotonic())
+
+    # -- our own queries --------------------------------------------------------------------------
+
+    def prepare(self, client: Client, now: float) -> None:
+        """Check the server if it was idle for long, and give it the client's parameters."""
+        context = self.context
+        queries = []
+        idle = now - self.idle_since
+        if context.server_check_query is not None and idle >= context.server_check_delay:
+            queries.append(context.server_check_query)
+        checks = len(queries)
+        statement = context.tracker.set_statement(self.values, client.values)
+        if statement:
+            queries.append(statement)
+
+        def then(errors: int) -> None:
+            self._prepared(task.client, errors, failed_check=bool(checks))
+
+        task = Task(queries, then, now, client)
+        self.run(task)
+
+    def _prepared(self, client: Client | None, errors: int, *, failed_check: bool) -> None:
+        now = monotonic()
+        self.idle_since = now
+        if client is None or client.closed:
+            if errors:
+                self.end("test query failed")
+            else:
+                self.pass_on(now)
+        elif not errors:
+            client.values = self.context.tracker.canonical(client.values, self.values)
+            client.start(self, now)
+        else:
+            self.end("test query failed" if failed_check else "invalid server parameter")
+            client.fail(
+                PoolerError(
+                    "invalid server parameter",
+                    sqlstate="22023",
+                    hint="The server refused a parameter that the client had set, such as TimeZone.",
+                    reason="invalid_parameter",
+                )
+            )
+
+    def run(self, task: Task) -> None:
+        """Begin a task; its ``then`` is called when the server is at rest again."""
+        self.task = task
+        self._next_query(task)
+
+    def _next_query(self, task: Task) -> None:
+        if not task.queries:
+            self.task = None
+            task.then(task.errors)
+            return
+        sql = task.queries.pop(0)
+        self.back.errors = 0
+        self.back.owe((QUERY,))
+        self.write(query(sql))
+
+    def _unlinked(self, data: bytes) -> None:
+        task = self.task
+        if task is None:
+            if data[:1] != _NOTIFICATION or self.cancels:
+                self.end("idle server got dirty")
+            return
+        try:
+            _, at_rest = self.back.feed(data)
+            if self.back.reports:
+                self._take_reports(None)
+        except (Violation, PoolerError) as error:
+            self._violated(str(error))
+            return
+        if at_rest:
+            task.errors += self.back.errors
+            if task.errors:
+                task.queries.clear()
+            self._next_query(task)
+        elif not self.back.owed:
+            # server_reset_query or the like has left a transaction open
+            self.end("reset query failed")
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    def lost(self, reason: str) -> None:
+        """PostgreSQL has closed the connection."""
+        self.end(reason, ended=True)
+
+    def _violated(self, text: str) -> None:
+        log.error("%s: protocol violation by the server: %s", self.name, text)
+        self.end("unknown pkt")
+
+    def end(self, reason: str, *, ended: bool = False) -> None:
+        """Nobody gets this server any more; its client, if any, is told ``reason``. Idempotent."""
+        if self.closed:
+            return
+        self.closed = True
+        self.pool.remove(self)
+        client, self.client = self.client, None
+        task, self.task = self.task, None
+        busy = bool(self.back.owed)
+        half_way = bool(self.back.left or self.back.head)
+        self.context.host.end_server(self, reason, busy=busy, ended=ended)
+        if client is not None:
+            client.server = None
+            if half_way:
+                client.leave(
+                    reason
+                )  # an error in the middle of a message would be read as its data
+            else:
+                client.fail(_server_error(reason))
+        if task is not None and task.client is not None and not task.client.closed:
+            self._retry_elsewhere(task.client)
+
+    def _retry_elsewhere(self, client: Client) -> None:
+        # The server failed before it had seen anything of this client, so nothing is lost.
+        now = monotonic()
+        spare = self.pool.idle.pop() if self.pool.idle else None
+        if spare is not None:
+            client.serve(spare, now)
+        else:
+            self.pool.requeue(client)
+            self.context.host.want(self.pool)
+
+    def drained(self) -> None:
+        """The server has taken what its client had sent."""
+        if self.client is not None:
+            self.client.resume()
+
+    def hung_up(self) -> None:
+        self.lost("server conn crashed?")
+
+    def crashed(self, error: Exception) -> None:
+        self.end(f"error in the pooler: {type(error).__name__}")
+
+
+def _server_error(reason: str) -> PoolerError:
+    return PoolerError(
+        reason,
+        sqlstate="08006",
+        hint="The connection to the database server has ended; the transaction may or may not have"
+        " been committed.",
+        reason="server_lost",
+    )

@@ -1,0 +1,153 @@
+"""What the acceptor says, and what the worker does about it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+from poolproxy.errors import PoolerError
+from poolproxy.ipc.channel import ChannelClosed, close_fds
+from poolproxy.ipc.codec import IpcError
+from poolproxy.ipc.messages import (
+    Admit,
+    Cancel,
+    CancelDone,
+    Collect,
+    Configure,
+    Handoff,
+    Leave,
+    Message,
+    Permit,
+    PoolFailing,
+    Reclaim,
+    ServerClosed,
+    Welcome,
+)
+from poolproxy.worker import leaving
+from poolproxy.worker.login import serve_socket
+from poolproxy.worker.reload import reload
+from poolproxy.worker.report import report
+from poolproxy.worker.upstream import open_server
+from poolproxy.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+async def listen(worker: Worker) -> None:
+    """Obey until the acceptor is gone; then finish transactions and leave."""
+    while True:
+        try:
+            message, fds = await worker.channel.receive()
+        except IpcError as error:
+            log.error("a message of the acceptor is lost: %s", error)
+            continue
+        except ChannelClosed:
+            break
+        obey(worker, message, fds)
+        if not isinstance(message, Handoff):
+            close_fds(fds)
+    log.error("the acceptor is gone: finishing transactions and leaving")
+    await leaving.as_orphan(worker)
+
+
+def obey(worker: Worker, message: Message, fds: list[int]) -> None:
+    match message:
+        case Handoff():
+            _take_clients(worker, message, fds)
+        case Permit():
+            _use_permit(worker, message)
+        case Reclaim():
+            _give_back(worker, message)
+        case Welcome():
+            _welcome(worker, message)
+        case PoolFailing():
+            _failing(worker, message)
+        case Admit():
+            answer = worker.admissions.get(message.client)
+            if answer is not None:
+                answer(message.limit)
+        case Cancel():
+            _cancel(worker, message)
+        case CancelDone():
+            done = worker.cancels.get(message.request)
+            if done is not None:
+                done.set()
+        case Collect():
+            report(worker, message.request)
+        case Configure():
+            reload(worker, message)
+        case Leave():
+            leaving.begin(worker, message.mode)
+        case _:
+            raise IpcError(f"{type(message).__name__} is not for a worker")
+
+
+def _take_clients(worker: Worker, message: Handoff, fds: list[int]) -> None:
+    assert worker.nursery is not None
+    for accepted, fd in zip(message.clients, fds, strict=False):
+        sock = socket.socket(fileno=fd)
+        sock.setblocking(False)
+        worker.nursery.start_soon(serve_socket, worker, sock, accepted)
+    # Descriptors that found no room here are lost to the kernel, and their clients see a close.
+    for accepted in message.clients[len(fds) :]:
+        log.error("client %d is lost: out of file descriptors (RLIMIT_NOFILE)", accepted.id)
+        worker.socket_gone(accepted.id)
+
+
+def _use_permit(worker: Worker, message: Permit) -> None:
+    assert worker.nursery is not None
+    settings = worker.config.pool(message.pool.database, message.pool.user)
+    if settings is None or worker.leaving in ("servers", "orphan"):
+        worker.channel.post(ServerClosed(message.permit, clean=True))
+        return
+    pool = worker.pool(settings)
+    pool.granted()
+    worker.want(pool)
+    worker.nursery.start_soon(open_server, worker, pool, message)
+
+
+def _give_back(worker: Worker, message: Reclaim) -> None:
+    pool = worker.pools.get(message.pool)
+    if pool is not None:
+        pool.reclaim = message.count
+        while pool.reclaim and pool.idle:
+            pool.reclaim -= 1
+            pool.idle[0].end("given to another worker or pool")
+
+
+def _welcome(worker: Worker, message: Welcome) -> None:
+    pool = worker.pools.get(message.pool)
+    if pool is not None:
+        pool.welcome = message.parameters
+        if pool.welcome:
+            worker.wake_logins(pool.key)
+
+
+def _failing(worker: Worker, message: PoolFailing) -> None:
+    pool = worker.pools.get(message.pool)
+    if pool is None:
+        return
+    pool.failing = message.reason
+    worker.refusals.pop(pool.key, None)
+    if not message.kill_waiting:
+        return
+    error = PoolerError(
+        message.reason,
+        sqlstate=message.sqlstate,
+        hint="The database server answered so when poolproxy logged in there for this database and"
+        " user.",
+        reason="server_login_refused",
+    )
+    worker.refusals[pool.key] = error
+    worker.wake_logins(pool.key)
+    for client in list(pool.waiting):
+        client.fail(error)
+
+
+def _cancel(worker: Worker, message: Cancel) -> None:
+    def done(outcome: str) -> None:
+        counts = worker.metrics.cancels
+        counts[outcome] = counts.get(outcome, 0) + 1
+        worker.channel.post(CancelDone(message.request))
+
+    worker.cancel_client(message.key, done)

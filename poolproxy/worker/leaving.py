@@ -1,0 +1,71 @@
+"""How a worker leaves: on request, or because the acceptor is gone."""
+
+from __future__ import annotations
+
+import logging
+from time import monotonic
+
+import trio
+
+from poolproxy.errors import PoolerError
+from poolproxy.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+LOOK = 0.1  # seconds between two looks at what is left
+
+SHUTTING_DOWN = PoolerError(
+    "server shutting down",
+    sqlstate="57P01",
+    hint="Connect again later, or to another instance.",
+    reason="shutting_down",
+)
+
+
+def begin(worker: Worker, mode: str) -> None:
+    """Obey a Leave message; the modes are explained there."""
+    worker.leaving = mode
+    if mode == "now":
+        worker.left.set()
+    elif mode == "servers":
+        _free_servers(worker)
+        for pool in worker.pools.values():
+            for client in list(pool.waiting):
+                client.fail(SHUTTING_DOWN)
+    worker.report_gone()
+
+
+def look(worker: Worker) -> None:
+    """End the worker when what it waits for has come to pass; called by the janitor."""
+    if worker.leaving == "servers":
+        _free_servers(worker)
+        if not any(pool.servers or pool.opening for pool in worker.pools.values()):
+            worker.left.set()
+    elif worker.leaving == "clients":
+        worker.report_gone()
+
+
+def _free_servers(worker: Worker) -> None:
+    for pool in worker.pools.values():
+        for server in list(pool.servers):
+            server.doomed = "server shutting down"
+        for server in list(pool.idle):
+            server.end("server shutting down")
+
+
+async def as_orphan(worker: Worker) -> None:
+    """Nobody grants permits or counts clients any more: let transactions end, then exit.
+
+    Clients between transactions are told at once; those in one when it is over, or at the latest
+    after orphan_timeout.
+    """
+    worker.leaving = "orphan"
+    deadline = monotonic() + worker.config.settings.orphan_timeout
+    while worker.clients and monotonic() < deadline:
+        for client in list(worker.clients.values()):
+            server = client.server
+            if server is None or server.back.at_rest:
+                client.fail(SHUTTING_DOWN)
+        _free_servers(worker)
+        await trio.sleep(LOOK)
+    worker.left.set()

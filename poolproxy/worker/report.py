@@ -1,0 +1,41 @@
+"""The worker's metrics, gathered when they are asked for: gauges are counted, never kept."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+from poolproxy.ipc.messages import Snapshot
+from poolproxy.metrics.schema import CLIENT_STATES, SERVER_STATES
+from poolproxy.metrics.snapshot import WorkerSnapshot, encode
+from poolproxy.relay.context import Pool
+from poolproxy.worker.worker import Worker
+
+
+def report(worker: Worker, request: int) -> None:
+    """Send a snapshot; a queue that is full drops it, as nothing hangs on one."""
+    if worker.channel.full:
+        return
+    now = time.monotonic()
+    metrics = worker.metrics
+    metrics.clients = len(worker.clients) + worker.logging_in
+    metrics.clients_logging_in = worker.logging_in
+    metrics.busy = time.process_time()
+    metrics.relay_rounds = worker.engine.rounds
+    clients: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
+    for client in worker.clients.values():
+        state = "active" if client.server else "waiting" if client.waiting else "idle"
+        clients[client.pool][state] += 1
+    closing = Counter(worker.closings.values())
+    for pool in worker.pools.values():
+        stats = pool.stats
+        stats.clients = {state: clients[pool][state] for state in CLIENT_STATES}
+        servers = Counter(server.state for server in pool.servers)
+        servers["login"] = pool.opening
+        servers["closing"] = closing[pool.key]
+        stats.servers = {state: servers[state] for state in SERVER_STATES}
+        since = pool.waiting_since()
+        stats.maxwait = now - since if since else 0.0
+    snapshot = WorkerSnapshot(metrics, tuple(pool.stats for pool in worker.pools.values()))
+    worker.channel.post(Snapshot(request, encode(snapshot)))
+    metrics.loop_lag_max = 0.0

@@ -1,0 +1,91 @@
+"""A non-blocking socket for the phases that wait: log-in, connecting, cancelling.
+
+Works on the plain socket object, which goes on to the relay unchanged when the log-in is done.
+"""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+
+from poolproxy.settings.schema import Settings
+from poolproxy.wire.read import MessageReader
+
+LOGIN_CHUNK = 8192  # bytes
+MAX_LOGIN_MESSAGE = 131_072  # bytes; a password may have 65530
+
+
+class Eof(Exception):
+    """The peer has closed, or the connection is broken."""
+
+
+class Stream:
+    """Reads and writes for one task; the caller owns the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.messages = MessageReader(MAX_LOGIN_MESSAGE)
+
+    async def receive(self) -> bytes:
+        """Some bytes; raises Eof."""
+        while True:
+            try:
+                data = self.sock.recv(LOGIN_CHUNK)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(self.sock.fileno())
+                continue
+            except OSError as error:
+                raise Eof(str(error)) from error
+            if not data:
+                raise Eof("end of stream")
+            return data
+
+    async def send(self, data: bytes) -> None:
+        """All of ``data``; raises Eof."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self.sock.send(view) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self.sock.fileno())
+            except OSError as error:
+                raise Eof(str(error)) from error
+
+    async def message(self) -> tuple[int, bytes]:
+        """The next (type, body); raises Eof, PoolerError."""
+        while True:
+            message = self.messages.next_message()
+            if message is not None:
+                return message
+            self.messages.feed(await self.receive())
+
+    async def until_eof(self) -> None:
+        """Discard until the peer has closed."""
+        try:
+            while True:
+                await self.receive()
+        except Eof:
+            return
+
+
+def tune(sock: socket.socket, settings: Settings) -> None:
+    """Apply the tcp_* settings; a Unix socket has none of them."""
+    if settings.tcp_socket_buffer:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.tcp_socket_buffer)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, settings.tcp_socket_buffer)
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, int(settings.tcp_keepalive))
+    if settings.tcp_keepalive:
+        for option, value in (
+            (socket.TCP_KEEPCNT, settings.tcp_keepcnt),
+            (socket.TCP_KEEPIDLE, settings.tcp_keepidle),
+            (socket.TCP_KEEPINTVL, settings.tcp_keepintvl),
+        ):
+            if value:
+                sock.setsockopt(socket.IPPROTO_TCP, option, int(value))
+    if settings.tcp_user_timeout:
+        milliseconds = int(settings.tcp_user_timeout * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

@@ -1,0 +1,334 @@
+"""The worker's state, and the relay's host.
+
+:class:`Worker` owns the pools, the clients and the messages to the acceptor. It waits for nothing:
+whatever takes time runs as a task in ``nursery`` (log-ins, connecting, cancelling).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+import attrs
+import trio
+
+from poolproxy.auth.scram import ScramKeys
+from poolproxy.auth.secrets import Secret, parse_secret
+from poolproxy.auth.userlist import parse_userlist
+from poolproxy.errors import PoolerError
+from poolproxy.ipc.channel import Channel
+from poolproxy.ipc.codec import schema
+from poolproxy.ipc.messages import (
+    CancelKey,
+    ClientsGone,
+    ClientUp,
+    Configure,
+    PoolKey,
+    Ready,
+    ServerClosed,
+    ServerUp,
+)
+from poolproxy.metrics.schema import WorkerMetrics
+from poolproxy.pool.pool import WorkerPool
+from poolproxy.relay.client import Client
+from poolproxy.relay.closing import Closing
+from poolproxy.relay.context import Context, Pool
+from poolproxy.relay.engine import Engine
+from poolproxy.relay.server import Server, Task
+from poolproxy.settings.config import Config, PoolSettings
+from poolproxy.settings.toml import load_toml
+from poolproxy.wire import is_compiled
+from poolproxy.wire.parameters import Tracker, Values
+from poolproxy.worker.cancel import send_cancel
+
+log = logging.getLogger(__name__)
+
+# A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
+CANCEL_PATIENCE = 2.0  # seconds
+REMEMBERED_VALUES = 1024  # sets of parameters that clients share
+
+
+class Worker:
+    """One worker process. ``slot`` is its number; ``leaving``: "", "clients", "servers" or "orphan"."""
+
+    def __init__(self, channel: Channel, slot: int, configure: Configure) -> None:
+        self.channel = channel
+        self.metrics = WorkerMetrics(slot)
+        self.engine = Engine(quiet=lambda: not self.hurried)
+        self.hurried = 0  # tasks that a client or the ledger waits for
+        self.pools: dict[PoolKey, Pool] = {}
+        self.clients: dict[int, Client] = {}
+        self.keys: dict[CancelKey, Client] = {}
+        self.scram_keys: dict[str, ScramKeys] = {}
+        self.closings: dict[Closing, PoolKey] = {}
+        self.logging_in = 0
+        self.leaving = ""
+        self.left = trio.Event()
+        self.cancels: dict[int, trio.Event] = {}
+        self.admissions: dict[int, Callable[[str], None]] = {}
+        self.welcomed: dict[PoolKey, trio.Event] = {}
+        self._gone: list[int] = []
+        self._values: dict[Values, Values] = {}
+        self.refusals: dict[PoolKey, PoolerError] = {}
+        self.nursery: trio.Nursery | None = None
+        self.context: Context
+        self.configure(configure)
+
+    # -- configuration ----------------------------------------------------------------------------
+
+    def configure(self, configure: Configure) -> None:
+        """Take a configuration over; connections that exist see its limits at once."""
+        self.config = self._load(configure)
+        context = self._context()
+        if hasattr(self, "context"):  # connections hold on to the object, so its fields change
+            for field in attrs.fields(Context):
+                setattr(self.context, field.name, getattr(context, field.name))
+        else:
+            self.context = context
+        config = self.config
+        self.idle_limits = bool(
+            config.settings.client_idle_timeout
+            or any(user.client_idle_timeout for user in config.users.values())
+        )
+
+    def ready(self) -> Ready:
+        """The message that this worker runs its present configuration."""
+        return Ready(os.getpid(), self.generation, schema(), is_compiled())
+
+    def _load(self, configure: Configure) -> Config:
+        # The acceptor has validated the same texts, so a ConfigError here is a bug and ends us.
+        config = load_toml(configure.text, configure.path)
+        texts, _ = parse_userlist(configure.auth_file, configure.path)
+        self.secrets: dict[str, Secret] = {name: parse_secret(text) for name, text in texts.items()}
+        self.mock_key = configure.mock_key
+        self.generation = configure.generation
+        return config
+
+    def _context(self) -> Context:
+        settings = self.config.settings
+        check = settings.server_check_query
+        return Context(
+            engine=self.engine,
+            host=self,
+            tracker=Tracker(settings.track_extra_parameters),
+            max_packet_size=settings.max_packet_size,
+            server_check_query={"": None, "<empty>": ""}.get(check, check),
+            server_check_delay=settings.server_check_delay,
+            server_reset_query=settings.server_reset_query,
+            server_reset_query_always=settings.server_reset_query_always,
+        )
+
+    def secret(self, user: str) -> Secret | None:
+        """What the user's password is checked against: the users table goes before auth_file."""
+        entry = self.config.users.get(user)
+        if entry is not None and entry.password is not None:
+            return parse_secret(entry.password)
+        return self.secrets.get(user)
+
+    # -- pools ------------------------------------------------------------------------------------
+
+    def pool(self, settings: PoolSettings) -> Pool:
+        """The pool with these settings, made when it is first asked for."""
+        key = PoolKey(settings.database, settings.user)
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = WorkerPool(key, settings, self.config.settings.server_round_robin)
+            self.pools[key] = pool
+        return pool
+
+    def welcome_event(self, key: PoolKey) -> trio.Event:
+        """Set when the pool's welcome is known or its servers turn out to refuse us."""
+        return self.welcomed.setdefault(key, trio.Event())
+
+    def login_error(self, pool: Pool) -> PoolerError | None:
+        """Why log-ins that wait for the pool's welcome must fail now, if PostgreSQL has said so."""
+        return None if pool.welcome else self.refusals.get(pool.key)
+
+    def wake_logins(self, key: PoolKey) -> None:
+        event = self.welcomed.pop(key, None)
+        if event is not None:
+            event.set()
+
+    # -- clients ----------------------------------------------------------------------------------
+
+    def client_up(self, client: Client) -> None:
+        """The client has logged in; the relay owns its socket from now on."""
+        self.clients[client.id] = client
+        self.keys[client.key] = client
+        client.pool.clients += 1
+        client.pool.stats.client_login_count += 1
+        self.channel.post(ClientUp(client.id, client.key, client.pool.key, client.user))
+        client.begin()
+
+    def shared_values(self, values: Values) -> Values:
+        """An equal tuple that other clients have already: most clients ask for the same."""
+        if len(self._values) >= REMEMBERED_VALUES:
+            self._values.clear()
+        return self._values.setdefault(values, values)
+
+    def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
+        del self.clients[client.id]
+        del self.keys[client.key]
+        client.pool.clients -= 1
+        self.socket_gone(client.id)
+        settings = self.config.settings
+        counts = client.pool.stats.client_disconnects
+        label = "error" if error else disconnect_label(reason)
+        counts[label] = counts.get(label, 0) + 1
+        if error and settings.log_pooler_errors:
+            log.warning("%s pooler error: %s", client.name, reason)
+        if settings.log_disconnections:
+            age = monotonic() - client.connected_at
+            log.info("%s closing because: %s (age=%ds)", client.name, reason, age)
+
+    def socket_gone(self, id: int) -> None:
+        """An accepted socket is closed; told to the acceptor with the next batch."""
+        self._gone.append(id)
+
+    def report_gone(self) -> None:
+        """Tell the acceptor which clients have gone since the last call."""
+        if self._gone:
+            gone, self._gone = self._gone, []
+            for start in range(0, len(gone), 4096):
+                self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
+        if self.leaving == "clients" and not self.clients and not self.logging_in:
+            self.left.set()
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def want(self, pool: Pool, *, probe: bool = False) -> None:
+        want = pool.want(probe)
+        if want is not None:
+            self.channel.post(want)
+
+    def server_up(self, server: Server, up: ServerUp) -> None:
+        """A server has logged in: it serves the first waiter, then the acceptor hears of it.
+
+        In this order, so that the want that the ledger sees next counts this server's client as
+        served, and no further server is opened for it.
+        """
+        pool = server.pool
+        pool.opening -= 1
+        pool.servers.add(server)
+        self.engine.watch(server.fd, server)
+        pool.stats.connect_time += up.connect_seconds
+        pool.welcome = pool.welcome or up.parameters
+        self.wake_logins(pool.key)
+        self._first_use(server)
+        want = pool.refreshed_want()
+        if want is not None:
+            self.channel.post(want)
+        self.channel.post(up)
+
+    @staticmethod
+    def _first_use(server: Server) -> None:
+        now = monotonic()
+        connect_query = server.pool.settings.connect_query
+        if not connect_query:
+            server.pass_on(now)
+            return
+
+        def then(errors: int) -> None:
+            if errors:
+                log.warning("%s connect_query failed: ignored", server.name)
+            server.pass_on(monotonic())
+
+        server.run(Task([connect_query], then, now))
+
+    def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
+        settings = self.config.settings
+        counts = server.pool.stats.server_closes
+        counts[close_label(reason)] = counts.get(close_label(reason), 0) + 1
+        if settings.log_disconnections:
+            age = monotonic() - server.connected_at
+            log.info("%s closing because: %s (age=%ds)", server.name, reason, age)
+        closing = self.close_server_socket(server.sock, server.permit, server.pool)
+        if ended:
+            closing.end(clean=True)
+        elif busy:
+            self._start(self._cancel_then_shutdown, server, closing)
+        else:
+            closing.shutdown()
+
+    def close_server_socket(self, sock: socket.socket, permit: int, pool: Pool) -> Closing:
+        """Read the socket to its end; then the permit goes back."""
+        timeout = self.config.settings.server_close_timeout
+
+        def on_end(clean: bool) -> None:
+            del self.closings[closing]
+            if not clean:
+                log.warning(
+                    "a server connection did not end within server_close_timeout (%gs);"
+                    " its permit is used again all the same",
+                    timeout,
+                )
+            self.channel.post(ServerClosed(permit, clean))
+
+        closing = Closing(self.engine, sock, monotonic() + timeout, on_end)
+        self.closings[closing] = pool.key
+        return closing
+
+    async def _cancel_then_shutdown(self, server: Server, closing: Closing) -> None:
+        try:
+            with trio.move_on_after(CANCEL_PATIENCE):
+                await send_cancel(server.address, server.key)
+        finally:
+            closing.shutdown()
+
+    # -- cancel requests --------------------------------------------------------------------------
+
+    def cancel_client(self, key: CancelKey, done: Callable[[str], None]) -> None:
+        """Cancel what the client with this key runs; ``done`` is told the outcome."""
+        client = self.keys.get(key)
+        server = client.server if client is not None else None
+        if server is None or not server.back.owed:
+            done("nothing_to_cancel")
+            return
+        # Counted before the task runs: the server must not reach another client meanwhile.
+        server.cancels += 1
+        self._start(self._cancel_server, server, done)
+
+    async def _cancel_server(self, server: Server, done: Callable[[str], None]) -> None:
+        outcome = "timeout"
+        try:
+            with trio.move_on_after(self.config.settings.cancel_wait_timeout or 10.0):
+                outcome = await send_cancel(server.address, server.key)
+        finally:
+            server.cancel_done()
+            done(outcome)
+
+    def _start(self, task: Callable[..., object], *args: object) -> None:
+        assert self.nursery is not None
+        self.nursery.start_soon(task, *args)  # type: ignore[arg-type]
+
+
+def disconnect_label(reason: str) -> str:
+    """The metric label for a reason that is for the log."""
+    return {
+        "client close request": "terminated",
+        "client unexpected eof": "eof",
+    }.get(reason, "other")
+
+
+CLOSE_LABELS = {
+    "server conn crashed?": "lost",
+    "server lifetime over": "lifetime",
+    "server idle timeout": "idle_timeout",
+    "client disconnect while server was not ready": "client_left",
+    "given to another worker or pool": "given_back",
+    "database configuration changed": "config_changed",
+    "unknown pkt": "violation",
+    "idle server got dirty": "dirty",
+    "unsafe to reuse": "unsafe",
+    "test query failed": "test_failed",
+    "reset query failed": "reset_failed",
+    "invalid server parameter": "invalid_parameter",
+}
+
+
+def close_label(reason: str) -> str:
+    """The metric label for why a server connection was closed."""
+    return CLOSE_LABELS.get(reason, "other")
