@@ -1,0 +1,1 @@
+"""Direct PostgreSQL, PgBouncer and poolproxy side by side: ``python -m benchmarks``."""

@@ -1,0 +1,131 @@
+"""Measure all cells on all targets, interleaved, within a bounded time."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from benchmarks.endpoint import Endpoint
+from benchmarks.errors import Unavailable
+from benchmarks.figures import Memory, Sample, Transfer
+from benchmarks.plan import Cell
+from benchmarks.runs import idle, large, pgbench
+from benchmarks.runs.pgbench import Load
+from benchmarks.targets import DIRECT, TARGETS, Limits, running
+
+_PROBE_CLIENTS = 16
+_NOT_DIRECT = "left out, as each client costs the server a process"
+
+
+@attrs.define
+class Results:
+    """Samples, or the reason why there are none, by cell name and target name."""
+
+    samples: dict[tuple[str, str], list[Sample]] = attrs.field(factory=dict)
+    reasons: dict[tuple[str, str], str] = attrs.field(factory=dict)
+    skipped: bool = False
+    """Whether rounds were left out because the time was over."""
+
+
+@attrs.define
+class Runner:
+    """``endpoints`` are the running targets, ``lost`` those that did not start, and why."""
+
+    pgbench: Path
+    server: Endpoint
+    endpoints: Mapping[str, Endpoint]
+    lost: Mapping[str, str]
+    cells: Sequence[Cell]
+    deadline: float
+    """On the clock time.monotonic(); nothing is started that would end after it."""
+    results: Results = attrs.field(factory=Results)
+
+    def measure(self) -> Results:
+        """Rounds outside, cells and targets inside: whatever else the machine does in the
+        meantime strikes all targets alike, and a time limit costs rounds, not cells."""
+        for cell in self.cells:
+            for target, reason in self.lost.items():
+                self.results.reasons[cell.name, target] = reason
+            if not cell.direct:
+                self.results.reasons[cell.name, DIRECT] = _NOT_DIRECT
+        self._warm_up()
+        self._probe_prepared()
+        for turn in range(max((cell.rounds for cell in self.cells), default=0)):
+            for cell in self.cells:
+                if turn < cell.rounds:
+                    self._all_targets(cell, turn)
+        return self.results
+
+    def _all_targets(self, cell: Cell, turn: int) -> None:
+        expected = (cell.seconds + 1) * len(self.endpoints)
+        if time.monotonic() + expected > self.deadline:
+            self.results.skipped = True
+            for target in self.endpoints if turn == 0 else ():
+                self.results.reasons.setdefault((cell.name, target), "the time was over")
+            return
+        for target, endpoint in self.endpoints.items():
+            key = cell.name, target
+            if key in self.results.reasons:
+                continue
+            try:
+                sample = self._once(cell, target, endpoint)
+            except Unavailable as error:
+                self._give_up(key, str(error))
+            else:
+                self.results.samples.setdefault(key, []).append(sample)
+                note(f"round {turn + 1}  {cell.name:32} {target:10} {brief(sample)}")
+
+    def _once(self, cell: Cell, target: str, endpoint: Endpoint) -> Sample:
+        if cell.load is not None:
+            return pgbench.run(self.pgbench, endpoint, cell.load, cell.seconds)
+        if cell.kind is Transfer:
+            return large.run(endpoint, cell.size, cell.seconds)
+        # A fresh one: memory that earlier load has left behind would hide what clients cost.
+        with running(TARGETS[target], self.server, Limits(max_clients=cell.size + 100)) as fresh:
+            return idle.run(fresh, cell.size)
+
+    def _give_up(self, key: tuple[str, str], reason: str) -> None:
+        """One failure takes the cell from the target: a median of the rounds that happened to
+        work would flatter it."""
+        self.results.samples.pop(key, None)
+        self.results.reasons[key] = reason
+        note(f"n/a      {key[0]:32} {key[1]:10} {reason}")
+
+    def _warm_up(self) -> None:
+        """Fill caches and pools; what fails here will fail again where it is reported."""
+        for endpoint in self.endpoints.values():
+            try:
+                pgbench.run(self.pgbench, endpoint, Load(_PROBE_CLIENTS, "simple"), 1)
+            except Unavailable:
+                pass
+
+    def _probe_prepared(self) -> None:
+        """Prepared statements in transaction mode need more clients than servers to show that
+        they fail: a lone client always meets the same server."""
+        prepared = [cell for cell in self.cells if cell.load and cell.load.protocol == "prepared"]
+        for target, endpoint in self.endpoints.items() if prepared else ():
+            try:
+                pgbench.run(self.pgbench, endpoint, Load(_PROBE_CLIENTS, "prepared"), 1)
+            except Unavailable as error:
+                reason = f"no prepared statements in transaction mode ({error})"
+                for cell in prepared:
+                    self._give_up((cell.name, target), reason)
+
+
+def brief(sample: Sample) -> str:
+    """A sample in one line, to watch the run."""
+    if isinstance(sample, Transfer):
+        return f"{sample.mb_per_s:8.0f} MB/s"
+    if isinstance(sample, Memory):
+        return f"{sample.client_bytes:8.0f} bytes/client"
+    cpu = "" if sample.cpu_us is None else f"  {sample.cpu_us:6.1f} µs CPU/tx"
+    return f"{sample.tps:8.0f} tx/s{cpu}"
+
+
+def note(text: str) -> None:
+    """Progress goes to stderr, the report to stdout."""
+    print(text, file=sys.stderr, flush=True)

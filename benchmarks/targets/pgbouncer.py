@@ -1,0 +1,74 @@
+"""PgBouncer as the distribution installs it (https://www.pgbouncer.org/config.html)."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.endpoint import Endpoint
+from benchmarks.errors import Unavailable
+from benchmarks.targets.pooler import Limits
+
+# /usr/sbin is in root's PATH only.
+_SEARCH = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin"
+
+_INI = """\
+[databases]
+{dbname} = host={host} port={server_port} dbname={dbname} user={user}
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = trust
+auth_file = {folder}/userlist.txt
+pool_mode = transaction
+default_pool_size = {pool_size}
+max_client_conn = {max_clients}
+server_tls_sslmode = disable
+log_connections = 0
+log_disconnections = 0
+"""
+
+
+class PgBouncer:
+    """The reference that every figure is held against."""
+
+    name = "PgBouncer"
+    refuses_root = True
+
+    def version(self) -> str:
+        first = subprocess.run(
+            [_program(), "--version"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+        return first.split()[-1]
+
+    def command(
+        self, server: Endpoint, folder: Path, port: int, limits: Limits
+    ) -> Sequence[str | Path]:
+        program = _program()
+        (folder / "userlist.txt").write_text(f'"{server.user}" ""\n')
+        text = _INI.format(
+            host=server.host,
+            server_port=server.port,
+            user=server.user,
+            dbname=server.dbname,
+            folder=folder,
+            port=port,
+            pool_size=limits.pool_size,
+            max_clients=limits.max_clients,
+        )
+        if tuple(map(int, self.version().split(".")[:2])) >= (1, 21):
+            # From 1.24 on this is the default; older versions do not know the setting.
+            text += "max_prepared_statements = 200\n"
+        (folder / "pgbouncer.ini").write_text(text)
+        return [program, folder / "pgbouncer.ini"]
+
+
+def _program() -> str:
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path=_SEARCH)
+    if program is None:
+        raise Unavailable("pgbouncer is not installed (Debian: apt install pgbouncer)")
+    return program
