@@ -17,6 +17,7 @@ from poolproxy.ipc.messages import Parameter, PoolKey, Want
 from poolproxy.metrics.schema import PoolMetrics
 from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.schema import Settings
 
 
 class Waiter(Protocol):
@@ -37,6 +38,7 @@ class Member(Protocol):
 C = TypeVar("C", bound=Waiter)
 S = TypeVar("S", bound=Member)
 
+NEVER = float("inf")
 UNUSED = 3600.0  # seconds; as PgBouncer's autodb_idle_timeout
 
 LIFETIME_OVER = "server lifetime over"
@@ -54,6 +56,8 @@ class WorkerPool(Generic[C, S]):
     """
 
     __slots__ = (
+        "check_delay",
+        "check_query",
         "clients",
         "failing",
         "idle",
@@ -62,6 +66,8 @@ class WorkerPool(Generic[C, S]):
         "logins_waiting",
         "opening",
         "reclaim",
+        "reset_always",
+        "reset_query",
         "round_robin",
         "servers",
         "session_mode",
@@ -74,7 +80,7 @@ class WorkerPool(Generic[C, S]):
         "welcome",
     )
 
-    def __init__(self, key: PoolKey, settings: PoolSettings, round_robin: bool) -> None:
+    def __init__(self, key: PoolKey, settings: PoolSettings, proxy: Settings) -> None:
         self.key = key
         self.stats = PoolMetrics(key.database, key.user)
         self.idle: deque[S] = deque()
@@ -89,22 +95,31 @@ class WorkerPool(Generic[C, S]):
         self.welcome: tuple[Parameter, ...] = ()
         self.want_sent: Want | None = None
         self.last_expiry = 0.0
-        self.configure(settings, round_robin)
+        self.configure(settings, proxy)
 
-    def configure(self, settings: PoolSettings, round_robin: bool) -> None:
-        """Take new settings; servers that no longer fit them are doomed by the caller."""
+    def configure(self, settings: PoolSettings, proxy: Settings) -> None:
+        """Take new settings; servers that no longer fit them are doomed by the caller.
+
+        ``check_query``: None for no check; "" is PgBouncer's <empty>, an empty query.
+        """
         self.settings = settings
-        self.round_robin = round_robin
+        self.round_robin = proxy.server_round_robin
+        check = proxy.server_check_query
+        self.check_query = {"": None, "<empty>": ""}.get(check, check)
+        self.check_delay = proxy.server_check_delay if self.check_query is not None else NEVER
+        self.reset_query = proxy.server_reset_query
+        self.reset_always = proxy.server_reset_query_always
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
 
-    def acquire(self, client: C, now: float) -> S | None:
-        """A server for ``client``; with None it waits from ``now`` on."""
-        if self.idle:
-            return self.idle.pop()
+    def take_idle(self) -> S:
+        """An idle server; there must be one."""
+        return self.idle.pop()
+
+    def enqueue(self, client: C, now: float) -> None:
+        """``client`` waits from ``now`` on."""
         client.wait_since = now
         self.waiting[client] = None
-        return None
 
     def requeue(self, client: C) -> None:
         """The server that ``client`` was given turned out bad: it is the first in line again."""
@@ -115,11 +130,9 @@ class WorkerPool(Generic[C, S]):
         """``client`` waits no more."""
         self.waiting.pop(client, None)
 
-    def next_client(self) -> C | None:
-        """Take the longest-waiting client out of the queue."""
-        if self.waiting:
-            return self.waiting.popitem(last=False)[0]
-        return None
+    def next_client(self) -> C:
+        """Take the longest-waiting client out of the queue; there must be one."""
+        return self.waiting.popitem(last=False)[0]
 
     def park(self, server: S, now: float) -> None:
         """``server`` is free and nobody waits."""

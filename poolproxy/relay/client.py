@@ -39,7 +39,7 @@ _COPY_TYPES = (COPY_DATA, COPY_DONE, COPY_FAIL)
 
 
 class Client(Connection):
-    """``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
+    """``wait_since``: when it began to need a server, 0 when it needs none. ``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
 
     ``early``: bytes that came behind the log-in.
     """
@@ -106,10 +106,6 @@ class Client(Connection):
         """For the log, as PgBouncer writes it."""
         return f"C-{self.id}: {self.pool.key.database}/{self.user}@{self.peer}:{self.port}"
 
-    @property
-    def waiting(self) -> bool:
-        return self in self.pool.waiting
-
     def begin(self) -> None:
         """Start watching; a client may have sent its first query before it was welcomed."""
         self.engine.watch(self.fd, self)
@@ -135,8 +131,10 @@ class Client(Connection):
         try:
             if self.server is not None:
                 self._forward(self.server, data)
+            elif self.held or self.drop or self.wait_since or data[0] in _COPY_TYPES:
+                self._request_more(data)
             else:
-                self._request(data)
+                self._request(*self.front.feed(data, self.context.max_packet_size))
         except PoolerError as error:
             self.fail(error)
 
@@ -159,29 +157,38 @@ class Client(Connection):
         elif not back.owed and back.at_rest and not self.pool.session_mode:
             server.rest(self, monotonic())  # the end of a COPY that had failed
 
-    def _request(self, data: bytes) -> None:
-        """Bytes from an unlinked client."""
+    def _request_more(self, data: bytes) -> None:
+        """Bytes from an unlinked client that has sent some already, or ends a failed COPY."""
         if self.drop or data[0] in _COPY_TYPES:
             data = self._without_copy(data)
         data, types = self.front.feed(data, self.context.max_packet_size)
-        waiting = self.waiting
-        if self.front.terminated and (waiting or not types):
+        data = self.held + data
+        types = self.held_types + types
+        if not self.wait_since:
+            self._request(data, types)
+        elif self.front.terminated:
             self.leave("client close request")
+        else:
+            self._hold(data, types)
+
+    def _request(self, data: bytes, types: list[int]) -> None:
+        """All that an unlinked client has sent: get it a server."""
+        front = self.front
+        if not types:
+            if front.terminated:
+                self.leave("client close request")
             return
-        if self.held:
-            data = self.held + data
-            types = self.held_types + types
-        if not data:
-            return
-        if waiting or (len(types) == 1 and 0 < self.front.left <= HOLD - len(data)):
+        if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)
             return
         now = monotonic()
-        server = self._acquire(now)
-        if server is None:
-            self._hold(data, types)
-        elif self._needs_nothing(server, now):
-            self.pool.stats.wait_hist[0] += 1
+        pool = self.pool
+        if not pool.idle:
+            self._wait(data, types, now)
+            return
+        server = pool.take_idle()
+        if server.values == self.values and now - server.idle_since < pool.check_delay:
+            pool.stats.wait_hist[0] += 1
             self._link(server, data, types, now)
         else:
             self.wait_since = now
@@ -202,34 +209,26 @@ class Client(Connection):
             return data[end:]
         return data
 
-    def _acquire(self, now: float) -> Server | None:
+    def _wait(self, data: bytes, types: list[int], now: float) -> None:
         pool = self.pool
-        server = pool.acquire(self, now)
-        if server is None:
-            if pool.failing and not pool.servers:
-                pool.give_up(self)
-                self.context.host.want(pool, probe=True)
-                raise PoolerError(
-                    f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
-                    sqlstate="08006",
-                    hint="The database server can't be reached or refuses the log-in; the next attempt"
-                    " is made after server_login_retry.",
-                    reason="server_login_failing",
-                )
-            self.context.host.want(pool)
-        return server
+        if pool.failing and not pool.servers:
+            self.context.host.want(pool, probe=True)
+            raise PoolerError(
+                f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
+                sqlstate="08006",
+                hint="The database server can't be reached or refuses the log-in; the next attempt is"
+                " made after server_login_retry.",
+                reason="server_login_failing",
+            )
+        self._hold(data, types)
+        pool.enqueue(self, now)
+        self.context.host.want(pool)
 
     # -- servers ----------------------------------------------------------------------------------
 
-    def _needs_nothing(self, server: Server, now: float) -> bool:
-        return server.values == self.values and (
-            now - server.idle_since < self.context.server_check_delay
-            or self.context.server_check_query is None
-        )
-
     def serve(self, server: Server, now: float) -> None:
         """This client is the first in line and ``server`` is free."""
-        if self._needs_nothing(server, now):
+        if server.values == self.values and now - server.idle_since < self.pool.check_delay:
             self.start(server, now)
         else:
             server.prepare(self, now)
@@ -237,6 +236,7 @@ class Client(Connection):
     def start(self, server: Server, now: float) -> None:
         """Link with a server that is ready for this client, and send it what was held."""
         waited = now - self.wait_since
+        self.wait_since = 0.0
         stats = self.pool.stats
         stats.wait_time += waited
         stats.wait_hist[bisect_left(BOUNDS, waited)] += 1

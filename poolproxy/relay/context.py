@@ -42,7 +42,3 @@ class Context:
     host: Host
     tracker: Tracker
     max_packet_size: int
-    server_check_query: str | None  # None: no check; "" is PgBouncer's <empty>
-    server_check_delay: float
-    server_reset_query: str
-    server_reset_query_always: bool

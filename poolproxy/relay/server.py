@@ -193,34 +193,36 @@ class Server(Connection):
 
     def rest(self, client: Client, now: float) -> None:
         """The conversation is at rest: count, and release the server unless the session keeps it."""
-        stats = self.pool.stats
-        if self.query_since:
+        pool = self.pool
+        stats = pool.stats
+        took = now - self.xact_since
+        bucket = bisect_left(BOUNDS, took)
+        if self.query_since == self.xact_since:
+            # The usual case, one statement: its time is the transaction's.
+            stats.query_count += 1
+            stats.query_time += took
+            stats.query_hist[bucket] += 1
+        elif self.query_since:
             self._count_query(now)
         if self.xact_since:
-            took = now - self.xact_since
-            self.xact_since = 0.0
             stats.xact_count += 1
             stats.xact_time += took
-            stats.xact_hist[bisect_left(BOUNDS, took)] += 1
+            stats.xact_hist[bucket] += 1
+        self.query_since = self.xact_since = 0.0
         client.last_activity = self.last_activity = now
-        if not self.pool.session_mode:
+        if not pool.session_mode:
             self.client = client.server = None
             if client.out:
                 client.pause()  # it gets no further answer before it has read this one
                 self.resume()
-            self.release(now)
-
-    def release(self, now: float) -> None:
-        """Nobody uses the server, and it is at rest: reset it, end it, or pass it on."""
-        context = self.context
-        if context.server_reset_query_always and not self.pool.session_mode:
-            self.reset(now)
-        else:
-            self.pass_on(now)
+            if pool.reset_always:
+                self.reset(now)
+            else:
+                self.pass_on(now)
 
     def reset(self, now: float) -> None:
         """Run server_reset_query, then pass the server on."""
-        sql = self.context.server_reset_query
+        sql = self.pool.reset_query
         if not sql or self.doomed:
             self.pass_on(now)
             return
@@ -241,17 +243,16 @@ class Server(Connection):
         if self.out or self.back.tainted:
             self.end("unsafe to reuse")
             return
+        self.idle_since = now
         if self.doomed or pool.reclaim or now >= self.expires_at:
             reason = pool.why_close(self, now)
             if reason:
                 self.end(reason)
                 return
-        client = pool.next_client()
-        self.idle_since = now
-        if client is None:
-            pool.park(self, now)
+        if pool.waiting:
+            pool.next_client().serve(self, now)
         else:
-            client.serve(self, now)
+            pool.park(self, now)
 
     def cancel_done(self) -> None:
         """A cancel request for this server has arrived there, or never will."""
@@ -268,22 +269,21 @@ class Server(Connection):
             self.end("client disconnect while server was not ready")
             return
         self.resume()
-        if self.pool.session_mode or self.context.server_reset_query_always:
+        if self.pool.session_mode or self.pool.reset_always:
             self.reset(monotonic())
         else:
-            self.release(monotonic())
+            self.pass_on(monotonic())
 
     # -- our own queries --------------------------------------------------------------------------
 
     def prepare(self, client: Client, now: float) -> None:
         """Check the server if it was idle for long, and give it the client's parameters."""
-        context = self.context
         queries = []
-        idle = now - self.idle_since
-        if context.server_check_query is not None and idle >= context.server_check_delay:
-            queries.append(context.server_check_query)
+        pool = self.pool
+        if pool.check_query is not None and now - self.idle_since >= pool.check_delay:
+            queries.append(pool.check_query)
         checks = len(queries)
-        statement = context.tracker.set_statement(self.values, client.values)
+        statement = self.context.tracker.set_statement(self.values, client.values)
         if statement:
             queries.append(statement)
 

@@ -51,7 +51,6 @@ from poolproxy.wire.codes import (
     EMPTY_QUERY_RESPONSE,
     ERROR_RESPONSE,
     EXECUTE,
-    FLUSH,
     FUNCTION_CALL,
     FUNCTION_CALL_RESPONSE,
     IDLE,
@@ -94,7 +93,7 @@ TAKES = {
     NOTIFICATION_RESPONSE: 0,
 }
 _ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
-_NOT_COUNTED = frozenset((FLUSH, COPY_DATA))
+_ANSWERED = frozenset((PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, FUNCTION_CALL))
 _COPY_ENDS = frozenset((COPY_DONE, COPY_FAIL))
 
 
@@ -154,19 +153,21 @@ class Backend:
     def owe(self, types: Iterable[int]) -> None:
         """Messages of these types have been forwarded to the server."""
         for code in types:
-            if code in _NOT_COUNTED:
-                continue
-            if code in _COPY_ENDS:
-                self.client_copies = False
-                if self.owed and not self.skipping:
-                    self.owed.append(COPY_DONE)
-            elif not self.skipping:
+            if code in _ANSWERED and not self.skipping:
                 self.owed.append(code)
                 if code == QUERY:
                     self.client_copies = False
-            elif code == SYNC:
-                self.skipping = False
-                self.owed.append(SYNC)
+            else:
+                self._owe_unusual(code)
+
+    def _owe_unusual(self, code: int) -> None:
+        if code in _COPY_ENDS:
+            self.client_copies = False
+            if self.owed and not self.skipping:
+                self.owed.append(COPY_DONE)
+        elif code == SYNC:
+            self.skipping = False
+            self.owed.append(SYNC)
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """(bytes to forward, whether the conversation is at rest); raises Violation."""
@@ -186,15 +187,24 @@ class Backend:
                 raise Violation(f"length {length} of message type {code:#04x}")
             taken = takes.get(code)
             if taken:
-                if owed and owed[0] == taken and not self.copy_in:
+                head = owed[0] if owed else 0
+                if self.copy_in:
+                    self._take_in_copy(code, taken)
+                elif head == taken:
                     owed.popleft()
-                else:
-                    self._take_unusual(code, taken)
+                elif head != QUERY:
+                    self._take_behind_copy_done(code, taken)
             elif taken is None:
                 if code == READY_FOR_QUERY:
                     if position + 6 > end:
                         break
-                    self._ready(data[position + HEADER])
+                    if owed and owed[0] in _ANSWERED_BY_READY:
+                        owed.popleft()
+                        self.status = data[position + HEADER]
+                        if self.copy_in or owed:
+                            self._ready_amid_more()
+                    else:
+                        self._ready_unusual(data[position + HEADER])
                 elif code == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise Violation(f"ParameterStatus of {length} bytes")
@@ -206,29 +216,36 @@ class Backend:
             position += length + 1
         if position >= end:
             self.left = position - end
-            return data, not owed and self.at_rest
+            return data, not owed and self.status == IDLE and self.at_rest
         self.left = 0
         self.head = data[position:]
         return data[:position], False
 
-    def _ready(self, status: int) -> None:
-        owed = self.owed
-        while owed and owed[0] == COPY_DONE:
-            owed.popleft()
-        if owed and owed[0] in _ANSWERED_BY_READY:
-            owed.popleft()
-            while owed and owed[0] == COPY_DONE:
-                owed.popleft()
+    def _ready_amid_more(self) -> None:
+        """The entry of a ReadyForQuery has been taken; CopyDones right behind it had no reader."""
+        self.copy_in = False
+        self._drop_copy_dones()
+
+    def _ready_unusual(self, status: int) -> None:
+        self._drop_copy_dones()
+        if self.owed and self.owed[0] in _ANSWERED_BY_READY:
+            self.owed.popleft()
         elif not self.tainted:
             raise Violation("ReadyForQuery that answers nothing")
         self.status = status
-        self.copy_in = False
+        self._ready_amid_more()
 
-    def _take_unusual(self, code: int, taken: int) -> None:
-        if self.copy_in and code == COMMAND_COMPLETE:
-            self._copy_is_done()
+    def _drop_copy_dones(self) -> None:
         while self.owed and self.owed[0] == COPY_DONE:
             self.owed.popleft()
+
+    def _take_in_copy(self, code: int, taken: int) -> None:
+        if code == COMMAND_COMPLETE:
+            self._copy_is_done()
+        self._take_behind_copy_done(code, taken)
+
+    def _take_behind_copy_done(self, code: int, taken: int) -> None:
+        self._drop_copy_dones()
         head = self.owed[0] if self.owed else 0
         if head == taken:
             self.owed.popleft()
@@ -264,8 +281,7 @@ class Backend:
         owed = self.owed
         self.errors += 1
         copying, self.copy_in = self.copy_in, False
-        while owed and owed[0] == COPY_DONE:
-            owed.popleft()
+        self._drop_copy_dones()
         if not owed:
             self.tainted = True  # nothing asked for it: the server is about to close
         elif owed[0] in _ANSWERED_BY_READY:

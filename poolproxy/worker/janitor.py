@@ -135,5 +135,5 @@ def _idle_too_long(client: Client, now: float) -> bool:
         limit
         and now - client.last_activity >= limit
         and client.server is None
-        and not client.waiting
+        and not client.wait_since
     )

@@ -48,7 +48,7 @@ def _remove(worker: Worker, pool: Pool) -> None:
 
 def _change(worker: Worker, pool: Pool, settings: PoolSettings) -> None:
     before = pool.settings
-    pool.configure(settings, worker.config.settings.server_round_robin)
+    pool.configure(settings, worker.config.settings)
     for server in pool.servers:
         server.expires_at = server.connected_at + settings.server_lifetime
     if any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS):

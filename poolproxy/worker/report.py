@@ -24,7 +24,7 @@ def report(worker: Worker, request: int) -> None:
     metrics.relay_rounds = worker.engine.rounds
     clients: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
     for client in worker.clients.values():
-        state = "active" if client.server else "waiting" if client.waiting else "idle"
+        state = "active" if client.server else "waiting" if client.wait_since else "idle"
         clients[client.pool][state] += 1
     closing = Counter(worker.closings.values())
     for pool in worker.pools.values():

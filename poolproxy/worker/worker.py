@@ -109,16 +109,11 @@ class Worker:
 
     def _context(self) -> Context:
         settings = self.config.settings
-        check = settings.server_check_query
         return Context(
             engine=self.engine,
             host=self,
             tracker=Tracker(settings.track_extra_parameters),
             max_packet_size=settings.max_packet_size,
-            server_check_query={"": None, "<empty>": ""}.get(check, check),
-            server_check_delay=settings.server_check_delay,
-            server_reset_query=settings.server_reset_query,
-            server_reset_query_always=settings.server_reset_query_always,
         )
 
     def secret(self, user: str) -> Secret | None:
@@ -135,7 +130,7 @@ class Worker:
         key = PoolKey(settings.database, settings.user)
         pool = self.pools.get(key)
         if pool is None:
-            pool = WorkerPool(key, settings, self.config.settings.server_round_robin)
+            pool = WorkerPool(key, settings, self.config.settings)
             self.pools[key] = pool
         return pool
 

@@ -1,0 +1,133 @@
+"""Every client of every worker: how many there are, who they are, whose cancel key is whose. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import attrs
+
+from poolproxy.ipc.messages import CancelKey, PoolKey
+from poolproxy.settings.config import ClientSettings
+
+NO_LIMIT = ""
+
+
+@attrs.define(eq=False)
+class Client:
+    """An accepted socket. ``pool`` and ``key`` are set once it has logged in."""
+
+    id: int
+    worker: int
+    refused: bool
+    admitted: tuple[str, str] | None = None
+    pool: PoolKey | None = None
+    key: CancelKey | None = None
+
+
+class Clients:
+    """The registry of accepted sockets. Ids are never used again."""
+
+    def __init__(self) -> None:
+        self._clients: dict[int, Client] = {}
+        self._by_worker: dict[int, set[int]] = {}
+        self._keys: dict[CancelKey, Client] = {}
+        self._databases: Counter[str] = Counter()
+        self._users: Counter[str] = Counter()
+        self._refused = 0
+        self._last_id = 0
+
+    @property
+    def count(self) -> int:
+        """Clients that count against max_client_conn. Those over it don't: they are about to go,
+        and a storm of them must not keep the others out.
+        """
+        return len(self._clients) - self._refused
+
+    def load(self, worker: int) -> int:
+        """Sockets that the worker holds."""
+        return len(self._by_worker.get(worker, ()))
+
+    def next_id(self) -> int:
+        """An id for a socket that is about to be handed over."""
+        self._last_id += 1
+        return self._last_id
+
+    def add(self, client: int, worker: int, *, refused: bool) -> None:
+        """A socket was handed to a worker."""
+        self._clients[client] = Client(client, worker, refused)
+        self._by_worker.setdefault(worker, set()).add(client)
+        self._refused += refused
+
+    def admit(self, worker: int, client: int, name: tuple[str, str], bound: ClientSettings) -> str:
+        """Count a client in, ``name`` being its database and user; returns the setting that forbids it."""
+        known = self._known(worker, client)
+        if known is None:
+            return NO_LIMIT
+        database, user = name
+        if 0 < bound.max_db_client_connections <= self._databases[database]:
+            return "max_db_client_connections"
+        if 0 < bound.max_user_client_connections <= self._users[user]:
+            return "max_user_client_connections"
+        self._count_in(known, name)
+        return NO_LIMIT
+
+    def logged_in(self, worker: int, client: int, key: CancelKey, pool: PoolKey, user: str) -> bool:
+        """A client has logged in; False if it is not known (it belongs to no live worker)."""
+        known = self._known(worker, client)
+        if known is None or known.pool is not None:
+            return False
+        # Also those for whom no limit was set when they came: a reload may bring one.
+        self._count_in(known, (pool.database, user))
+        known.pool, known.key = pool, key
+        self._keys[key] = known
+        return True
+
+    def gone(self, worker: int, clients: Iterable[int]) -> list[PoolKey]:
+        """Sockets are closed; returns the pools of those that had logged in."""
+        pools = []
+        for client in clients:
+            known = self._known(worker, client)
+            if known is not None:
+                self._remove(known)
+                if known.pool is not None:
+                    pools.append(known.pool)
+        return pools
+
+    def worker_gone(self, worker: int) -> int:
+        """The worker is dead and its sockets with it; returns how many."""
+        lost = self._by_worker.pop(worker, set())
+        for client in lost:
+            self._remove(self._clients[client])
+        return len(lost)
+
+    def owner(self, key: CancelKey) -> int | None:
+        """The worker of the client with this cancel key."""
+        client = self._keys.get(key)
+        return None if client is None else client.worker
+
+    def _known(self, worker: int, client: int) -> Client | None:
+        known = self._clients.get(client)
+        return known if known is not None and known.worker == worker else None
+
+    def _count_in(self, client: Client, name: tuple[str, str]) -> None:
+        if client.admitted is None:
+            client.admitted = name
+            self._databases[name[0]] += 1
+            self._users[name[1]] += 1
+
+    def _remove(self, client: Client) -> None:
+        del self._clients[client.id]
+        self._by_worker.get(client.worker, set()).discard(client.id)
+        self._refused -= client.refused
+        if client.key is not None and self._keys.get(client.key) is client:
+            del self._keys[client.key]
+        if client.admitted is not None:
+            _decrement(self._databases, client.admitted[0])
+            _decrement(self._users, client.admitted[1])
+
+
+def _decrement(counter: Counter[str], name: str) -> None:
+    counter[name] -= 1
+    if not counter[name]:
+        del counter[name]

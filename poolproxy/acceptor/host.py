@@ -1,0 +1,205 @@
+"""Hosts the ledger: feeds it what workers say, sends what it decides, keeps its time, and keeps the
+duplicates of all server connections.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+import trio
+
+from poolproxy.acceptor.ending import Duplicate, end
+from poolproxy.acceptor.workers import Worker, Workers
+from poolproxy.ipc.channel import close_fds
+from poolproxy.ipc.messages import (
+    PoolKey,
+    ServerClosed,
+    ServerFailed,
+    ServerOpening,
+    ServerUp,
+    Want,
+)
+from poolproxy.metrics.schema import LedgerMetrics
+from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, Sends, UnknownPermit
+from poolproxy.settings.config import TEMPLATE, Config
+
+log = logging.getLogger("poolproxy.acceptor")
+
+
+def limits_of(config: Config) -> LimitsOf:
+    """How the ledger learns the limits of a pool from ``config``."""
+    ours = config.settings
+
+    def limits(key: PoolKey) -> PoolLimits | None:
+        pool = config.pool(key.database, key.user)
+        if pool is None or pool.user != key.user:
+            return None  # the database is gone or has got another forced user
+        return PoolLimits(
+            pool_size=pool.pool_size,
+            min_pool_size=pool.min_pool_size,
+            reserve_pool_size=pool.reserve_pool_size,
+            reserve_pool_timeout=ours.reserve_pool_timeout,
+            max_db_connections=pool.max_db_connections,
+            max_user_connections=pool.max_user_connections,
+            server_login_retry=ours.server_login_retry,
+            forced_user=pool.forced,
+            target=repr((pool.host, pool.port, pool.dbname, pool.startup, pool.connect_query)),
+        )
+
+    return limits
+
+
+def standing_pools(config: Config) -> list[PoolKey]:
+    """The pools that min_pool_size fills before any client comes."""
+    found = []
+    for name in config.databases:
+        pool = config.pool(name, "") if name != TEMPLATE else None
+        if pool is not None and pool.forced and pool.min_pool_size:
+            found.append(PoolKey(name, pool.user))
+    return found
+
+
+class LedgerHost:
+    """The ledger and the descriptors that back it up. ``nursery`` runs the endings of orphans."""
+
+    def __init__(self, config: Config, workers: Workers, nursery: trio.Nursery) -> None:
+        self._config = config
+        self._ledger = Ledger(limits_of(config), standing_pools(config))
+        self._workers = workers
+        self._nursery = nursery
+        self._duplicates: dict[int, Duplicate] = {}
+        self._changed = trio.Event()
+        self._ending = 0
+        self.timed_out = 0
+        self.settled = trio.Event()
+
+    # -- what happens to workers and their clients ------------------------------------------------
+
+    def worker_up(self, worker: Worker) -> None:
+        self._send(self._ledger.worker_up(worker.number, time.monotonic()))
+
+    def worker_gone(self, worker: Worker) -> None:
+        """Take the dead worker's permits over and end their servers. The process must be gone: while
+        it lives it could still use its connections.
+        """
+        permits, sends = self._ledger.worker_gone(worker.number, time.monotonic())
+        self._send(sends)
+        if permits:
+            log.info("ending %d server connections of %s", len(permits), worker)
+        for permit in permits:
+            self._ending += 1
+            self._nursery.start_soon(self._end, permit)
+
+    def client_up(self, worker: Worker, pool: PoolKey) -> None:
+        self._send(self._ledger.client_up(worker.number, pool, time.monotonic()))
+
+    def clients_gone(self, worker: Worker, pools: list[PoolKey]) -> None:
+        for pool in pools:
+            self._send(self._ledger.client_gone(worker.number, pool, time.monotonic()))
+
+    def leave(self) -> None:
+        """Open no server any more that no client waits for."""
+        self._ledger.leave()
+
+    def configure(self, config: Config) -> None:
+        """Apply the limits of a new configuration."""
+        self._config = config
+        standing = standing_pools(config)
+        self._send(self._ledger.configure(limits_of(config), standing, time.monotonic()))
+
+    # -- what workers say of their servers --------------------------------------------------------
+
+    def want(self, worker: Worker, message: Want) -> None:
+        self._send(self._ledger.want(worker.number, message, time.monotonic()))
+
+    def server_opening(self, worker: Worker, message: ServerOpening, fds: list[int]) -> None:
+        permit = message.permit
+        if not self._ledger.holds(worker.number, permit) or permit in self._duplicates:
+            close_fds(fds)
+            raise UnknownPermit(f"worker {worker.number} does not hold permit {permit} unopened")
+        self._duplicates[permit] = Duplicate(permit, fds[0], message.host, message.port)
+
+    def server_up(self, worker: Worker, message: ServerUp) -> None:
+        self._send(self._ledger.server_up(worker.number, message, time.monotonic()))
+        duplicate = self._duplicates.get(message.permit)
+        if duplicate is not None:
+            duplicate.key = message.key
+
+    def server_failed(self, worker: Worker, message: ServerFailed) -> None:
+        self._send(self._ledger.server_failed(worker.number, message, time.monotonic()))
+
+    def server_closed(self, worker: Worker, message: ServerClosed) -> None:
+        if not self._ledger.holds(worker.number, message.permit):
+            raise UnknownPermit(f"worker {worker.number} does not hold permit {message.permit}")
+        duplicate = self._duplicates.pop(message.permit, None)
+        if duplicate is not None:
+            duplicate.close()
+        self._free(message.permit, clean=message.clean)
+
+    # -- time -------------------------------------------------------------------------------------
+
+    async def keep_time(self) -> None:
+        """Call the ledger when something becomes due. Runs for ever."""
+        while True:
+            self._changed = trio.Event()
+            deadline = self._ledger.next_deadline()
+            wait = math.inf if deadline is None else deadline - time.monotonic()
+            with trio.move_on_after(max(0.0, wait)):
+                await self._changed.wait()
+            self._send(self._ledger.tick(time.monotonic()))
+
+    @property
+    def endings(self) -> int:
+        """Server connections of dead workers that have not ended yet."""
+        return self._ending
+
+    async def _end(self, permit: int) -> None:
+        duplicate = self._duplicates.pop(permit, None)
+        try:
+            # Without a duplicate the worker died before it connected.
+            timeout = self._config.settings.server_close_timeout
+            clean = duplicate is None or await end(duplicate, timeout)
+        finally:
+            self._ending -= 1
+        self._free(permit, clean=clean)
+        self._workers.notify()
+
+    def _free(self, permit: int, *, clean: bool) -> None:
+        if not clean:
+            self.timed_out += 1
+            log.warning(
+                "PostgreSQL did not close a server connection within server_close_timeout (%g s): "
+                "until it does, it may see one connection more than the limits allow",
+                self._config.settings.server_close_timeout,
+            )
+        self._send(self._ledger.server_closed(permit, time.monotonic()))
+
+    def _send(self, sends: Sends) -> None:
+        self._workers.send(sends)
+        self._changed.set()
+
+    # -- metrics ----------------------------------------------------------------------------------
+
+    @property
+    def granted(self) -> int:
+        return self._ledger.granted
+
+    @property
+    def returned(self) -> int:
+        return self._ledger.granted - self._ledger.held
+
+    def metrics(self) -> list[LedgerMetrics]:
+        """A row for each pool."""
+        return [
+            LedgerMetrics(
+                row.pool.database,
+                row.pool.user,
+                permits=(held := row.opening + row.up + row.closing),
+                pool_size=row.limits.pool_size,
+                reserve_used=max(0, held - row.limits.pool_size) if row.limits.pool_size else 0,
+                waiting=row.waiting,
+            )
+            for row in self._ledger.statistics()
+        ]

@@ -1,0 +1,224 @@
+"""What the acceptor knows and how it answers: every message of a worker ends here.
+
+The hub decides nothing itself: clients, cancels and the ledger are pure objects; it brings
+messages to them and what they say to the workers. Nothing here waits but :meth:`Hub.room`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+import time
+from collections.abc import Sequence
+
+import trio
+
+from poolproxy.acceptor.accepting import Arrival
+from poolproxy.acceptor.balancer import batches, spread
+from poolproxy.acceptor.cancels import Cancels
+from poolproxy.acceptor.clients import Clients
+from poolproxy.acceptor.host import LedgerHost
+from poolproxy.acceptor.reports import Reports
+from poolproxy.acceptor.workers import State, Worker, Workers
+from poolproxy.ipc.channel import close_fds
+from poolproxy.ipc.codec import IpcError, schema
+from poolproxy.ipc.messages import (
+    Accepted,
+    Admit,
+    Bye,
+    CancelDone,
+    CancelRequest,
+    ClientsGone,
+    ClientUp,
+    Configure,
+    Handoff,
+    Leave,
+    Login,
+    Message,
+    Ready,
+    ServerClosed,
+    ServerFailed,
+    ServerOpening,
+    ServerUp,
+    Snapshot,
+    Want,
+)
+from poolproxy.pool.ledger import UnknownPermit
+from poolproxy.settings.files import LoadedConfig
+
+log = logging.getLogger("poolproxy.acceptor")
+
+# While all workers' queues are full there is no event to wait for: look again after this long.
+FULL_PAUSE = 0.05
+MOCK_KEY_BYTES = 32
+
+
+class Hub:
+    """The acceptor's state. ``leaving`` is "" or the mode of Leave that is under way."""
+
+    def __init__(self, loaded: LoadedConfig, nursery: trio.Nursery) -> None:
+        self.loaded = loaded
+        self.generation = 1
+        self.leaving = ""
+        self.workers = Workers()
+        self.clients = Clients()
+        self.cancels = Cancels()
+        self.host = LedgerHost(loaded.config, self.workers, nursery)
+        self.reports = Reports()
+        self._mock_key = secrets.token_bytes(MOCK_KEY_BYTES)
+
+    # -- configuration and leaving ----------------------------------------------------------------
+
+    def configure_message(self) -> Configure:
+        """The configuration in use, for a worker."""
+        loaded = self.loaded
+        return Configure(
+            self.generation, str(loaded.path), loaded.text, loaded.auth_text, self._mock_key
+        )
+
+    def configure(self, loaded: LoadedConfig) -> None:
+        """Put a new configuration, free of mistakes, into use."""
+        self.loaded = loaded
+        self.generation += 1
+        # First the ledger: a worker may want servers of a new database at once.
+        self.host.configure(loaded.config)
+        self.workers.broadcast(self.configure_message())
+
+    def leave(self, mode: str) -> None:
+        """Tell all workers to leave."""
+        self.leaving = mode
+        self.host.leave()
+        for worker in self.workers:
+            self._send_away(worker)
+        self.workers.notify()
+
+    def _send_away(self, worker: Worker) -> None:
+        worker.state = State.LEAVING
+        worker.channel.post(Leave(self.leaving))
+
+    # -- clients that come ------------------------------------------------------------------------
+
+    async def room(self) -> None:
+        """Wait until there is a worker that a client can be given to."""
+        while not self.workers.taking():
+            with trio.move_on_after(FULL_PAUSE):
+                await self.workers.changed.wait()
+
+    def take(self, arrivals: Sequence[Arrival]) -> None:
+        """Hand accepted sockets to workers; those over max_client_conn with the order to refuse."""
+        loads = {
+            worker.number: self.clients.load(worker.number) for worker in self.workers.taking()
+        }
+        if not loads:
+            close_fds(arrival.fd for arrival in arrivals)
+            return
+        free = self.loaded.config.settings.max_client_conn - self.clients.count
+        flagged = [(arrival, order >= free) for order, arrival in enumerate(arrivals)]
+        self.reports.proxy.refused += sum(refused for _, refused in flagged)
+        for number, given in spread(flagged, loads).items():
+            for batch in batches(given):
+                self._hand_over(number, batch)
+
+    def _hand_over(self, number: int, batch: Sequence[tuple[Arrival, bool]]) -> None:
+        worker = self.workers.get(number)
+        assert worker is not None  # spread() was given live workers only, and nothing has waited
+        accepted = []
+        for arrival, refused in batch:
+            client = self.clients.next_id()
+            self.clients.add(client, number, refused=refused)
+            listener = arrival.listener
+            accepted.append(
+                Accepted(
+                    id=client,
+                    peer=arrival.peer,
+                    port=arrival.port,
+                    local=listener.host,
+                    local_port=listener.port,
+                    accepted_at=arrival.at,
+                    refused=refused,
+                )
+            )
+        worker.channel.post(Handoff(tuple(accepted)), [arrival.fd for arrival, _ in batch])
+
+    # -- workers ----------------------------------------------------------------------------------
+
+    def worker_gone(self, worker: Worker) -> None:
+        """A worker is dead; its process must have ended."""
+        self.workers.remove(worker)
+        lost = self.clients.worker_gone(worker.number)
+        if lost and worker.farewell != "left":
+            log.warning("%s took %d clients with it", worker, lost)
+        self.reports.worker_gone(worker)
+        self.workers.send(self.cancels.worker_gone(worker.number))
+        self.host.worker_gone(worker)
+
+    def handle(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        """Answer one message. Raises IpcError for one that no worker sends."""
+        worker.heard = time.monotonic()
+        try:
+            self._dispatch(worker, message, fds)
+        except UnknownPermit as error:
+            log.error("%s: %s", worker, error)
+
+    def _dispatch(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        match message:
+            case Want():
+                self.host.want(worker, message)
+            case ServerOpening():
+                self.host.server_opening(worker, message, fds)
+            case ServerUp():
+                self.host.server_up(worker, message)
+            case ServerFailed():
+                self.host.server_failed(worker, message)
+            case ServerClosed():
+                self.host.server_closed(worker, message)
+            case Login(client, database, user):
+                bound = self.loaded.config.client(database, user)
+                limit = self.clients.admit(worker.number, client, (database, user), bound)
+                worker.channel.post(Admit(client, limit))
+            case ClientUp(client, key, pool, user):
+                if self.clients.logged_in(worker.number, client, key, pool, user):
+                    self.host.client_up(worker, pool)
+            case ClientsGone(clients):
+                self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
+            case CancelRequest():
+                self._cancel(worker, message)
+            case CancelDone(request):
+                self.workers.send(self.cancels.done(worker.number, request))
+            case Snapshot(request, data):
+                self.reports.snapshot(worker, request, data)
+            case Ready():
+                self._ready(worker, message)
+            case Bye(reason):
+                worker.farewell = reason
+            case _:
+                raise IpcError(f"{type(message).__name__} is not for the acceptor")
+
+    def _ready(self, worker: Worker, message: Ready) -> None:
+        if worker.ready.is_set():
+            return  # it has loaded a newer configuration
+        if message.schema != schema():
+            raise IpcError(
+                "it runs another version of poolproxy than the acceptor: "
+                "the package was changed on disk; restart poolproxy"
+            )
+        worker.ready.set()
+        worker.state = State.READY
+        self.host.worker_up(worker)
+        if self.leaving:
+            self._send_away(worker)
+        self.workers.notify()
+
+    def _cancel(self, worker: Worker, message: CancelRequest) -> None:
+        timeout = self.loaded.config.settings.cancel_wait_timeout
+        deadline = time.monotonic() + timeout if timeout else math.inf
+        doer = self.clients.owner(message.key)
+        sends = self.cancels.request(
+            worker.number, message.request, message.key, doer=doer, deadline=deadline
+        )
+        self.workers.send(sends)
+
+    def expire(self) -> None:
+        """Drop cancels that take too long; to be called about once a second."""
+        self.workers.send(self.cancels.expire(time.monotonic()))

@@ -1,0 +1,50 @@
+"""Signals, with PgBouncer's meaning: TERM waits for clients, INT for servers, QUIT and every second
+one of these for nothing, HUP reads the configuration again.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+
+import trio
+
+log = logging.getLogger("poolproxy.acceptor")
+
+MODES = {signal.SIGTERM: "clients", signal.SIGINT: "servers", signal.SIGQUIT: "now"}
+# Console commands of PgBouncer that this version does not have. Unhandled they would kill us.
+IGNORED = {signal.SIGUSR1: "PAUSE", signal.SIGUSR2: "RESUME"}
+
+
+async def heed_signals(
+    leave: Callable[[str], None],
+    leaving: Callable[[], str],
+    reload: Callable[[], Awaitable[None]],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Act on signals until cancelled."""
+    wanted = (*MODES, *IGNORED, signal.SIGHUP)
+    with trio.open_signal_receiver(*wanted) as received:
+        task_status.started()
+        async for number in received:
+            name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                log.info("got SIGHUP, re-reading config")
+                await reload()
+            elif (command := IGNORED.get(signal.Signals(number))) is not None:
+                log.warning("got %s: %s is not supported, ignoring", name, command)
+            elif leaving():
+                log.info("got %s while shutting down, fast exit", name)
+                leave("now")
+            else:
+                mode = MODES[signal.Signals(number)]
+                log.info("got %s, shutting down (%s)", name, _EXPLAINED[mode])
+                leave(mode)
+
+
+_EXPLAINED = {
+    "clients": "waiting for all clients to leave",
+    "servers": "waiting for running transactions",
+    "now": "at once",
+}

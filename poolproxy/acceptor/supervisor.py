@@ -1,0 +1,172 @@
+"""Keeps a worker alive in each slot: starts it, watches it, buries it, starts the next one.
+
+A channel's end has one meaning: the worker is gone. Whatever is left of its process is killed, and
+only when it has ended are its clients forgotten and its servers ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import time
+from collections.abc import Sequence
+
+import trio
+
+from poolproxy.acceptor.hub import Hub
+from poolproxy.acceptor.workers import COMMAND, Worker, environment
+from poolproxy.ipc.channel import Channel, ChannelClosed, pair
+from poolproxy.ipc.codec import IpcError
+
+log = logging.getLogger("poolproxy.acceptor")
+
+BOOT_SECONDS = 30.0  # an interpreter and some imports: a slow disk may take seconds
+EXIT_SECONDS = 1.0  # from the end of its channel to the end of a process
+# Only deaths before Ready slow the restarts down: those repeat. Others cost clients, so the
+# successor must be there at once.
+BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
+
+
+class Supervisor:
+    """Runs the workers. ``failure`` tells why one could not boot at the first start."""
+
+    def __init__(self, hub: Hub, command: Sequence[str] = COMMAND) -> None:
+        self._hub = hub
+        self._command = tuple(command)
+        self._booted = False
+        self.failure = ""
+
+    async def boot(self, count: int, nursery: trio.Nursery) -> bool:
+        """Start ``count`` workers in ``nursery`` and wait until all are ready; False if one can't be."""
+        for slot in range(count):
+            nursery.start_soon(self._keep, slot)
+        workers = self._hub.workers
+        while not (self.failure or self._hub.leaving):
+            if sum(worker.ready.is_set() for worker in workers) == count:
+                self._booted = True
+                return True
+            await workers.changed.wait()
+        return False
+
+    async def _keep(self, slot: int) -> None:
+        failures = 0
+        while not self._over():
+            worker = await self._start(slot)
+            await self._attend(worker)
+            if self._over():
+                return
+            cause = _cause(worker)
+            if not worker.ready.is_set() and not self._booted:
+                self.failure = f"{worker} could not start: {cause}"
+                self._hub.workers.notify()
+                return
+            failures = 0 if worker.ready.is_set() else failures + 1
+            delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (failures - 1)) if failures else 0.0
+            log.error("%s ended: %s; starting another in %g s", worker, cause, delay)
+            self._count(worker)
+            await trio.sleep(delay)
+
+    def _over(self) -> bool:
+        return bool(self._hub.leaving)
+
+    def _count(self, worker: Worker) -> None:
+        proxy = self._hub.reports.proxy
+        proxy.worker_deaths[_label(worker)] += 1
+        proxy.worker_restarts += 1
+
+    async def _start(self, slot: int) -> Worker:
+        ours, theirs = pair()
+        try:
+            arguments = ["--fd", str(theirs.fileno()), "--slot", str(slot)]
+            process = await trio.lowlevel.open_process(
+                [*self._command, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env=environment(),
+                # A session of its own: Ctrl-C is for the acceptor, which tells the workers.
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        number = self._hub.workers.next_number()
+        worker = Worker(number, slot, process, Channel(ours), time.monotonic())
+        worker.channel.post(self._hub.configure_message())
+        self._hub.workers.add(worker)
+        log.debug("%s started", worker)
+        return worker
+
+    async def _attend(self, worker: Worker) -> None:
+        """Serve the worker until it is gone, and bury it."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(worker.channel.flush_forever)
+                nursery.start_soon(self._watch, worker)
+                await self._listen(worker)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._bury(worker)
+
+    async def _listen(self, worker: Worker) -> None:
+        try:
+            while True:
+                message, fds = await worker.channel.receive()
+                self._hub.handle(worker, message, fds)
+        except ChannelClosed:
+            return
+        except IpcError as error:
+            self._kill(worker, str(error))
+
+    async def _watch(self, worker: Worker) -> None:
+        with trio.move_on_after(BOOT_SECONDS) as boot:
+            await worker.ready.wait()
+        if boot.cancelled_caught:
+            self._kill(worker, f"not ready within {BOOT_SECONDS:g} s")
+            return
+        worker.heard = asked = time.monotonic()
+        while True:
+            timeout = self._hub.loaded.config.settings.worker_timeout
+            period = min(1.0, timeout / 3)
+            self._hub.reports.ask(worker)
+            await trio.sleep(period)
+            now = time.monotonic()
+            if now - asked > 2 * period:
+                # We were not running ourselves (stopped, suspended): the silence may be ours.
+                worker.heard = now
+            asked = now
+            if now - worker.heard > timeout:
+                self._kill(worker, f"silent for {timeout:g} s (worker_timeout)")
+                return
+
+    def _kill(self, worker: Worker, blame: str) -> None:
+        worker.blame = worker.blame or blame
+        log.error("killing %s: %s", worker, blame)
+        worker.process.kill()
+
+    async def _bury(self, worker: Worker) -> None:
+        with trio.move_on_after(EXIT_SECONDS):
+            await worker.process.wait()
+        if worker.process.returncode is None:
+            worker.process.kill()
+            await worker.process.wait()
+        worker.channel.close()
+        self._hub.worker_gone(worker)
+
+
+def _cause(worker: Worker) -> str:
+    status = worker.process.returncode or 0
+    ended = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+    return ", ".join(text for text in (worker.blame, worker.farewell, ended) if text)
+
+
+def _label(worker: Worker) -> str:
+    """The cause of a death as a metric's label: a small set."""
+    status = worker.process.returncode or 0
+    if worker.blame.startswith("silent"):
+        return "silent"
+    if worker.blame:
+        return "killed"
+    return "signal" if status < 0 else "exit"

@@ -1,0 +1,15 @@
+"""Who may hold how many server connections, over all workers. Pure; runs in the acceptor."""
+
+from poolproxy.pool.ledger.ledger import Ledger, LimitsOf, Sends, UnknownPermit
+from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.state import PoolStatistics
+
+__all__ = [
+    "Blocker",
+    "Ledger",
+    "LimitsOf",
+    "PoolLimits",
+    "PoolStatistics",
+    "Sends",
+    "UnknownPermit",
+]

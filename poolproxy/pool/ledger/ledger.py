@@ -1,0 +1,466 @@
+"""The ledger: who may hold how many server connections, exactly, over all workers.
+
+Pure: every event is a method that takes ``now`` and returns the messages to send, as pairs of
+worker and message. A worker is named by a number that is never used again, so that nothing of a
+dead worker can be mistaken for its successor's.
+
+A permit counts against pool_size, max_db_connections and max_user_connections from the moment
+it is granted until :meth:`Ledger.server_closed`, whoever held it and whatever became of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+
+from poolproxy.ipc.messages import (
+    Message,
+    Permit,
+    PoolFailing,
+    PoolKey,
+    Reclaim,
+    ServerFailed,
+    ServerUp,
+    Want,
+    Welcome,
+)
+from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.sharing import applicant_of, holdings, plan
+from poolproxy.pool.ledger.state import (
+    UNUSED_PAUSE,
+    Ask,
+    Failure,
+    Holder,
+    Lease,
+    LeaseState,
+    PoolState,
+    PoolStatistics,
+    statistics,
+)
+
+Sends = list[tuple[int, Message]]
+LimitsOf = Callable[[PoolKey], PoolLimits | None]
+
+CANNOT_CONNECT_NOW = "57P03"  # the server is starting up: clients go on waiting for it
+REASON_BYTES = 99  # as much of the cached error as PgBouncer repeats
+NOBODY = -1
+
+
+class UnknownPermit(LookupError):
+    """A worker spoke of a permit that it does not hold."""
+
+
+class Ledger:
+    """Grants permits, asks them back, and knows which pools fail.
+
+    ``limits_of`` gives the limits of a pool, or None if the configuration has no such database;
+    ``standing`` are the pools that min_pool_size fills although no client has come (those with a
+    forced user).
+    """
+
+    def __init__(self, limits_of: LimitsOf, standing: Iterable[PoolKey] = ()) -> None:
+        self._limits_of = limits_of
+        self._pools: dict[PoolKey, PoolState] = {}
+        self._leases: dict[int, Lease] = {}
+        self._workers: set[int] = set()
+        self._by_database: Counter[str] = Counter()
+        self._by_user: Counter[str] = Counter()
+        self._asked: Counter[Holder] = Counter()
+        self._sent: dict[Holder, int] = {}
+        self._last_permit = 0
+        self._leaving = False
+        self._standing = tuple(standing)
+        for key in self._standing:
+            self._pool(key)
+
+    # -- workers and clients ----------------------------------------------------------------------
+
+    def worker_up(self, worker: int, now: float) -> Sends:
+        """A worker is ready."""
+        self._workers.add(worker)
+        return self._settle(list(self._pools.values()), now)
+
+    def worker_gone(self, worker: int, now: float) -> tuple[list[int], Sends]:
+        """A worker has died. Returns the permits it held: the caller ends those servers, each
+        with :meth:`server_closed` when PostgreSQL has closed its end.
+        """
+        self._workers.discard(worker)
+        orphans = [lease for lease in self._leases.values() if lease.worker == worker]
+        for lease in orphans:
+            lease.state = LeaseState.CLOSING
+        for pool in self._pools.values():
+            pool.wants.pop(worker, None)
+            pool.clients.pop(worker, None)
+            pool.interested.discard(worker)
+            self._drop_asks(pool, [holder for holder in pool.asks if holder[0] == worker])
+        for holder in [holder for holder in self._sent if holder[0] == worker]:
+            del self._sent[holder]
+        sends = self._settle(list(self._pools.values()), now)
+        return [lease.permit for lease in orphans], sends
+
+    def client_up(self, worker: int, key: PoolKey, now: float) -> Sends:
+        """A client has logged in to the pool."""
+        pool = self._pool(key)
+        if pool is None:
+            return []
+        pool.clients[worker] = pool.clients.get(worker, 0) + 1
+        return self._meet(pool, worker) + self._settle([pool], now)
+
+    def client_gone(self, worker: int, key: PoolKey, now: float) -> Sends:
+        """A client of the pool has left."""
+        pool = self._pools.get(key)
+        if pool is None or worker not in pool.clients:
+            return []
+        pool.clients[worker] -= 1
+        if not pool.clients[worker]:
+            del pool.clients[worker]
+        return self._settle([pool], now)
+
+    def want(self, worker: int, want: Want, now: float) -> Sends:
+        """A worker tells its need for servers of a pool, which replaces what it told before."""
+        pool = self._pool(want.pool)
+        if pool is None:
+            return []
+        sends = self._meet(pool, worker)
+        if want.waiting and worker in pool.wants and not (want.login and pool.welcome):
+            # Newer figures of a known need enable nothing that is not already due at the deadline.
+            pool.wants[worker] = want
+            return sends
+        pool.wants.pop(worker, None)
+        if want.login and pool.welcome:
+            # The welcome may be all it needs: what else it wants it says again on receipt.
+            if worker in self._workers and not any(isinstance(m, Welcome) for _, m in sends):
+                sends.append((worker, Welcome(pool.key, pool.welcome)))
+        elif want.waiting:
+            pool.wants[worker] = want
+        elif want.probe and not pool.in_use:
+            sends += self._grant(pool, worker, now)
+        return sends + self._settle([pool], now)
+
+    # -- servers ----------------------------------------------------------------------------------
+
+    def server_up(self, worker: int, up: ServerUp, now: float) -> Sends:
+        """A server connection has logged in: the pool does not fail, and others may follow."""
+        lease, pool = self._find(worker, up.permit)
+        lease.state = LeaseState.UP
+        pool.failure = None
+        weight = 0.25 if pool.connect_seconds else 1.0
+        pool.connect_seconds += weight * (up.connect_seconds - pool.connect_seconds)
+        sends: Sends = []
+        if not pool.welcome and up.parameters:
+            pool.welcome = up.parameters
+            told = sorted(pool.interested)
+            sends += [(other, Welcome(pool.key, pool.welcome)) for other in told]
+        return sends + self._settle([pool], now)
+
+    def server_failed(self, worker: int, failed: ServerFailed, now: float) -> Sends:
+        """A server connection could not be made; its permit comes back by server_closed."""
+        lease, pool = self._find(worker, failed.permit)
+        lease.state = LeaseState.CLOSING
+        # PgBouncer counts server_login_retry from the start of the attempt, not from its end.
+        retry_at = lease.granted + pool.limits.server_login_retry
+        pool.failure = Failure(_cut(failed.reason), failed.sqlstate, retry_at)
+        sends: Sends = []
+        if pool.failing:
+            kill = failed.from_server and failed.sqlstate != CANNOT_CONNECT_NOW
+            sends = self._announce(pool, kill_waiting=kill)
+        return sends + self._settle([pool], now)
+
+    def server_closed(self, permit: int, now: float) -> Sends:
+        """PostgreSQL has closed its end, or never had one, or was given up: the permit is free."""
+        lease = self._leases.pop(permit, None)
+        if lease is None:
+            raise UnknownPermit(f"permit {permit} is not held by anyone")
+        pool = self._pools[lease.pool]
+        del pool.leases[permit]
+        self._by_database[lease.pool.database] -= 1
+        self._by_user[lease.pool.user] -= 1
+        self._answered(lease, pool)
+        if lease.state is LeaseState.OPENING:
+            pool.rest_until = now + UNUSED_PAUSE
+        return self._settle([pool], now)
+
+    # -- configuration and time -------------------------------------------------------------------
+
+    def configure(self, limits_of: LimitsOf, standing: Iterable[PoolKey], now: float) -> Sends:
+        """New limits hold from now on. Pools of databases that are gone keep their old ones."""
+        self._limits_of = limits_of
+        self._standing = tuple(standing)
+        sends: Sends = []
+        for pool in self._pools.values():
+            old, pool.limits = pool.limits, limits_of(pool.key) or pool.limits
+            if old.target != pool.limits.target:
+                sends += self._forget_server(pool)
+        for key in self._standing:
+            self._pool(key)
+        return sends + self._settle(list(self._pools.values()), now)
+
+    def leave(self) -> None:
+        """The pooler is shutting down: no server is opened any more that no client waits for."""
+        self._leaving = True
+
+    def tick(self, now: float) -> Sends:
+        """Do what has become due; see :meth:`next_deadline`."""
+        due = [p for p in self._pools.values() if p.deadline is not None and p.deadline <= now]
+        return self._settle(due, now)
+
+    def next_deadline(self) -> float | None:
+        """When :meth:`tick` has to be called if nothing happens before."""
+        deadlines = (pool.deadline for pool in self._pools.values())
+        return min((d for d in deadlines if d is not None), default=None)
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """A snapshot of every pool."""
+        return tuple(statistics(pool) for pool in self._pools.values())
+
+    @property
+    def granted(self) -> int:
+        """Permits that were ever granted."""
+        return self._last_permit
+
+    @property
+    def held(self) -> int:
+        """Permits that are held now: what was granted and has not come back."""
+        return len(self._leases)
+
+    def holds(self, worker: int, permit: int) -> bool:
+        """Whether ``worker`` holds this permit."""
+        lease = self._leases.get(permit)
+        return lease is not None and lease.worker == worker
+
+    # -- granting ---------------------------------------------------------------------------------
+
+    def _settle(self, pools: list[PoolState], now: float) -> Sends:
+        """After a change in ``pools``: grant what can be granted, ask back what must be."""
+        affected = self._related(pools)
+        sends: Sends = []
+        for pool in sorted(affected, key=_urgency):
+            sends += self._serve(pool, now)
+        for pool in affected:
+            recheck = self._contend(pool, now)
+            pool.deadline = self._deadline(pool, recheck, now)
+            if bool(pool.announced) != bool(pool.failing):
+                sends += self._announce(pool)
+            if pool.forgettable and pool.deadline is None and pool.key not in self._standing:
+                sends += self._forget_server(pool)
+                del self._pools[pool.key]
+        return sends + self._reclaims()
+
+    def _related(self, pools: list[PoolState]) -> list[PoolState]:
+        """``pools`` and those that share one of their limits, each once."""
+        databases = {p.key.database for p in pools if p.limits.max_db_connections}
+        users = {p.key.user for p in pools if p.limits.max_user_connections}
+        found = {pool.key: pool for pool in pools}
+        if databases or users:
+            for key, pool in self._pools.items():
+                if key.database in databases or key.user in users:
+                    found[key] = pool
+        return list(found.values())
+
+    def _serve(self, pool: PoolState, now: float) -> Sends:
+        """Start the pool's next connection attempt, if one is needed and allowed."""
+        applicants = _applicants(pool)
+        if applicants:
+            if self._blocker(pool, now) is None:
+                return self._grant(pool, applicants[0], now)
+        elif pool.lacks_minimum and self._workers and not self._leaving:
+            return self._grant(pool, self._least_laden(pool), now)
+        return []
+
+    def _grant(self, pool: PoolState, worker: int, now: float) -> Sends:
+        if pool.opening or self._retries_later(pool, now) or self._blocker(pool, now):
+            return []
+        self._last_permit += 1
+        lease = Lease(self._last_permit, pool.key, worker, now, pool.keeps)
+        pool.leases[lease.permit] = self._leases[lease.permit] = lease
+        self._by_database[pool.key.database] += 1
+        self._by_user[pool.key.user] += 1
+        if worker in pool.promised:
+            pool.promised.remove(worker)
+        return [*self._meet(pool, worker), (worker, Permit(lease.permit, pool.key, lease.keep))]
+
+    def _blocker(self, pool: PoolState, now: float) -> Blocker | None:
+        """The limit that forbids the pool one more server connection."""
+        limits, held = pool.limits, len(pool.leases)
+        reserve_at = pool.reserve_at
+        reserve = reserve_at is not None and now >= reserve_at
+        if limits.pool_size and held >= limits.pool_size and not reserve:
+            return Blocker.POOL
+        in_database = self._by_database[pool.key.database]
+        if limits.max_db_connections and in_database >= limits.max_db_connections:
+            return Blocker.DATABASE
+        of_user = self._by_user[pool.key.user]
+        if limits.max_user_connections and of_user >= limits.max_user_connections:
+            return Blocker.USER
+        return None
+
+    def _retries_later(self, pool: PoolState, now: float) -> bool:
+        return now < pool.not_before
+
+    def _least_laden(self, pool: PoolState) -> int:
+        """The worker to keep a server of min_pool_size: one with clients, if any has."""
+        return min(self._workers, key=lambda w: (w not in pool.clients, pool.held(w), w))
+
+    def _deadline(self, pool: PoolState, recheck: float | None, now: float) -> float | None:
+        times = [] if recheck is None else [recheck]
+        if pool.wants or pool.lacks_minimum or pool.forgettable:
+            times.append(pool.not_before)
+        if pool.reserve_at is not None:
+            times.append(pool.reserve_at)
+        return min((time for time in times if time > now), default=None)
+
+    # -- asking back ------------------------------------------------------------------------------
+
+    def _contend(self, pool: PoolState, now: float) -> float | None:
+        """Ask holders to give back what the pool's waiters need; returns when to look again."""
+        pool.promised = [worker for worker in pool.promised if worker in pool.wants]
+        if pool.excess:
+            self._shrink(pool, now)
+            return now + pool.slice
+        applicants = _applicants(pool)
+        blocker = self._blocker(pool, now) if applicants else None
+        if blocker is None:
+            self._drop_asks(pool, list(pool.asks))
+            return None
+        if pool.opening or self._retries_later(pool, now):
+            return None
+        holders = [h for rival in self._rivals(pool, blocker) for h in holdings(rival, pool.key)]
+        rechecks = []
+        for worker in applicants:
+            chosen = plan(pool, applicant_of(pool, worker), holders, now)
+            if chosen.recheck is not None:
+                rechecks.append(chosen.recheck)
+            if chosen.holding is not None:
+                holder = (chosen.holding.worker, chosen.holding.pool)
+                self._ask(pool, holder, Ask(chosen.count, worker), now)
+                break
+        return min(rechecks, default=None)
+
+    def _rivals(self, pool: PoolState, blocker: Blocker) -> Iterator[PoolState]:
+        """The pools whose servers stand in the way."""
+        for key, other in self._pools.items():
+            if (
+                key == pool.key
+                or (blocker is Blocker.DATABASE and key.database == pool.key.database)
+                or (blocker is Blocker.USER and key.user == pool.key.user)
+            ):
+                yield other
+
+    def _shrink(self, pool: PoolState, now: float) -> None:
+        """pool_size was lowered: ask the worker that holds most."""
+        holders = [h for h in holdings(pool, pool.key) if (h.worker, h.pool) not in pool.asks]
+        if holders and now >= pool.last_ask + pool.slice:
+            most = max(holders, key=lambda holding: holding.up)
+            ask = Ask(min(pool.excess, most.up), NOBODY)
+            self._ask(pool, (most.worker, most.pool), ask, now)
+
+    def _ask(self, pool: PoolState, holder: Holder, ask: Ask, now: float) -> None:
+        pool.asks[holder] = ask
+        pool.last_ask = now
+        self._asked[holder] += ask.count
+
+    def _drop_asks(self, pool: PoolState, holders: list[Holder]) -> None:
+        for holder in holders:
+            self._asked[holder] -= pool.asks.pop(holder).count
+
+    def _answered(self, lease: Lease, pool: PoolState) -> None:
+        """A permit has come back: if it was asked for, it is promised to whom it was asked for."""
+        holder = (lease.worker, lease.pool)
+        if self._sent.get(holder):
+            # The worker may have closed it for a reason of its own: say afresh what is asked.
+            self._sent[holder] = NOBODY
+        for asker in self._related([pool]):
+            ask = asker.asks.get(holder)
+            if ask is not None:
+                ask.count -= 1
+                self._asked[holder] -= 1
+                asker.promised.append(ask.beneficiary)
+                if not ask.count:
+                    del asker.asks[holder]
+                return
+
+    def _reclaims(self) -> Sends:
+        """Tell each holder what is asked of it now, where that is not what it was told."""
+        sends: Sends = []
+        for holder in self._asked.keys() | self._sent.keys():
+            count = self._asked[holder]
+            if count != self._sent.get(holder, 0):
+                self._sent[holder] = count
+                sends.append((holder[0], Reclaim(holder[1], count)))
+            if not count:
+                del self._asked[holder]
+                self._sent.pop(holder, None)
+        return sends
+
+    # -- what workers are told --------------------------------------------------------------------
+
+    def _meet(self, pool: PoolState, worker: int) -> Sends:
+        """Tell a worker that is new to the pool what the others know."""
+        if worker in pool.interested:
+            return []
+        pool.interested.add(worker)
+        sends: Sends = []
+        if pool.welcome:
+            sends.append((worker, Welcome(pool.key, pool.welcome)))
+        if pool.announced and pool.failure:
+            failure = pool.failure
+            sends.append((worker, PoolFailing(pool.key, failure.reason, failure.sqlstate, False)))
+        return sends
+
+    def _announce(self, pool: PoolState, *, kill_waiting: bool = False) -> Sends:
+        failing = pool.failing
+        reason, sqlstate = (failing.reason, failing.sqlstate) if failing else ("", "")
+        pool.announced = reason
+        news = PoolFailing(pool.key, reason, sqlstate, kill_waiting)
+        return [(worker, news) for worker in sorted(pool.interested)]
+
+    def _forget_server(self, pool: PoolState) -> Sends:
+        """What was learned from the pool's server holds no longer."""
+        sends: Sends = []
+        if pool.welcome:
+            pool.welcome = ()
+            sends += [(worker, Welcome(pool.key, ())) for worker in sorted(pool.interested)]
+        pool.failure = None
+        if pool.announced:
+            sends += self._announce(pool)
+        return sends
+
+    # -- look-ups ---------------------------------------------------------------------------------
+
+    def _pool(self, key: PoolKey) -> PoolState | None:
+        pool = self._pools.get(key)
+        if pool is None:
+            limits = self._limits_of(key)
+            if limits is None:
+                return None
+            pool = self._pools[key] = PoolState(key, limits)
+        return pool
+
+    def _find(self, worker: int, permit: int) -> tuple[Lease, PoolState]:
+        lease = self._leases.get(permit)
+        if lease is None or lease.worker != worker:
+            raise UnknownPermit(f"worker {worker} does not hold permit {permit}")
+        return lease, self._pools[lease.pool]
+
+
+def _applicants(pool: PoolState) -> list[int]:
+    """The workers that want a permit, the next one first.
+
+    Who has no server at all comes before everyone; then those for whose sake another worker gave
+    a permit back (or it would go straight back to that one); then who has waited longest.
+    """
+
+    def rank(worker: int) -> tuple[bool, bool, float]:
+        return pool.held(worker) > 0, worker not in pool.promised, pool.wants[worker].since
+
+    return sorted(pool.wants, key=rank)
+
+
+def _urgency(pool: PoolState) -> tuple[bool, bool, bool, float]:
+    """The order in which pools that share a limit are served; pools where nobody waits come last."""
+    oldest = pool.oldest
+    return oldest is None, pool.in_use > 0, not pool.promised, oldest or 0.0
+
+
+def _cut(reason: str) -> str:
+    return reason.encode()[:REASON_BYTES].decode(errors="ignore") or "connect failed"

@@ -1,0 +1,169 @@
+"""Who is asked to give a permit back when a limit keeps a client waiting.
+
+The ledger knows who holds permits and who waits, but not which servers are idle: a worker tells
+that by how soon it answers. So one holder is asked first, the one that most likely has an idle
+server; if no answer has come after a slice the next one is asked too, and so on. The first that
+gives ends it, and what the others were asked is withdrawn. This bounds the wait also where most
+servers are bound to sessions that last for hours.
+
+A permit is never asked back before it was held for a slice (see ``state.SLICE_FACTOR``); else
+two busy workers would pass it to and fro and spend their time connecting. Then a holder may be
+asked if the applicant
+
+* has no server of the pool at all, or
+* has less than its fair share by one, and the holder more than its own by one. Shares follow
+  demand, which is servers plus waiting clients. After the move both are within one of their
+  share, so it is not taken back at once; or
+* has a client that has waited for a slice, and twice as long as the holder's oldest. Twice, as
+  two saturated workers' queues are about equally old and moving permits between them gains nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+
+from poolproxy.ipc.messages import PoolKey, Want
+from poolproxy.pool.ledger.state import LeaseState, PoolState
+
+
+@attrs.frozen
+class Holding:
+    """What one worker holds of one pool."""
+
+    worker: int
+    pool: PoolKey
+    up: int
+    granted: float
+    waiting: int
+    since: float | None
+    share: float
+    foreign: bool
+    pool_waits: bool
+
+
+@attrs.frozen
+class Applicant:
+    """The worker that is next in line for a permit of a pool whose limit is reached."""
+
+    worker: int
+    pool: PoolKey
+    since: float
+    held: int
+    pool_held: int
+    share: float
+
+
+@attrs.frozen
+class Plan:
+    """Whom to ask for how much; ``recheck``: when to plan again if nothing happens before."""
+
+    holding: Holding | None
+    count: int
+    recheck: float | None
+
+
+def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
+    """The holders of connected servers of ``pool``, as seen by a waiter of pool ``applicant``."""
+    foreign = pool.key != applicant
+    oldest: dict[int, list[float]] = {}
+    for lease in pool.leases.values():
+        if lease.state is LeaseState.UP:
+            oldest.setdefault(lease.worker, []).append(lease.granted)
+    total = _demand(pool)
+    found = []
+    for worker, granted in oldest.items():
+        want = pool.wants.get(worker)
+        found.append(
+            Holding(
+                worker=worker,
+                pool=pool.key,
+                up=len(granted),
+                granted=min(granted),
+                waiting=want.waiting if want else 0,
+                since=_waits_since(pool, want, foreign),
+                share=_share(pool, worker, total),
+                foreign=foreign,
+                pool_waits=foreign and bool(pool.wants),
+            )
+        )
+    return found
+
+
+def _waits_since(pool: PoolState, want: Want | None, foreign: bool) -> float | None:
+    # Between pools that share a limit it is the pools that compete, not the workers.
+    if foreign:
+        return pool.oldest
+    return want.since if want else None
+
+
+def _demand(pool: PoolState) -> int:
+    return pool.in_use + sum(want.waiting for want in pool.wants.values())
+
+
+def _share(pool: PoolState, worker: int, total: int) -> float:
+    want = pool.wants.get(worker)
+    demand = pool.held(worker) + (want.waiting if want else 0)
+    return len(pool.leases) * demand / total if total else 0.0
+
+
+def applicant_of(pool: PoolState, worker: int) -> Applicant:
+    """The applicant of ``pool``: ``worker`` has a want there."""
+    return Applicant(
+        worker=worker,
+        pool=pool.key,
+        since=pool.wants[worker].since,
+        held=pool.held(worker),
+        pool_held=pool.in_use,
+        share=_share(pool, worker, _demand(pool)),
+    )
+
+
+def plan(pool: PoolState, who: Applicant, holders: Iterable[Holding], now: float) -> Plan:
+    """Choose whom to ask next for the sake of ``who``, the applicant of ``pool``."""
+    patience = pool.last_ask + pool.slice
+    if pool.asks and now < patience:
+        return Plan(None, 0, patience)
+    free = [h for h in holders if (h.worker, h.pool) not in pool.asks and not _own(h, who)]
+    if not free:
+        return Plan(None, 0, None)
+    ripe = [h for h in free if now >= h.granted + pool.slice]
+    # Someone with servers of its own can wait a slice between two moves; who has none can't.
+    if who.held and now < patience:
+        return Plan(None, 0, patience)
+    able = [h for h in ripe if _may_be_asked(h, who, pool.slice, now)]
+    if not able:
+        ripens = [h.granted + pool.slice for h in free if h not in ripe]
+        return Plan(None, 0, min([now + pool.slice, *ripens]))
+    best = min(able, key=_rank)
+    return Plan(best, _count(best, who), now + pool.slice)
+
+
+def _own(holding: Holding, who: Applicant) -> bool:
+    return holding.worker == who.worker and holding.pool == who.pool
+
+
+def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
+    if holding.foreign and not (holding.pool_waits and who.pool_held):
+        return True
+    if not holding.foreign and (not who.held or _unequal(holding, who)):
+        return True
+    age = now - who.since
+    return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
+
+
+def _unequal(holding: Holding, who: Applicant) -> bool:
+    return holding.up - holding.share >= 1 and who.share - who.held >= 1
+
+
+def _count(holding: Holding, who: Applicant) -> int:
+    if holding.foreign:
+        return 1
+    return max(1, min(int(holding.up - holding.share), int(who.share - who.held)))
+
+
+def _rank(holding: Holding) -> tuple[bool, bool, int, float]:
+    # Who has nobody waiting most likely has an idle server; then who has many, then the youngest.
+    since = holding.since or 0.0
+    return holding.pool_waits, holding.since is not None, -holding.up, -since

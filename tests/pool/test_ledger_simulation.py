@@ -1,0 +1,139 @@
+"""The ledger under random load: never over a limit, nothing lost, nobody starves."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolproxy.ipc.messages import PoolKey
+from poolproxy.pool.ledger import PoolLimits
+from tests.pool.ledger_simulation import Client, Simulation, Worker
+
+A, B, C = PoolKey("one", "alice"), PoolKey("one", "bob"), PoolKey("two", "alice")
+
+
+def load(
+    sim: Simulation, workers: list[Worker], key: PoolKey, count: int, think: float, work: float
+) -> list[Client]:
+    clients = [Client(key, think, work) for _ in range(count * len(workers))]
+    for number, client in enumerate(clients):
+        worker = workers[number % len(workers)]
+        sim.after(sim.random.random() * 0.2, lambda w=worker, c=client: w.comes(c))
+    return clients
+
+
+def finish(sim: Simulation) -> None:
+    """Let all clients finish; then the ledger and the workers must agree on who holds what."""
+    sim.closing = True
+    sim.run(60.0)
+    live = [worker for worker in sim.workers if not worker.dead]
+    assert not any(pool.queue for worker in live for pool in worker.pools.values())
+    for worker in live:
+        assert all(sim.ledger.holds(worker.number, permit) for permit in worker.servers)
+    assert sum(len(worker.servers) for worker in live) == sim.ledger.held == len(sim.backends)
+    assert all(row.waiting == 0 and row.asked == 0 for row in sim.ledger.statistics())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 8])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_saturated_pool_is_shared_without_starvation_or_thrashing(
+    size: int, workers: int
+) -> None:
+    """Equal load on all workers: equal service, a bounded wait, few connections opened."""
+    sim = Simulation(size * 10 + workers, lambda key: PoolLimits(pool_size=size), workers)
+    clients = load(sim, sim.workers, A, 8, 0.001, 0.002)
+    sim.run(4.0)
+    served = sum(client.served for client in clients)
+    assert served > 0.8 * 4.0 * size / 0.0022
+    assert max(client.worst for client in clients) < 2.0
+    by_worker = [sum(c.served for c in clients[n::workers]) for n in range(workers)]
+    assert min(by_worker) > 0.4 * max(by_worker), by_worker
+    # One move a slice for each permit is the most; 4 s hold 40 slices.
+    assert sim.opened < 45 * size
+    finish(sim)
+
+
+def test_an_idle_worker_gives_way_to_a_busy_one() -> None:
+    """Servers that one worker's clients left behind serve the other worker's clients."""
+    sim = Simulation(1, lambda key: PoolLimits(pool_size=8), 2)
+    first, second = sim.workers
+    load(sim, [first], A, 8, 0.0, 1.0)
+    sim.run(1.5)
+    sim.closing = True
+    sim.run(5.0)
+    sim.closing = False
+    clients = load(sim, [second], A, 32, 0.0, 0.005)
+    sim.run(5.0)
+    assert max(client.worst for client in clients) < 0.6
+    assert len(second.servers) >= 7
+    finish(sim)
+
+
+def test_a_free_server_is_found_among_sessions_that_stay() -> None:
+    """All servers of one worker are bound for an hour; a waiter gets the other worker's idle one."""
+    sim = Simulation(2, lambda key: PoolLimits(pool_size=4), 3)
+    busy, idle, starving = sim.workers
+    load(sim, [busy], A, 3, 0.0, 3600.0)
+    sim.run(1.0)
+    load(sim, [idle], A, 1, 3600.0, 0.01)
+    sim.run(2.0)
+    clients = load(sim, [starving], A, 1, 0.0, 0.01)
+    sim.run(5.0)
+    assert clients[0].served > 10
+    assert clients[0].worst < 1.0
+
+
+def test_an_old_waiter_gets_a_server_although_its_own_worker_has_one() -> None:
+    """A worker whose only server is stuck gets one of the other worker's busy ones."""
+    sim = Simulation(3, lambda key: PoolLimits(pool_size=4), 2)
+    stuck, quick = sim.workers
+    load(sim, [stuck], A, 1, 0.0, 3600.0)
+    sim.run(0.5)
+    load(sim, [quick], A, 10, 0.0, 0.01)
+    sim.run(1.0)
+    clients = load(sim, [stuck], A, 1, 0.0, 0.01)
+    sim.run(10.0)
+    assert clients[0].worst < 1.0
+    assert clients[0].served > 10
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_pools_limits_deaths_and_failures(seed: int) -> None:
+    """Whatever happens: PostgreSQL never sees too many, all get served, all permits come home."""
+
+    def limits(key: PoolKey) -> PoolLimits:
+        return PoolLimits(
+            pool_size=4,
+            min_pool_size=2 if key == C else 0,
+            reserve_pool_size=2,
+            reserve_pool_timeout=0.5,
+            max_db_connections=5 if key.database == "one" else 0,
+            max_user_connections=6 if key.user == "alice" else 0,
+            server_login_retry=1.0,
+        )
+
+    sim = Simulation(seed, limits, 3)
+    clients: list[Client] = []
+    for key in (A, B, C):
+        share = sim.random.choice([1, 4, 10])
+        clients += load(sim, sim.workers, key, share, 0.05 * sim.random.random(), 0.01)
+    for _ in range(10):
+        sim.run(1.0 + sim.random.random())
+        fate = sim.random.random()
+        if fate < 0.4:
+            victim = sim.random.choice([w for w in sim.workers if not w.dead])
+            sim.kill_worker(victim)
+            clients += load(sim, [sim.start_worker()], A, 4, 0.02, 0.01)
+        elif fate < 0.7:
+            sim.down ^= {sim.random.choice([A, B, C])}
+        else:
+            sim.down.clear()
+    sim.down.clear()
+    sim.run(5.0)
+    for client in clients:
+        client.worst = 0.0
+    sim.run(10.0)
+    # The dead workers' clients are stuck for good; the others' wait is bounded.
+    live = [client for client in clients if client.worst]
+    assert live
+    assert max(client.worst for client in live) < 3.0
+    finish(sim)
