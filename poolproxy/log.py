@@ -51,4 +51,9 @@ def set_up(verbose: int, stream: TextIO | None = None) -> None:
     ours = logging.getLogger("poolproxy")
     ours.handlers[:] = [handler]
     ours.propagate = False
-    ours.setLevel(level_of(verbose))
+    set_verbosity(verbose)
+
+
+def set_verbosity(verbose: int) -> None:
+    """Change what is logged."""
+    logging.getLogger("poolproxy").setLevel(level_of(verbose))

@@ -70,10 +70,10 @@ class LedgerHost:
         self._workers = workers
         self._nursery = nursery
         self._duplicates: dict[int, Duplicate] = {}
-        self._changed = trio.Event()
+        self._wake = trio.Event()
+        self._wakes_at = math.inf
         self._ending = 0
         self.timed_out = 0
-        self.settled = trio.Event()
 
     # -- what happens to workers and their clients ------------------------------------------------
 
@@ -98,6 +98,11 @@ class LedgerHost:
     def clients_gone(self, worker: Worker, pools: list[PoolKey]) -> None:
         for pool in pools:
             self._send(self._ledger.client_gone(worker.number, pool, time.monotonic()))
+
+    def close(self) -> None:
+        """Close the duplicates that are left when the process ends."""
+        while self._duplicates:
+            self._duplicates.popitem()[1].close()
 
     def leave(self) -> None:
         """Open no server any more that no client waits for."""
@@ -143,12 +148,15 @@ class LedgerHost:
     async def keep_time(self) -> None:
         """Call the ledger when something becomes due. Runs for ever."""
         while True:
-            self._changed = trio.Event()
-            deadline = self._ledger.next_deadline()
-            wait = math.inf if deadline is None else deadline - time.monotonic()
-            with trio.move_on_after(max(0.0, wait)):
-                await self._changed.wait()
+            self._wake = trio.Event()
+            self._wakes_at = self._deadline()
+            with trio.move_on_after(max(0.0, self._wakes_at - time.monotonic())):
+                await self._wake.wait()
             self._send(self._ledger.tick(time.monotonic()))
+
+    def _deadline(self) -> float:
+        deadline = self._ledger.next_deadline()
+        return math.inf if deadline is None else deadline
 
     @property
     def endings(self) -> int:
@@ -178,7 +186,8 @@ class LedgerHost:
 
     def _send(self, sends: Sends) -> None:
         self._workers.send(sends)
-        self._changed.set()
+        if self._deadline() < self._wakes_at:
+            self._wake.set()
 
     # -- metrics ----------------------------------------------------------------------------------
 

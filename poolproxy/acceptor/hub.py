@@ -147,7 +147,7 @@ class Hub:
         """A worker is dead; its process must have ended."""
         self.workers.remove(worker)
         lost = self.clients.worker_gone(worker.number)
-        if lost and worker.farewell != "left":
+        if lost and not self.leaving:
             log.warning("%s took %d clients with it", worker, lost)
         self.reports.worker_gone(worker)
         self.workers.send(self.cancels.worker_gone(worker.number))
@@ -193,6 +193,7 @@ class Hub:
             case Bye(reason):
                 worker.farewell = reason
             case _:
+                close_fds(fds)
                 raise IpcError(f"{type(message).__name__} is not for the acceptor")
 
     def _ready(self, worker: Worker, message: Ready) -> None:

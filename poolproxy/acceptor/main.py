@@ -20,7 +20,7 @@ from poolproxy.acceptor.http import Health, listen, serve_http
 from poolproxy.acceptor.hub import Hub
 from poolproxy.acceptor.listeners import Listener, open_listeners
 from poolproxy.acceptor.reload import reload
-from poolproxy.acceptor.signals import heed_signals
+from poolproxy.acceptor.signals import heed_signals, ignore_until_heeded
 from poolproxy.acceptor.supervisor import Supervisor
 from poolproxy.acceptor.system import (
     become,
@@ -47,6 +47,7 @@ def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
     0 when it left, 1 when it could not start (an address in use, say), 3 when no worker could.
     """
     logs.set_up(loaded.config.settings.verbose)
+    ignore_until_heeded()
     try:
         return trio.run(partial(serve, loaded, command))
     except ConfigError as error:
@@ -83,8 +84,11 @@ async def serve(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
             hub = Hub(loaded, nursery)
             hub.reports.loaded(loaded, hub.generation)
             hub.reports.proxy.max_fds = max_fds
-            status = await _live(hub, doors, command, nursery)
-            nursery.cancel_scope.cancel()
+            try:
+                status = await _live(hub, doors, command, nursery)
+                nursery.cancel_scope.cancel()
+            finally:
+                hub.host.close()
     finally:
         doors.close()
     return status

@@ -33,7 +33,7 @@ async def reload(hub: Hub) -> None:
         log.warning("%s has changed: that takes effect when poolproxy is restarted", name)
     hub.configure(loaded)
     hub.reports.loaded(loaded, hub.generation)
-    logs.set_up(loaded.config.settings.verbose)
+    logs.set_verbosity(loaded.config.settings.verbose)
     log.info("configuration reloaded from %s", loaded.path)
 
 

@@ -17,6 +17,14 @@ MODES = {signal.SIGTERM: "clients", signal.SIGINT: "servers", signal.SIGQUIT: "n
 IGNORED = {signal.SIGUSR1: "PAUSE", signal.SIGUSR2: "RESUME"}
 
 
+def ignore_until_heeded() -> None:
+    """Let none of the signals end the process by itself: not before :func:`heed_signals` runs, nor
+    after, when a second one may come while we are on our way out. Workers inherit it.
+    """
+    for number in (*MODES, *IGNORED, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 async def heed_signals(
     leave: Callable[[str], None],
     leaving: Callable[[], str],

@@ -119,6 +119,11 @@ class Supervisor:
             return
         except IpcError as error:
             self._kill(worker, str(error))
+        except Exception:
+            # A mistake of ours in answering one message. Its worker's state is in doubt, and only
+            # its death makes it certain again; the other workers' clients need not suffer.
+            log.exception("answering %s has failed", worker)
+            self._kill(worker, "its message could not be handled")
 
     async def _watch(self, worker: Worker) -> None:
         with trio.move_on_after(BOOT_SECONDS) as boot:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import socket
 from bisect import bisect_left
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ from poolproxy.relay.connection import CHUNK, Connection
 from poolproxy.relay.context import Context
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.build import error_response
-from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL
+from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, QUERY
 from poolproxy.wire.frontend import Frontend, skip_copy_messages
 from poolproxy.wire.parameters import Values
 
@@ -35,20 +36,20 @@ log = logging.getLogger(__name__)
 # complete, so that a slow sender holds none meanwhile.
 HOLD = 65_536
 
+_ONE_QUERY = [QUERY]
 _COPY_TYPES = (COPY_DATA, COPY_DONE, COPY_FAIL)
 
 
 class Client(Connection):
-    """``wait_since``: when it began to need a server, 0 when it needs none. ``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
+    """``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
 
-    ``early``: bytes that came behind the log-in.
+    ``wait_since``: when it began to need a server, 0 when it needs none.
     """
 
     __slots__ = (
         "connected_at",
         "context",
         "drop",
-        "early",
         "front",
         "held",
         "held_types",
@@ -79,7 +80,6 @@ class Client(Connection):
         peer: str,
         port: int,
         connected_at: float,
-        early: bytes,
     ) -> None:
         super().__init__(context.engine, sock)
         self.context = context
@@ -97,21 +97,23 @@ class Client(Connection):
         self.server: Server | None = None
         self.front = Frontend()
         self.held = b""
-        self.held_types: list[int] = []
+        self.held_types: Sequence[int] = ()
         self.drop = 0
-        self.early = early
 
     @property
     def name(self) -> str:
         """For the log, as PgBouncer writes it."""
         return f"C-{self.id}: {self.pool.key.database}/{self.user}@{self.peer}:{self.port}"
 
-    def begin(self) -> None:
-        """Start watching; a client may have sent its first query before it was welcomed."""
+    def begin(self, early: bytes) -> None:
+        """Start watching. ``early``: what the client has sent before it was welcomed."""
         self.engine.watch(self.fd, self)
-        early, self.early = self.early, b""
         if early:
-            self._received(early)
+            self.front.head = early
+            try:
+                self._request_more(b"")
+            except PoolerError as error:
+                self.fail(error)
 
     # -- bytes from the client --------------------------------------------------------------------
 
@@ -124,15 +126,14 @@ class Client(Connection):
             data = b""
         if not data:
             self.leave("client unexpected eof")
-        else:
-            self._received(data)
-
-    def _received(self, data: bytes) -> None:
+            return
         try:
             if self.server is not None:
                 self._forward(self.server, data)
             elif self.held or self.drop or self.wait_since or data[0] in _COPY_TYPES:
                 self._request_more(data)
+            elif self.front.is_whole_query(data):
+                self._request(data, _ONE_QUERY)
             else:
                 self._request(*self.front.feed(data, self.context.max_packet_size))
         except PoolerError as error:
@@ -159,11 +160,11 @@ class Client(Connection):
 
     def _request_more(self, data: bytes) -> None:
         """Bytes from an unlinked client that has sent some already, or ends a failed COPY."""
-        if self.drop or data[0] in _COPY_TYPES:
+        if self.drop or (data and data[0] in _COPY_TYPES):
             data = self._without_copy(data)
         data, types = self.front.feed(data, self.context.max_packet_size)
         data = self.held + data
-        types = self.held_types + types
+        types = [*self.held_types, *types]
         if not self.wait_since:
             self._request(data, types)
         elif self.front.terminated:
@@ -171,7 +172,7 @@ class Client(Connection):
         else:
             self._hold(data, types)
 
-    def _request(self, data: bytes, types: list[int]) -> None:
+    def _request(self, data: bytes, types: Sequence[int]) -> None:
         """All that an unlinked client has sent: get it a server."""
         front = self.front
         if not types:
@@ -195,7 +196,7 @@ class Client(Connection):
             self._hold(data, types)
             server.prepare(self, now)
 
-    def _hold(self, data: bytes, types: list[int]) -> None:
+    def _hold(self, data: bytes, types: Sequence[int]) -> None:
         self.held = data
         self.held_types = types
         if len(data) >= HOLD:
@@ -209,7 +210,7 @@ class Client(Connection):
             return data[end:]
         return data
 
-    def _wait(self, data: bytes, types: list[int], now: float) -> None:
+    def _wait(self, data: bytes, types: Sequence[int], now: float) -> None:
         pool = self.pool
         if pool.failing and not pool.servers:
             self.context.host.want(pool, probe=True)
@@ -241,12 +242,12 @@ class Client(Connection):
         stats.wait_time += waited
         stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
         data, types = self.held, self.held_types
-        self.held, self.held_types = b"", []
+        self.held, self.held_types = b"", ()
         if not self.reading:
             self.resume()
         self._link(server, data, types, now)
 
-    def _link(self, server: Server, data: bytes, types: list[int], now: float) -> None:
+    def _link(self, server: Server, data: bytes, types: Sequence[int], now: float) -> None:
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now

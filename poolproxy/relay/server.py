@@ -195,30 +195,31 @@ class Server(Connection):
         """The conversation is at rest: count, and release the server unless the session keeps it."""
         pool = self.pool
         stats = pool.stats
-        took = now - self.xact_since
-        bucket = bisect_left(BOUNDS, took)
-        if self.query_since == self.xact_since:
-            # The usual case, one statement: its time is the transaction's.
-            stats.query_count += 1
-            stats.query_time += took
-            stats.query_hist[bucket] += 1
-        elif self.query_since:
-            self._count_query(now)
         if self.xact_since:
+            took = now - self.xact_since
+            bucket = bisect_left(BOUNDS, took)
             stats.xact_count += 1
             stats.xact_time += took
             stats.xact_hist[bucket] += 1
-        self.query_since = self.xact_since = 0.0
+            if self.query_since == self.xact_since:
+                # The usual case, one statement: its time is the transaction's.
+                stats.query_count += 1
+                stats.query_time += took
+                stats.query_hist[bucket] += 1
+            elif self.query_since:
+                self._count_query(now)
+            self.query_since = self.xact_since = 0.0
         client.last_activity = self.last_activity = now
-        if not pool.session_mode:
-            self.client = client.server = None
-            if client.out:
-                client.pause()  # it gets no further answer before it has read this one
-                self.resume()
-            if pool.reset_always:
-                self.reset(now)
-            else:
-                self.pass_on(now)
+        if pool.session_mode:
+            return
+        self.client = client.server = None
+        if client.out:
+            client.pause()  # it gets no further answer before it has read this one
+            self.resume()
+        if pool.reset_always:
+            self.reset(now)
+        else:
+            self.pass_on(now)
 
     def reset(self, now: float) -> None:
         """Run server_reset_query, then pass the server on."""

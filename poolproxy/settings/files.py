@@ -21,7 +21,8 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 class LoadedConfig:
     """A configuration that was found free of mistakes, with the texts that it came from.
 
-    ``auth_text`` is the content of ``auth_file``, "" if none is set; ``secrets`` are its users'.
+    ``auth_text`` is the content of ``auth_file``, "" if none is set; ``secrets`` are what
+    it says, by user name.
     """
 
     config: Config

@@ -152,6 +152,9 @@ class Backend:
 
     def owe(self, types: Iterable[int]) -> None:
         """Messages of these types have been forwarded to the server."""
+        if not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types):
+            self.owed.extend(types)
+            return
         for code in types:
             if code in _ANSWERED and not self.skipping:
                 self.owed.append(code)

@@ -14,11 +14,12 @@ from __future__ import annotations
 from struct import Struct
 
 from poolproxy.errors import PoolerError
-from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, TERMINATE
+from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, QUERY, TERMINATE
 
 _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
+SMALL = 8192  # bytes; below any sensible max_packet_size
 KNOWN = frozenset(b"BCDEFHPQSXcdf")
 _COPY = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
 
@@ -40,6 +41,19 @@ class Frontend:
     def between_messages(self) -> bool:
         """True when no message is half way through."""
         return not self.left and not self.head
+
+    def is_whole_query(self, data: bytes) -> bool:
+        """Whether ``data`` is one Query and nothing else: the commonest chunk, and :meth:`feed` has nothing
+        to add to it. A large one may be more than max_packet_size, so it is left to ``feed``.
+        """
+        size = len(data)
+        return (
+            HEADER <= size < SMALL
+            and data[0] == QUERY
+            and not self.head
+            and not self.left
+            and _unpack_header(data)[1] == size - 1
+        )
 
     def feed(self, data: bytes, max_packet_size: int) -> tuple[bytes, list[int]]:
         """(bytes to forward, types of the messages that begin in them); raises PoolerError."""

@@ -316,7 +316,7 @@ class ClientLogin:
         # No checkpoint from here on: the socket has two owners for a moment.
         if worker.config.settings.log_connections:
             log.info("%s login attempt: db=%s user=%s tls=no", self.name, self.database, self.user)
-        worker.client_up(self._client(pool, key, values))
+        worker.client_up(self._client(pool, key, values), self.stream.messages.rest())
 
     def _client(self, pool: Pool, key: CancelKey, values: Values) -> Client:
         worker, accepted = self.worker, self.accepted
@@ -332,7 +332,6 @@ class ClientLogin:
             peer=sys.intern(accepted.peer),
             port=accepted.port,
             connected_at=accepted.accepted_at,
-            early=self.stream.messages.rest(),
         )
 
 

@@ -149,14 +149,14 @@ class Worker:
 
     # -- clients ----------------------------------------------------------------------------------
 
-    def client_up(self, client: Client) -> None:
-        """The client has logged in; the relay owns its socket from now on."""
+    def client_up(self, client: Client, early: bytes) -> None:
+        """The client has logged in; the relay owns its socket from now on, and the ``early`` bytes."""
         self.clients[client.id] = client
         self.keys[client.key] = client
         client.pool.clients += 1
         client.pool.stats.client_login_count += 1
         self.channel.post(ClientUp(client.id, client.key, client.pool.key, client.user))
-        client.begin()
+        client.begin(early)
 
     def shared_values(self, values: Values) -> Values:
         """An equal tuple that other clients have already: most clients ask for the same."""

@@ -18,19 +18,18 @@ from poolproxy.ipc.messages import (
     Permit,
     PoolFailing,
     PoolKey,
-    Reclaim,
     ServerFailed,
     ServerUp,
     Want,
     Welcome,
 )
 from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.reclaims import Reclaims
 from poolproxy.pool.ledger.sharing import applicant_of, holdings, plan
 from poolproxy.pool.ledger.state import (
     UNUSED_PAUSE,
     Ask,
     Failure,
-    Holder,
     Lease,
     LeaseState,
     PoolState,
@@ -65,8 +64,8 @@ class Ledger:
         self._workers: set[int] = set()
         self._by_database: Counter[str] = Counter()
         self._by_user: Counter[str] = Counter()
-        self._asked: Counter[Holder] = Counter()
-        self._sent: dict[Holder, int] = {}
+        self._reclaims = Reclaims()
+        self._deadlines: dict[PoolKey, float] = {}
         self._last_permit = 0
         self._leaving = False
         self._standing = tuple(standing)
@@ -92,9 +91,7 @@ class Ledger:
             pool.wants.pop(worker, None)
             pool.clients.pop(worker, None)
             pool.interested.discard(worker)
-            self._drop_asks(pool, [holder for holder in pool.asks if holder[0] == worker])
-        for holder in [holder for holder in self._sent if holder[0] == worker]:
-            del self._sent[holder]
+        self._reclaims.worker_gone(worker, self._pools.values())
         sends = self._settle(list(self._pools.values()), now)
         return [lease.permit for lease in orphans], sends
 
@@ -175,7 +172,7 @@ class Ledger:
         del pool.leases[permit]
         self._by_database[lease.pool.database] -= 1
         self._by_user[lease.pool.user] -= 1
-        self._answered(lease, pool)
+        self._reclaims.given_back((lease.worker, lease.pool), self._related([pool]))
         if lease.state is LeaseState.OPENING:
             pool.rest_until = now + UNUSED_PAUSE
         return self._settle([pool], now)
@@ -201,13 +198,12 @@ class Ledger:
 
     def tick(self, now: float) -> Sends:
         """Do what has become due; see :meth:`next_deadline`."""
-        due = [p for p in self._pools.values() if p.deadline is not None and p.deadline <= now]
+        due = [self._pools[key] for key, deadline in self._deadlines.items() if deadline <= now]
         return self._settle(due, now)
 
     def next_deadline(self) -> float | None:
         """When :meth:`tick` has to be called if nothing happens before."""
-        deadlines = (pool.deadline for pool in self._pools.values())
-        return min((d for d in deadlines if d is not None), default=None)
+        return min(self._deadlines.values(), default=None)
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """A snapshot of every pool."""
@@ -238,13 +234,17 @@ class Ledger:
             sends += self._serve(pool, now)
         for pool in affected:
             recheck = self._contend(pool, now)
-            pool.deadline = self._deadline(pool, recheck, now)
+            deadline = self._deadline(pool, recheck, now)
+            if deadline is None:
+                self._deadlines.pop(pool.key, None)
+            else:
+                self._deadlines[pool.key] = deadline
             if bool(pool.announced) != bool(pool.failing):
                 sends += self._announce(pool)
-            if pool.forgettable and pool.deadline is None and pool.key not in self._standing:
+            if pool.forgettable and deadline is None and pool.key not in self._standing:
                 sends += self._forget_server(pool)
                 del self._pools[pool.key]
-        return sends + self._reclaims()
+        return sends + self._reclaims.messages()
 
     def _related(self, pools: list[PoolState]) -> list[PoolState]:
         """``pools`` and those that share one of their limits, each once."""
@@ -319,8 +319,8 @@ class Ledger:
             return now + pool.slice
         applicants = _applicants(pool)
         blocker = self._blocker(pool, now) if applicants else None
-        if blocker is None:
-            self._drop_asks(pool, list(pool.asks))
+        if blocker is None or pool.satisfied:
+            self._reclaims.withdraw(pool, list(pool.asks))
             return None
         if pool.opening or self._retries_later(pool, now):
             return None
@@ -332,7 +332,7 @@ class Ledger:
                 rechecks.append(chosen.recheck)
             if chosen.holding is not None:
                 holder = (chosen.holding.worker, chosen.holding.pool)
-                self._ask(pool, holder, Ask(chosen.count, worker), now)
+                self._reclaims.ask(pool, holder, Ask(chosen.count, worker), now)
                 break
         return min(rechecks, default=None)
 
@@ -352,45 +352,7 @@ class Ledger:
         if holders and now >= pool.last_ask + pool.slice:
             most = max(holders, key=lambda holding: holding.up)
             ask = Ask(min(pool.excess, most.up), NOBODY)
-            self._ask(pool, (most.worker, most.pool), ask, now)
-
-    def _ask(self, pool: PoolState, holder: Holder, ask: Ask, now: float) -> None:
-        pool.asks[holder] = ask
-        pool.last_ask = now
-        self._asked[holder] += ask.count
-
-    def _drop_asks(self, pool: PoolState, holders: list[Holder]) -> None:
-        for holder in holders:
-            self._asked[holder] -= pool.asks.pop(holder).count
-
-    def _answered(self, lease: Lease, pool: PoolState) -> None:
-        """A permit has come back: if it was asked for, it is promised to whom it was asked for."""
-        holder = (lease.worker, lease.pool)
-        if self._sent.get(holder):
-            # The worker may have closed it for a reason of its own: say afresh what is asked.
-            self._sent[holder] = NOBODY
-        for asker in self._related([pool]):
-            ask = asker.asks.get(holder)
-            if ask is not None:
-                ask.count -= 1
-                self._asked[holder] -= 1
-                asker.promised.append(ask.beneficiary)
-                if not ask.count:
-                    del asker.asks[holder]
-                return
-
-    def _reclaims(self) -> Sends:
-        """Tell each holder what is asked of it now, where that is not what it was told."""
-        sends: Sends = []
-        for holder in self._asked.keys() | self._sent.keys():
-            count = self._asked[holder]
-            if count != self._sent.get(holder, 0):
-                self._sent[holder] = count
-                sends.append((holder[0], Reclaim(holder[1], count)))
-            if not count:
-                del self._asked[holder]
-                self._sent.pop(holder, None)
-        return sends
+            self._reclaims.ask(pool, (most.worker, most.pool), ask, now)
 
     # -- what workers are told --------------------------------------------------------------------
 

@@ -80,7 +80,6 @@ class PoolState:
     promised: list[int] = attrs.Factory(list)
     rest_until: float = float("-inf")
     connect_seconds: float = 0.0
-    deadline: float | None = None
 
     def held(self, worker: int) -> int:
         """Permits that ``worker`` holds and is not giving back."""
@@ -118,6 +117,12 @@ class PoolState:
     def slice(self) -> float:
         """The least time in seconds that a worker may hold a permit that others want."""
         return min(SLICE_MAX, max(SLICE_MIN, SLICE_FACTOR * self.connect_seconds))
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the server that is being opened is all that is wanted."""
+        waiting = sum(want.waiting for want in self.wants.values())
+        return waiting <= self.count(LeaseState.OPENING)
 
     @property
     def excess(self) -> int:

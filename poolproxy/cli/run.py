@@ -1,0 +1,33 @@
+"""``poolproxy run``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from poolproxy.cli.loading import load_or_exit
+
+EPILOG = """\b
+Signals:
+  HUP   read CONFIG again          TERM  leave when all clients have left
+  QUIT  leave now                  INT   leave when running transactions have ended
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("path", metavar="CONFIG")
+def run(path: str) -> None:
+    """Run the pooler with the TOML file CONFIG.
+
+    It stays in the foreground and logs to stderr.
+    """
+    loaded = load_or_exit(path)
+    if os.geteuid() == 0 and not loaded.config.settings.user:
+        click.echo(
+            "poolproxy: warning: running as root; set `user` to the account to change to", err=True
+        )
+    # Only this command needs the server's modules, which take a while to load.
+    from poolproxy.acceptor.main import run as serve
+
+    raise click.exceptions.Exit(serve(loaded))

@@ -1,0 +1,1 @@
+"""A private PostgreSQL for an hour: the launcher, and the demo built on it."""

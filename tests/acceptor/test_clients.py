@@ -1,0 +1,93 @@
+"""The registry of clients."""
+
+from __future__ import annotations
+
+from poolproxy.acceptor.clients import Clients
+from poolproxy.ipc.messages import CancelKey, PoolKey
+from poolproxy.settings.config import ClientSettings
+
+POOL = PoolKey("app", "pool-user")
+KEY = CancelKey(1, b"secret")
+
+
+def bound(database: int = 0, user: int = 0) -> ClientSettings:
+    return ClientSettings(
+        query_wait_timeout=0,
+        client_idle_timeout=0,
+        max_db_client_connections=database,
+        max_user_client_connections=user,
+    )
+
+
+def clients_with(*ids: int, worker: int = 1) -> Clients:
+    clients = Clients()
+    for client in ids:
+        clients.add(client, worker, refused=False)
+    return clients
+
+
+def test_refused_sockets_are_a_load_but_do_not_count() -> None:
+    """Those over max_client_conn don't keep others out."""
+    clients = clients_with(1)
+    clients.add(2, 1, refused=True)
+    assert (clients.count, clients.load(1)) == (1, 2)
+    clients.gone(1, [2])
+    assert (clients.count, clients.load(1)) == (1, 1)
+
+
+def test_the_limits_are_named_and_hold_until_the_client_is_gone() -> None:
+    """The database's limit is checked first, and a place is free again after ClientsGone."""
+    clients = clients_with(1, 2, 3)
+    assert clients.admit(1, 1, ("app", "alice"), bound(1, 1)) == ""
+    assert clients.admit(1, 2, ("app", "alice"), bound(1, 1)) == "max_db_client_connections"
+    assert clients.admit(1, 2, ("other", "alice"), bound(1, 1)) == "max_user_client_connections"
+    assert clients.admit(1, 3, ("other", "bob"), bound(1, 1)) == ""
+    clients.gone(1, [1])
+    assert clients.admit(1, 2, ("app", "alice"), bound(1, 1)) == ""
+
+
+def test_clients_that_came_before_there_was_a_limit_count() -> None:
+    """A reload may bring a limit: those who logged in without asking are counted then."""
+    clients = clients_with(1, 2)
+    assert clients.logged_in(1, 1, KEY, POOL, "alice")
+    assert clients.admit(1, 2, ("app", "bob"), bound(1)) == "max_db_client_connections"
+    assert clients.admit(1, 2, ("new", "alice"), bound(0, 1)) == "max_user_client_connections"
+
+
+def test_an_admitted_client_counts_once() -> None:
+    """Login and ClientUp of one client are one place."""
+    clients = clients_with(1, 2)
+    clients.admit(1, 1, ("app", "alice"), bound(2))
+    clients.logged_in(1, 1, KEY, POOL, "alice")
+    assert clients.admit(1, 2, ("app", "alice"), bound(2)) == ""
+
+
+def test_a_cancel_key_lives_as_long_as_its_client() -> None:
+    """The key leads to the client's worker until the client has gone."""
+    clients = clients_with(1, worker=5)
+    assert clients.owner(KEY) is None
+    clients.logged_in(5, 1, KEY, POOL, "alice")
+    assert clients.owner(KEY) == 5
+    assert clients.gone(5, [1]) == [POOL]
+    assert clients.owner(KEY) is None
+
+
+def test_a_dead_workers_clients_are_gone() -> None:
+    """Its clients, keys and places go with it; the other workers' stay."""
+    clients = clients_with(1, 2)
+    clients.add(3, 2, refused=False)
+    clients.logged_in(1, 1, KEY, POOL, "alice")
+    assert clients.worker_gone(1) == 2
+    assert (clients.count, clients.load(1), clients.load(2)) == (1, 0, 1)
+    assert clients.owner(KEY) is None
+    assert clients.admit(2, 3, ("app", "alice"), bound(1)) == ""
+
+
+def test_a_worker_can_not_speak_for_anothers_client() -> None:
+    """Messages on unknown clients, or on those of another worker, change nothing."""
+    clients = clients_with(1)
+    assert not clients.logged_in(2, 1, KEY, POOL, "alice")
+    assert clients.gone(2, [1, 99]) == []
+    assert clients.admit(2, 1, ("app", "alice"), bound(1)) == ""
+    assert clients.count == 1
+    assert clients.owner(KEY) is None

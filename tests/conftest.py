@@ -1,0 +1,3 @@
+"""Names the plugins; what they do stands in tests/fixtures."""
+
+pytest_plugins = ("tests.fixtures.needs", "tests.fixtures.postgres", "tests.fixtures.proxy")
