@@ -205,6 +205,7 @@ class Hub:
                 "the package was changed on disk; restart poolproxy"
             )
         worker.ready.set()
+        self.reports.proxy.build["compiled"] = "yes" if message.compiled else "no"
         worker.state = State.READY
         self.host.worker_up(worker)
         if self.leaving:

@@ -34,7 +34,7 @@ class Listener:
     def name(self) -> str:
         """As it is logged, and the label of its metrics."""
         if self.host == UNIX:
-            return f"unix:{self.path or self.sock.getsockname()!r}"
+            return f"unix:{self.path or self.sock.getsockname()}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property

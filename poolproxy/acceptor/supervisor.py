@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+import attrs
 import trio
 
 from poolproxy.acceptor.hub import Hub
@@ -25,6 +26,16 @@ EXIT_SECONDS = 1.0  # from the end of its channel to the end of a process
 # Only deaths before Ready slow the restarts down: those repeat. Others cost clients, so the
 # successor must be there at once.
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
+
+
+@attrs.frozen
+class Death:
+    """How a worker ended; ``label`` is the cause as a metric's label."""
+
+    name: str
+    cause: str
+    label: str
+    was_ready: bool
 
 
 class Supervisor:
@@ -51,28 +62,33 @@ class Supervisor:
     async def _keep(self, slot: int) -> None:
         failures = 0
         while not self._over():
-            worker = await self._start(slot)
-            await self._attend(worker)
+            death = await self._life(slot)
             if self._over():
                 return
-            cause = _cause(worker)
-            if not worker.ready.is_set() and not self._booted:
-                self.failure = f"{worker} could not start: {cause}"
+            if not death.was_ready and not self._booted:
+                self.failure = f"{death.name} could not start: {death.cause}"
                 self._hub.workers.notify()
                 return
-            failures = 0 if worker.ready.is_set() else failures + 1
+            failures = 0 if death.was_ready else failures + 1
             delay = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (failures - 1)) if failures else 0.0
-            log.error("%s ended: %s; starting another in %g s", worker, cause, delay)
-            self._count(worker)
+            log.error("%s ended: %s; starting another in %g s", death.name, death.cause, delay)
+            proxy = self._hub.reports.proxy
+            proxy.worker_deaths[death.label] += 1
+            proxy.worker_restarts += 1
             await trio.sleep(delay)
+
+    async def _life(self, slot: int) -> Death:
+        """One worker from start to burial."""
+        try:
+            worker = await self._start(slot)
+        except OSError as error:
+            # Out of processes, memory or descriptors, or this account may not run Python.
+            return Death(f"worker {slot}", f"can't run {self._command[0]}: {error}", "start", False)
+        await self._attend(worker)
+        return Death(str(worker), _cause(worker), _label(worker), worker.ready.is_set())
 
     def _over(self) -> bool:
         return bool(self._hub.leaving)
-
-    def _count(self, worker: Worker) -> None:
-        proxy = self._hub.reports.proxy
-        proxy.worker_deaths[_label(worker)] += 1
-        proxy.worker_restarts += 1
 
     async def _start(self, slot: int) -> Worker:
         ours, theirs = pair()

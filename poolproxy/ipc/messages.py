@@ -43,7 +43,9 @@ class PoolKey:
 
 @attrs.frozen
 class Accepted:
-    """One accepted client socket. ``local`` is the address it came in on ("unix" or host)."""
+    """One accepted client socket. ``local`` is the address it came in on ("unix" or host). The peer of
+    a Unix socket is "unix", with its process id as ``port``.
+    """
 
     id: int
     peer: str
@@ -204,6 +206,9 @@ class Want:
     ``waiting`` clients have no server, the oldest since ``since``; 0 withdraws the want. ``login``
     is true if one of them waits for its log-in because no welcome is cached. ``probe``: nobody waits,
     but a client has just failed fast; try to log in if server_login_retry allows.
+
+    A grant does not use a want up: it stands until the worker replaces it. While clients wait it is
+    told again when its numbers have changed, at most every 0.1 s (the ledger reckons with that age).
     """
 
     pool: PoolKey
@@ -228,7 +233,11 @@ class ServerOpening:
 @message(67)
 @attrs.frozen
 class ServerUp:
-    """The server connection has logged in. ``parameters`` are its ParameterStatus values in order."""
+    """The server connection has logged in. ``parameters`` are its ParameterStatus values in order.
+
+    Sent after the Want that no longer counts the client which this server serves, else the ledger
+    grants one permit too many.
+    """
 
     permit: int
     key: CancelKey

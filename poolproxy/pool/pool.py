@@ -49,10 +49,11 @@ IDLE_TIMEOUT = "server idle timeout"
 class WorkerPool(Generic[C, S]):
     """One pool as one worker sees it.
 
-    ``idle`` and ``waiting`` are read by the relay; only methods here change them. ``clients``: how many
-    have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the ledger
-    wants back. ``failing``: the cached log-in error while servers can't be had, else "".
-    ``logins_waiting``: by client id, since when a log-in waits for the pool's welcome.
+    The relay reads ``idle``, and appends clients to ``waiting`` when there is none. ``clients``: how
+    many have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the
+    ledger wants back. ``failing``: the cached log-in error while servers can't be had, else "".
+    ``want_stands``: the ledger knows that clients wait here. ``logins_waiting``: by client id, since
+    when a log-in waits for the pool's welcome.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class WorkerPool(Generic[C, S]):
         "unused_since",
         "waiting",
         "want_sent",
+        "want_stands",
         "welcome",
     )
 
@@ -94,6 +96,7 @@ class WorkerPool(Generic[C, S]):
         self.failing = ""
         self.welcome: tuple[Parameter, ...] = ()
         self.want_sent: Want | None = None
+        self.want_stands = False
         self.last_expiry = 0.0
         self.configure(settings, proxy)
 
@@ -115,11 +118,6 @@ class WorkerPool(Generic[C, S]):
     def take_idle(self) -> S:
         """An idle server; there must be one."""
         return self.idle.pop()
-
-    def enqueue(self, client: C, now: float) -> None:
-        """``client`` waits from ``now`` on."""
-        client.wait_since = now
-        self.waiting[client] = None
 
     def requeue(self, client: C) -> None:
         """The server that ``client`` was given turned out bad: it is the first in line again."""
@@ -189,7 +187,7 @@ class WorkerPool(Generic[C, S]):
         with every transaction, and the steady state shall cost no messages.
         """
         waiting = len(self.waiting) + len(self.logins_waiting)
-        if not probe and (not waiting or (self.want_sent and self.want_sent.waiting)):
+        if not probe and (not waiting or self.want_stands):
             return None
         return self._new_want(waiting, probe)
 
@@ -206,6 +204,7 @@ class WorkerPool(Generic[C, S]):
         self.want_sent = Want(
             self.key, waiting, self.waiting_since(), bool(self.logins_waiting), probe
         )
+        self.want_stands = waiting > 0
         return self.want_sent
 
     def waiting_since(self) -> float:
@@ -214,11 +213,6 @@ class WorkerPool(Generic[C, S]):
         if self.waiting:
             since.append(next(iter(self.waiting)).wait_since)
         return min(since, default=0.0)
-
-    def granted(self) -> None:
-        """A permit has arrived: the ledger has counted it against the want that it knows."""
-        self.opening += 1
-        self.want_sent = None
 
     def forgotten(self, now: float) -> bool:
         """Whether nobody has used this pool for UNUSED seconds; asked at every tick.

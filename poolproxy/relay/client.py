@@ -163,8 +163,9 @@ class Client(Connection):
         if self.drop or (data and data[0] in _COPY_TYPES):
             data = self._without_copy(data)
         data, types = self.front.feed(data, self.context.max_packet_size)
-        data = self.held + data
-        types = [*self.held_types, *types]
+        if self.held:
+            data = self.held + data
+            types = [*self.held_types, *types]
         if not self.wait_since:
             self._request(data, types)
         elif self.front.terminated:
@@ -182,23 +183,22 @@ class Client(Connection):
         if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)
             return
-        now = monotonic()
+        self.held, self.held_types = data, types
+        self.wait_since = now = monotonic()
         pool = self.pool
-        if not pool.idle:
-            self._wait(data, types, now)
-            return
-        server = pool.take_idle()
-        if server.values == self.values and now - server.idle_since < pool.check_delay:
-            pool.stats.wait_hist[0] += 1
-            self._link(server, data, types, now)
+        if pool.idle:
+            self.serve(pool.take_idle(), now)
+        elif pool.failing and not pool.servers:
+            raise self._fast_failure()
         else:
-            self.wait_since = now
-            self._hold(data, types)
-            server.prepare(self, now)
+            pool.waiting[self] = None
+            if len(data) >= HOLD:
+                self.pause()
+            if not pool.want_stands:
+                self.context.host.want(pool)
 
     def _hold(self, data: bytes, types: Sequence[int]) -> None:
-        self.held = data
-        self.held_types = types
+        self.held, self.held_types = data, types
         if len(data) >= HOLD:
             self.pause()
 
@@ -210,20 +210,16 @@ class Client(Connection):
             return data[end:]
         return data
 
-    def _wait(self, data: bytes, types: Sequence[int], now: float) -> None:
+    def _fast_failure(self) -> PoolerError:
         pool = self.pool
-        if pool.failing and not pool.servers:
-            self.context.host.want(pool, probe=True)
-            raise PoolerError(
-                f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
-                sqlstate="08006",
-                hint="The database server can't be reached or refuses the log-in; the next attempt is"
-                " made after server_login_retry.",
-                reason="server_login_failing",
-            )
-        self._hold(data, types)
-        pool.enqueue(self, now)
-        self.context.host.want(pool)
+        self.context.host.want(pool, probe=True)
+        return PoolerError(
+            f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
+            sqlstate="08006",
+            hint="The database server can't be reached or refuses the log-in; the next attempt is"
+            " made after server_login_retry.",
+            reason="server_login_failing",
+        )
 
     # -- servers ----------------------------------------------------------------------------------
 
@@ -236,28 +232,24 @@ class Client(Connection):
 
     def start(self, server: Server, now: float) -> None:
         """Link with a server that is ready for this client, and send it what was held."""
+        data, types = self.held, self.held_types
+        self.held = b""
+        stats = self.pool.stats
         waited = now - self.wait_since
         self.wait_since = 0.0
-        stats = self.pool.stats
         stats.wait_time += waited
         stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
-        data, types = self.held, self.held_types
-        self.held, self.held_types = b"", ()
-        if not self.reading:
-            self.resume()
-        self._link(server, data, types, now)
-
-    def _link(self, server: Server, data: bytes, types: Sequence[int], now: float) -> None:
+        stats.server_assignment_count += 1
+        stats.bytes_received += len(data)
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now
-        stats = self.pool.stats
-        stats.server_assignment_count += 1
-        stats.bytes_received += len(data)
         server.back.owe(types)
         server.write(data)
         if server.out:
             self.pause()
+        elif not self.reading:
+            self.resume()
         if self.front.terminated:
             self.leave("client close request")
 

@@ -20,7 +20,7 @@ _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
 SMALL = 8192  # bytes; below any sensible max_packet_size
-KNOWN = frozenset(b"BCDEFHPQSXcdf")
+ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
 _COPY = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
 
 
@@ -63,19 +63,15 @@ class Frontend:
         end = len(data)
         position = self.left
         types: list[int] = []
-        while position + HEADER <= end:
+        last = end - HEADER
+        while position <= last:
             code, length = _unpack_header(data, position)
-            if code not in KNOWN:
-                raise PoolerError("unknown pkt", hint=f"Message type {code:#04x} is not known.")
-            if not 4 <= length < max_packet_size:
-                raise PoolerError(
-                    f"bad packet header: '{data[position : position + HEADER].hex()}'",
-                    hint="The message's length is wrong, or larger than max_packet_size.",
-                )
-            if code == TERMINATE:
-                self.terminated = True
-                self.left = 0
-                return data[:position], types
+            if code not in ORDINARY or not 4 <= length < max_packet_size:
+                if code == TERMINATE:
+                    self.terminated = True
+                    self.left = 0
+                    return data[:position], types
+                raise self._bad(code, data[position : position + HEADER])
             types.append(code)
             position += length + 1
         if position >= end:
@@ -84,6 +80,15 @@ class Frontend:
         self.left = 0
         self.head = data[position:]
         return data[:position], types
+
+    @staticmethod
+    def _bad(code: int, header: bytes) -> PoolerError:
+        if code not in ORDINARY:
+            return PoolerError("unknown pkt", hint=f"Message type {code:#04x} is not known.")
+        return PoolerError(
+            f"bad packet header: '{header.hex()}'",
+            hint="The message's length is wrong, or larger than max_packet_size.",
+        )
 
 
 def expected_size(data: bytes) -> int:

@@ -5,6 +5,7 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELI
 
 from __future__ import annotations
 
+import os
 import socket
 
 import trio
@@ -30,7 +31,7 @@ async def connect(sock: socket.socket, address: object) -> None:
     await trio.lowlevel.wait_writable(sock.fileno())
     error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if error:
-        raise OSError(error, "connect failed")
+        raise OSError(error, os.strerror(error))
 
 
 async def _retry_unix(sock: socket.socket, address: object) -> None:

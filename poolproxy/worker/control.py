@@ -101,8 +101,7 @@ def _use_permit(worker: Worker, message: Permit) -> None:
         worker.channel.post(ServerClosed(message.permit, clean=True))
         return
     pool = worker.pool(settings)
-    pool.granted()
-    worker.want(pool)
+    pool.opening += 1
     worker.nursery.start_soon(open_server, worker, pool, message)
 
 

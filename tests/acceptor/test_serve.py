@@ -277,6 +277,14 @@ def test_a_worker_that_can_not_boot_ends_the_start(
     assert not (tmp_path / f".s.PGSQL.{server.port}").exists()
 
 
+def test_a_worker_that_can_not_be_run_ends_the_start(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not even the interpreter: the same exit status, and the path that was tried."""
+    assert run(read_config(Server(tmp_path).path), ("/no/such/python",)) == CANNOT_BOOT
+    assert "can't run /no/such/python" in capfd.readouterr().err
+
+
 def test_an_address_in_use_ends_the_start(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ import attrs
 from poolproxy.ipc import messages as m
 from poolproxy.pool.ledger import Ledger, PoolLimits
 
-CONNECT, CLOSE, DELAY = 0.004, 0.001, 0.0002
+CONNECT, CLOSE, DELAY, TICK = 0.004, 0.001, 0.0002, 0.1
 
 
 @attrs.define(eq=False)
@@ -68,7 +68,7 @@ class Worker:
             self.assign(pool.idle.pop(), client)
         else:
             pool.queue.append(client)
-        self.tell(client.pool)
+            self.want(client.pool)
 
     def assign(self, server: Server, client: Client) -> None:
         assert client.waits_since is not None
@@ -81,7 +81,6 @@ class Worker:
         if self.dead:
             return
         self.free(server)
-        self.tell(server.pool)
         if not self.sim.closing:
             self.sim.after(client.think * self.sim.random.random(), lambda: self.comes(client))
 
@@ -107,6 +106,17 @@ class Worker:
                 self.send(m.ServerClosed(server.permit, True))
 
         self.sim.after(CLOSE, closed)
+
+    def tick(self) -> None:
+        """Numbers that have changed are told by the clock, not with every transaction."""
+        if not self.dead:
+            for key in self.pools:
+                self.tell(key)
+            self.sim.after(TICK, self.tick)
+
+    def want(self, key: m.PoolKey) -> None:
+        if self.pool(key).told is None:
+            self.tell(key)
 
     def tell(self, key: m.PoolKey) -> None:
         pool = self.pool(key)
@@ -139,7 +149,6 @@ class Worker:
                     client.waits_since = None
                     self.sim.killed += 1
                     self.sim.after(1.0, lambda client=client: self.comes(client))
-                self.tell(key)
             case _:
                 raise AssertionError(message)
 
@@ -185,6 +194,7 @@ class Simulation:
     def start_worker(self) -> Worker:
         worker = Worker(self, len(self.workers))
         self.workers.append(worker)
+        self.after(TICK * self.random.random(), worker.tick)
         self.deliver(self.ledger.worker_up(worker.number, self.now))
         return worker
 

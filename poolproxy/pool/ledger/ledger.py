@@ -14,16 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 from poolproxy.ipc.messages import (
-    Message,
     Permit,
-    PoolFailing,
     PoolKey,
     ServerFailed,
     ServerUp,
     Want,
     Welcome,
 )
+from poolproxy.pool.ledger import news
 from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.reclaims import Reclaims
 from poolproxy.pool.ledger.sharing import applicant_of, holdings, plan
 from poolproxy.pool.ledger.state import (
@@ -37,7 +37,6 @@ from poolproxy.pool.ledger.state import (
     statistics,
 )
 
-Sends = list[tuple[int, Message]]
 LimitsOf = Callable[[PoolKey], PoolLimits | None]
 
 CANNOT_CONNECT_NOW = "57P03"  # the server is starting up: clients go on waiting for it
@@ -101,7 +100,7 @@ class Ledger:
         if pool is None:
             return []
         pool.clients[worker] = pool.clients.get(worker, 0) + 1
-        return self._meet(pool, worker) + self._settle([pool], now)
+        return news.meet(pool, worker) + self._settle([pool], now)
 
     def client_gone(self, worker: int, key: PoolKey, now: float) -> Sends:
         """A client of the pool has left."""
@@ -118,7 +117,7 @@ class Ledger:
         pool = self._pool(want.pool)
         if pool is None:
             return []
-        sends = self._meet(pool, worker)
+        sends = news.meet(pool, worker)
         if want.waiting and worker in pool.wants and not (want.login and pool.welcome):
             # Newer figures of a known need enable nothing that is not already due at the deadline.
             pool.wants[worker] = want
@@ -146,8 +145,7 @@ class Ledger:
         sends: Sends = []
         if not pool.welcome and up.parameters:
             pool.welcome = up.parameters
-            told = sorted(pool.interested)
-            sends += [(other, Welcome(pool.key, pool.welcome)) for other in told]
+            sends += news.welcome(pool)
         return sends + self._settle([pool], now)
 
     def server_failed(self, worker: int, failed: ServerFailed, now: float) -> Sends:
@@ -160,7 +158,7 @@ class Ledger:
         sends: Sends = []
         if pool.failing:
             kill = failed.from_server and failed.sqlstate != CANNOT_CONNECT_NOW
-            sends = self._announce(pool, kill_waiting=kill)
+            sends = news.announce(pool, kill_waiting=kill)
         return sends + self._settle([pool], now)
 
     def server_closed(self, permit: int, now: float) -> Sends:
@@ -187,7 +185,7 @@ class Ledger:
         for pool in self._pools.values():
             old, pool.limits = pool.limits, limits_of(pool.key) or pool.limits
             if old.target != pool.limits.target:
-                sends += self._forget_server(pool)
+                sends += news.forget_server(pool)
         for key in self._standing:
             self._pool(key)
         return sends + self._settle(list(self._pools.values()), now)
@@ -240,9 +238,9 @@ class Ledger:
             else:
                 self._deadlines[pool.key] = deadline
             if bool(pool.announced) != bool(pool.failing):
-                sends += self._announce(pool)
+                sends += news.announce(pool)
             if pool.forgettable and deadline is None and pool.key not in self._standing:
-                sends += self._forget_server(pool)
+                sends += news.forget_server(pool)
                 del self._pools[pool.key]
         return sends + self._reclaims.messages()
 
@@ -277,7 +275,7 @@ class Ledger:
         self._by_user[pool.key.user] += 1
         if worker in pool.promised:
             pool.promised.remove(worker)
-        return [*self._meet(pool, worker), (worker, Permit(lease.permit, pool.key, lease.keep))]
+        return [*news.meet(pool, worker), (worker, Permit(lease.permit, pool.key, lease.keep))]
 
     def _blocker(self, pool: PoolState, now: float) -> Blocker | None:
         """The limit that forbids the pool one more server connection."""
@@ -353,39 +351,6 @@ class Ledger:
             most = max(holders, key=lambda holding: holding.up)
             ask = Ask(min(pool.excess, most.up), NOBODY)
             self._reclaims.ask(pool, (most.worker, most.pool), ask, now)
-
-    # -- what workers are told --------------------------------------------------------------------
-
-    def _meet(self, pool: PoolState, worker: int) -> Sends:
-        """Tell a worker that is new to the pool what the others know."""
-        if worker in pool.interested:
-            return []
-        pool.interested.add(worker)
-        sends: Sends = []
-        if pool.welcome:
-            sends.append((worker, Welcome(pool.key, pool.welcome)))
-        if pool.announced and pool.failure:
-            failure = pool.failure
-            sends.append((worker, PoolFailing(pool.key, failure.reason, failure.sqlstate, False)))
-        return sends
-
-    def _announce(self, pool: PoolState, *, kill_waiting: bool = False) -> Sends:
-        failing = pool.failing
-        reason, sqlstate = (failing.reason, failing.sqlstate) if failing else ("", "")
-        pool.announced = reason
-        news = PoolFailing(pool.key, reason, sqlstate, kill_waiting)
-        return [(worker, news) for worker in sorted(pool.interested)]
-
-    def _forget_server(self, pool: PoolState) -> Sends:
-        """What was learned from the pool's server holds no longer."""
-        sends: Sends = []
-        if pool.welcome:
-            pool.welcome = ()
-            sends += [(worker, Welcome(pool.key, ())) for worker in sorted(pool.interested)]
-        pool.failure = None
-        if pool.announced:
-            sends += self._announce(pool)
-        return sends
 
     # -- look-ups ---------------------------------------------------------------------------------
 

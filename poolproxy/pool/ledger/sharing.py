@@ -16,6 +16,7 @@ asked if the applicant
   share, so it is not taken back at once; or
 * has a client that has waited for a slice, and twice as long as the holder's oldest. Twice, as
   two saturated workers' queues are about equally old and moving permits between them gains nothing.
+  A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import attrs
 
 from poolproxy.ipc.messages import PoolKey, Want
 from poolproxy.pool.ledger.state import LeaseState, PoolState
+
+REFRESH = 0.1  # seconds between two Wants of a worker whose clients go on waiting
 
 
 @attrs.frozen
@@ -149,7 +152,7 @@ def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -
         return True
     if not holding.foreign and (not who.held or _unequal(holding, who)):
         return True
-    age = now - who.since
+    age = now - who.since - REFRESH
     return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
 
 
