@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from typing import Generic, Protocol, TypeVar
 
 from poolproxy.ipc.messages import Parameter, PoolKey, Want
+from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import PoolMetrics
 from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import PoolMode
@@ -53,7 +54,8 @@ class WorkerPool(Generic[C, S]):
     many have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the
     ledger wants back. ``failing``: the cached log-in error while servers can't be had, else "".
     ``want_stands``: the ledger knows that clients wait here. ``logins_waiting``: by client id, since
-    when a log-in waits for the pool's welcome.
+    when a log-in waits for the pool's welcome. ``singles`` and ``singles_time``: transactions of one
+    statement, not yet part of ``stats`` (see :meth:`statistics`).
     """
 
     __slots__ = (
@@ -73,6 +75,8 @@ class WorkerPool(Generic[C, S]):
         "servers",
         "session_mode",
         "settings",
+        "singles",
+        "singles_time",
         "statement_mode",
         "stats",
         "unused_since",
@@ -85,6 +89,8 @@ class WorkerPool(Generic[C, S]):
     def __init__(self, key: PoolKey, settings: PoolSettings, proxy: Settings) -> None:
         self.key = key
         self.stats = PoolMetrics(key.database, key.user)
+        self.singles = [0] * (len(BOUNDS) + 1)
+        self.singles_time = 0.0
         self.idle: deque[S] = deque()
         self.servers: set[S] = set()
         self.waiting: OrderedDict[C, None] = OrderedDict()
@@ -213,6 +219,25 @@ class WorkerPool(Generic[C, S]):
         if self.waiting:
             since.append(next(iter(self.waiting)).wait_since)
         return min(since, default=0.0)
+
+    def statistics(self) -> PoolMetrics:
+        """``stats``, brought up to date.
+
+        Most transactions are one statement, and most clients do not wait. These are counted once
+        where they happen, and spread over the metrics that they belong to only here.
+        """
+        stats = self.stats
+        for bucket, count in enumerate(self.singles):
+            stats.xact_hist[bucket] += count
+            stats.query_hist[bucket] += count
+            stats.xact_count += count
+            stats.query_count += count
+            self.singles[bucket] = 0
+        stats.xact_time += self.singles_time
+        stats.query_time += self.singles_time
+        self.singles_time = 0.0
+        stats.wait_hist[0] += stats.server_assignment_count - sum(stats.wait_hist)
+        return stats
 
     def forgotten(self, now: float) -> bool:
         """Whether nobody has used this pool for UNUSED seconds; asked at every tick.

@@ -232,19 +232,20 @@ class Client(Connection):
 
     def start(self, server: Server, now: float) -> None:
         """Link with a server that is ready for this client, and send it what was held."""
-        data, types = self.held, self.held_types
+        data = self.held
         self.held = b""
         stats = self.pool.stats
-        waited = now - self.wait_since
-        self.wait_since = 0.0
-        stats.wait_time += waited
-        stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
         stats.server_assignment_count += 1
         stats.bytes_received += len(data)
+        waited = now - self.wait_since
+        self.wait_since = 0.0
+        if waited:  # those who did not wait are counted when the statistics are read
+            stats.wait_time += waited
+            stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now
-        server.back.owe(types)
+        server.back.owe(self.held_types)
         server.write(data)
         if server.out:
             self.pause()

@@ -189,28 +189,31 @@ class Server(Connection):
         stats.query_time += took
         stats.query_hist[bisect_left(BOUNDS, took)] += 1
 
+    def _count_transaction(self, took: float, now: float) -> None:
+        if self.query_since:
+            self._count_query(now)
+        stats = self.pool.stats
+        stats.xact_count += 1
+        stats.xact_time += took
+        stats.xact_hist[bisect_left(BOUNDS, took)] += 1
+
     # -- release ----------------------------------------------------------------------------------
 
     def rest(self, client: Client, now: float) -> None:
         """The conversation is at rest: count, and release the server unless the session keeps it."""
         pool = self.pool
-        stats = pool.stats
-        if self.xact_since:
-            took = now - self.xact_since
-            bucket = bisect_left(BOUNDS, took)
-            stats.xact_count += 1
-            stats.xact_time += took
-            stats.xact_hist[bucket] += 1
-            if self.query_since == self.xact_since:
-                # The usual case, one statement: its time is the transaction's.
-                stats.query_count += 1
-                stats.query_time += took
-                stats.query_hist[bucket] += 1
-            elif self.query_since:
-                self._count_query(now)
-            self.query_since = self.xact_since = 0.0
-        client.last_activity = self.last_activity = now
+        since = self.xact_since
+        if since:
+            took = now - since
+            if self.query_since == since:
+                # The usual case, one statement: its time is the transaction's, see WorkerPool.singles.
+                pool.singles_time += took
+                pool.singles[bisect_left(BOUNDS, took)] += 1
+            else:
+                self._count_transaction(took, now)
+        client.last_activity = now
         if pool.session_mode:
+            self.query_since = self.xact_since = 0.0
             return
         self.client = client.server = None
         if client.out:

@@ -94,6 +94,8 @@ TAKES = {
     NOTICE_RESPONSE: 0,
     NOTIFICATION_RESPONSE: 0,
 }
+_QUIET = frozenset(code for code, taken in TAKES.items() if not taken)
+_QUIET_IN_QUERY = frozenset(TAKES) - {PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE}
 _ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
 _ANSWERED = frozenset((PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, FUNCTION_CALL))
 _COPY_ENDS = frozenset((COPY_DONE, COPY_FAIL))
@@ -182,30 +184,24 @@ class Backend:
         end = len(data)
         position = self.left
         owed = self.owed
-        takes = TAKES
         last = end - HEADER
-        if not position and data.startswith(_PARSED_AND_BOUND) and len(owed) > 1:
-            # The commonest answer in the extended protocol; saves two rounds of the loop.
-            if owed[0] == PARSE and owed[1] == BIND:  # noqa: SIM102
-                owed.popleft()
-                owed.popleft()
-                position = len(_PARSED_AND_BOUND)
+        if not position and data.startswith(_PARSED_AND_BOUND) and self._owes_parse_and_bind():
+            position = len(_PARSED_AND_BOUND)
+        # In answer to a Query most messages take nothing; one look at the FIFO serves for all of them.
+        quiet = _QUIET_IN_QUERY if owed and owed[0] == QUERY and not self.copy_in else _QUIET
         while position <= last:
             code, length = _unpack_header(data, position)
-            if code == DATA_ROW:
+            if code in quiet and length > 3:
                 position += length + 1
                 continue
             if length < 4:
                 raise Violation(f"length {length} of message type {code:#04x}")
-            taken = takes.get(code)
+            taken = TAKES.get(code)
             if taken:
-                head = owed[0] if owed else 0
-                if self.copy_in:
-                    self._take_in_copy(code, taken)
-                elif head == taken:
+                if owed and owed[0] == taken and not self.copy_in:
                     owed.popleft()
-                elif head != QUERY:
-                    self._take_behind_copy_done(code, taken)
+                else:
+                    self._take_unusual(code, taken)
             elif taken is None:
                 if code == READY_FOR_QUERY:
                     if position + 6 > end:
@@ -217,6 +213,7 @@ class Backend:
                             self._ready_amid_more()
                     else:
                         self._ready_unusual(data[position + HEADER])
+                    quiet = _QUIET
                 elif code == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise Violation(f"ParameterStatus of {length} bytes")
@@ -225,13 +222,25 @@ class Backend:
                     self.reports.append(data[position + HEADER : position + length + 1])
                 else:
                     self._unusual(code)
+                    quiet = _QUIET
             position += length + 1
         if position >= end:
-            self.left = position - end
-            return data, not owed and self.status == IDLE and self.at_rest
+            self.left = left = position - end
+            return data, not (
+                owed or left or self.status != IDLE or self.client_copies or self.skipping
+            )
         self.left = 0
         self.head = data[position:]
         return data[:position], False
+
+    def _owes_parse_and_bind(self) -> bool:
+        """Take both: the commonest answer in the extended protocol, and two rounds of the loop less."""
+        owed = self.owed
+        if len(owed) < 2 or owed[0] != PARSE or owed[1] != BIND:
+            return False
+        owed.popleft()
+        owed.popleft()
+        return True
 
     def _ready_amid_more(self) -> None:
         """The entry of a ReadyForQuery has been taken; CopyDones right behind it had no reader."""
@@ -251,17 +260,14 @@ class Backend:
         while self.owed and self.owed[0] == COPY_DONE:
             self.owed.popleft()
 
-    def _take_in_copy(self, code: int, taken: int) -> None:
-        if code == COMMAND_COMPLETE:
+    def _take_unusual(self, code: int, taken: int) -> None:
+        if self.copy_in and code == COMMAND_COMPLETE:
             self._copy_is_done()
-        self._take_behind_copy_done(code, taken)
-
-    def _take_behind_copy_done(self, code: int, taken: int) -> None:
         self._drop_copy_dones()
         head = self.owed[0] if self.owed else 0
         if head == taken:
             self.owed.popleft()
-        elif head != QUERY:
+        elif head != QUERY or code not in _QUIET_IN_QUERY:
             raise Violation(f"message type {code:#04x} that answers nothing")
 
     def _copy_is_done(self) -> None:

@@ -43,15 +43,16 @@ class Frontend:
         return not self.left and not self.head
 
     def is_whole_query(self, data: bytes) -> bool:
-        """Whether ``data`` is one Query and nothing else: the commonest chunk, and :meth:`feed` has nothing
-        to add to it. A large one may be more than max_packet_size, so it is left to ``feed``.
+        """Whether ``data``, which begins a message, is one Query and nothing else.
+
+        It is the commonest chunk, and :meth:`feed` has nothing to add to it. A large one may be more than
+        max_packet_size, so it is left to ``feed``.
         """
         size = len(data)
         return (
             HEADER <= size < SMALL
             and data[0] == QUERY
             and not self.head
-            and not self.left
             and _unpack_header(data)[1] == size - 1
         )
 

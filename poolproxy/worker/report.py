@@ -28,7 +28,7 @@ def report(worker: Worker, request: int) -> None:
         clients[client.pool][state] += 1
     closing = Counter(worker.closings.values())
     for pool in worker.pools.values():
-        stats = pool.stats
+        stats = pool.statistics()
         stats.clients = {state: clients[pool][state] for state in CLIENT_STATES}
         servers = Counter(server.state for server in pool.servers)
         servers["login"] = pool.opening

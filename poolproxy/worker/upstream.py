@@ -19,6 +19,7 @@ import trio
 from poolproxy.auth.exchange import Compute
 from poolproxy.auth.secrets import parse_secret
 from poolproxy.auth.server import Done, Fail, Reply, ServerExchange, Wait
+from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
     CancelKey,
     Parameter,
@@ -82,6 +83,9 @@ async def open_server(worker: Worker, pool: Pool, permit: Permit) -> None:
             attempt.failed(ServerError("connect timeout"))
     except ServerError as error:
         attempt.failed(error)
+    except PoolerError as error:
+        # What answers is no PostgreSQL, or a broken one.
+        attempt.failed(ServerError(error.message))
     except (Eof, OSError) as error:
         attempt.failed(
             ServerError("server conn crashed?" if isinstance(error, Eof) else str(error))
