@@ -59,6 +59,10 @@ class Channel:
         self._queue_limit = queue_limit
         self._wake = trio.Event()
 
+    def fileno(self) -> int:
+        """For an epoll that has to make way when something arrives."""
+        return self._sock.fileno()
+
     @property
     def full(self) -> bool:
         return len(self._queue) >= self._queue_limit

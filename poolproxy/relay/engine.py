@@ -6,7 +6,8 @@ A trio task for each client costs about 25 us of CPU per transaction more than a
 Trio itself costs 15-20 us for each wake-up. Under load the next event is usually less than a
 millisecond away, so after a batch the engine lingers: it waits up to LINGER in its own epoll
 instead of going back through trio, for at most TURN in all. It does so only while ``quiet`` says
-that no trio task is in a hurry (no log-in in progress).
+that no trio task is in a hurry (no log-in in progress), and not past the arrival of something that
+:meth:`Engine.yield_to` was told of: else each log-in would begin up to LINGER late.
 
 epoll reports descriptors, and a number may be used again as soon as it is closed: an event later in
 the same batch would then reach the wrong connection. Descriptors are therefore closed only after
@@ -43,6 +44,22 @@ class Watched(Protocol):
     def crashed(self, error: Exception) -> None: ...
 
 
+class _Yield:
+    """Ends the engine's turn when its descriptor is readable."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def readable(self) -> None:
+        self._engine.yielding = True
+
+    def other_event(self, mask: int) -> None:
+        self._engine.yielding = True
+
+    def crashed(self, error: Exception) -> None:
+        raise error
+
+
 class Engine:
     """Owns the epoll, and the descriptors of the sockets from :meth:`close_later` on."""
 
@@ -52,6 +69,7 @@ class Engine:
         self._to_close: list[socket.socket] = []
         self._quiet = quiet
         self.rounds = 0
+        self.yielding = False
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -60,10 +78,9 @@ class Engine:
         self._watched[fd] = watched
         self._epoll.register(fd, mask)
 
-    def rewatch(self, fd: int, watched: Watched, mask: int) -> None:
-        """Give a watched descriptor another callback."""
-        self._watched[fd] = watched
-        self._epoll.modify(fd, mask)
+    def yield_to(self, fd: int) -> None:
+        """A trio task reads ``fd``: when there is something for it, end the turn."""
+        self.watch(fd, _Yield(self))
 
     def modify(self, fd: int, mask: int) -> None:
         self._epoll.modify(fd, mask)
@@ -87,13 +104,14 @@ class Engine:
     def turn(self) -> None:
         """Handle what is ready, and what becomes ready within the time of one turn."""
         end = monotonic() + TURN
+        self.yielding = False
         poll = self._epoll.poll
         events = poll(0, BATCH)
         while events:
             self._dispatch(events)
             self.rounds += 1
             events = poll(0, BATCH)
-            if monotonic() > end:
+            if self.yielding or monotonic() > end:
                 # What is ready now is level-triggered: the next turn sees it again.
                 return
             if not events and self._quiet():

@@ -42,6 +42,7 @@ async def listen(worker: Worker) -> None:
             log.error("a message of the acceptor is lost: %s", error)
             continue
         except ChannelClosed:
+            worker.engine.forget(worker.channel.fileno())  # it would be "readable" for ever
             break
         obey(worker, message, fds)
         if not isinstance(message, Handoff):

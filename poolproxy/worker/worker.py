@@ -58,6 +58,7 @@ class Worker:
         self.channel = channel
         self.metrics = WorkerMetrics(slot)
         self.engine = Engine(quiet=lambda: not self.hurried)
+        self.engine.yield_to(channel.fileno())
         self.hurried = 0  # tasks that a client or the ledger waits for
         self.pools: dict[PoolKey, Pool] = {}
         self.clients: dict[int, Client] = {}
