@@ -20,6 +20,10 @@ _NAMES = {
     logging.DEBUG: "DEBUG",
     NOISE: "NOISE",
 }
+# Names come from peers: what would steer a terminal or rewrite a line is shown as its code.
+_ESCAPED = {
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"
+}
 _BY_VERBOSITY = (logging.INFO, logging.DEBUG, NOISE)
 
 
@@ -35,7 +39,7 @@ class Formatter(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
-        text = text.replace("\n", "\n\t")
+        text = text.translate(_ESCAPED).replace("\n", "\n\t")
         return f"{stamp}.{int(record.msecs):03d} {zone} [{os.getpid()}] {level} {text}"
 
 

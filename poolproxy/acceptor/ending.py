@@ -65,6 +65,8 @@ async def _discard(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_WR)
         while True:
+            # A server that never stops sending must not stop the acceptor.
+            await trio.lowlevel.checkpoint()
             try:
                 if not sock.recv(CHUNK):
                     return

@@ -121,9 +121,13 @@ class LedgerHost:
 
     def server_opening(self, worker: Worker, message: ServerOpening, fds: list[int]) -> None:
         permit = message.permit
-        if not self._ledger.holds(worker.number, permit) or permit in self._duplicates:
+        if not self._ledger.holds(worker.number, permit):
             close_fds(fds)
-            raise UnknownPermit(f"worker {worker.number} does not hold permit {permit} unopened")
+            raise UnknownPermit(f"worker {worker.number} does not hold permit {permit}")
+        # A host may have several addresses: the attempt at the one before has failed.
+        before = self._duplicates.pop(permit, None)
+        if before is not None:
+            before.close()
         self._duplicates[permit] = Duplicate(permit, fds[0], message.host, message.port)
 
     def server_up(self, worker: Worker, message: ServerUp) -> None:

@@ -37,7 +37,9 @@ from poolproxy.settings.schema import Settings
 log = logging.getLogger("poolproxy.acceptor")
 
 OK, CANNOT_START, CANNOT_BOOT = 0, 1, 3
-NOW_SECONDS = 3.0  # what workers get to close all when they are told to leave at once
+# What workers get to close all when they are told to leave at once, and PostgreSQL to end what they
+# have left behind.
+NOW_SECONDS = 3.0
 EXPIRE_EVERY = 1.0
 
 
@@ -161,7 +163,7 @@ async def _depart(hub: Hub) -> int:
         )
         hub.leave("now")
     with trio.move_on_after(NOW_SECONDS):
-        while len(hub.workers):
+        while len(hub.workers) or hub.host.endings:
             await hub.workers.changed.wait()
     if hub.leaving != "now":
         while hub.host.endings and hub.leaving != "now":

@@ -58,6 +58,7 @@ class Channel:
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         self._queue_limit = queue_limit
         self._wake = trio.Event()
+        self._writing = trio.Lock()
 
     def fileno(self) -> int:
         """For an epoll that has to make way when something arrives."""
@@ -89,12 +90,13 @@ class Channel:
             await self._wake.wait()
 
     async def flush(self) -> None:
-        """Wait until all that was posted is sent."""
-        while self._queue:
-            if self._try_send(*self._queue[0]):
-                self._queue.popleft()
-            else:
-                await trio.lowlevel.wait_writable(self._sock.fileno())
+        """Wait until all that was posted is sent; may be called beside :meth:`flush_forever`."""
+        async with self._writing:
+            while self._queue:
+                if self._try_send(*self._queue[0]):
+                    self._queue.popleft()
+                else:
+                    await trio.lowlevel.wait_writable(self._sock.fileno())
 
     def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []

@@ -250,7 +250,8 @@ class ServerUp:
 class ServerFailed:
     """A server connection could not be made. The permit comes back by its own :class:`ServerClosed`.
 
-    ``from_server``: PostgreSQL answered with this error, so ``sqlstate`` is its own.
+    ``from_server``: PostgreSQL answered, with this error (then ``sqlstate`` is its own) or with a
+    request that can't be fulfilled. Either way those who wait need not wait for the next attempt.
     """
 
     permit: int

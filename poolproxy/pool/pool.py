@@ -19,6 +19,7 @@ from poolproxy.metrics.schema import PoolMetrics
 from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import PoolMode
 from poolproxy.settings.schema import Settings
+from poolproxy.wire.prepared import Statements
 
 
 class Waiter(Protocol):
@@ -67,6 +68,7 @@ class WorkerPool(Generic[C, S]):
         "key",
         "last_expiry",
         "logins_waiting",
+        "max_prepared",
         "opening",
         "reclaim",
         "reset_always",
@@ -78,6 +80,7 @@ class WorkerPool(Generic[C, S]):
         "singles",
         "singles_time",
         "statement_mode",
+        "statements",
         "stats",
         "unused_since",
         "waiting",
@@ -104,12 +107,14 @@ class WorkerPool(Generic[C, S]):
         self.want_sent: Want | None = None
         self.want_stands = False
         self.last_expiry = 0.0
+        self.statements: Statements | None = None
         self.configure(settings, proxy)
 
     def configure(self, settings: PoolSettings, proxy: Settings) -> None:
         """Take new settings; servers that no longer fit them are doomed by the caller.
 
-        ``check_query``: None for no check; "" is PgBouncer's <empty>, an empty query.
+        ``check_query``: None for no check; "" is PgBouncer's <empty>, an empty query. ``statements``: the
+        prepared statements that its clients share, None if they don't.
         """
         self.settings = settings
         self.round_robin = proxy.server_round_robin
@@ -118,6 +123,12 @@ class WorkerPool(Generic[C, S]):
         self.check_delay = proxy.server_check_delay if self.check_query is not None else NEVER
         self.reset_query = proxy.server_reset_query
         self.reset_always = proxy.server_reset_query_always
+        self.max_prepared = proxy.max_prepared_statements
+        shares = self.max_prepared > 0 and settings.pool_mode is not PoolMode.SESSION
+        if not shares:
+            self.statements = None
+        elif self.statements is None:
+            self.statements = Statements()
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
 

@@ -22,8 +22,8 @@ from poolproxy.relay.connection import CHUNK, Connection
 from poolproxy.relay.context import Context
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.build import error_response
-from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, QUERY
-from poolproxy.wire.frontend import Frontend, skip_copy_messages
+from poolproxy.wire.codes import QUERY
+from poolproxy.wire.frontend import UNANSWERED, Frontend, skip_unanswered
 from poolproxy.wire.parameters import Values
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ log = logging.getLogger(__name__)
 HOLD = 65_536
 
 _ONE_QUERY = [QUERY]
-_COPY_TYPES = (COPY_DATA, COPY_DONE, COPY_FAIL)
 
 
 class Client(Connection):
@@ -45,6 +44,9 @@ class Client(Connection):
 
     ``wait_since``: when it began to need a server, 0 when it needs none.
     """
+
+    # What is not forwarded as it is; always empty here, see PreparingClient.
+    raw = b""
 
     __slots__ = (
         "connected_at",
@@ -130,17 +132,30 @@ class Client(Connection):
         try:
             if self.server is not None:
                 self._forward(self.server, data)
-            elif self.held or self.drop or self.wait_since or data[0] in _COPY_TYPES:
+            elif self.held or self.drop:
                 self._request_more(data)
-            elif self.front.is_whole_query(data):
+            elif self.is_plain_query(data):
                 self._request(data, _ONE_QUERY)
+            elif self.front.head or self.raw or data[0] in UNANSWERED:
+                self._request_more(data)
             else:
-                self._request(*self.front.feed(data, self.context.max_packet_size))
+                self._request(*self.feed(data))
         except PoolerError as error:
             self.fail(error)
 
+    def is_plain_query(self, data: bytes) -> bool:
+        """Whether ``data`` is one Query that needs nothing but forwarding."""
+        return self.front.is_whole_query(data)
+
+    def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
+        """(bytes to forward as they are, the types of the messages that begin in them)."""
+        return self.front.feed(data, self.context.max_packet_size)
+
+    def forward_raw(self) -> None:
+        """Forward what is in ``raw``, as far as it goes."""
+
     def _forward(self, server: Server, data: bytes) -> None:
-        data, types = self.front.feed(data, self.context.max_packet_size)
+        data, types = self.feed(data)
         back = server.back
         if types:
             back.owe(types)
@@ -153,16 +168,18 @@ class Client(Connection):
             server.write(data)
             if server.out:
                 self.pause()
-        if self.front.terminated:
+        if self.raw:
+            self.forward_raw()
+        elif self.front.terminated:
             self.leave("client close request")
-        elif not back.owed and back.at_rest and not self.pool.session_mode:
+        elif not back.owed and back.at_rest:
             server.rest(self, monotonic())  # the end of a COPY that had failed
 
     def _request_more(self, data: bytes) -> None:
         """Bytes from an unlinked client that has sent some already, or ends a failed COPY."""
-        if self.drop or (data and data[0] in _COPY_TYPES):
+        if not self.held and not self.raw:
             data = self._without_copy(data)
-        data, types = self.front.feed(data, self.context.max_packet_size)
+        data, types = self.feed(data)
         if self.held:
             data = self.held + data
             types = [*self.held_types, *types]
@@ -176,7 +193,7 @@ class Client(Connection):
     def _request(self, data: bytes, types: Sequence[int]) -> None:
         """All that an unlinked client has sent: get it a server."""
         front = self.front
-        if not types:
+        if not types and not self.raw:
             if front.terminated:
                 self.leave("client close request")
             return
@@ -203,12 +220,17 @@ class Client(Connection):
             self.pause()
 
     def _without_copy(self, data: bytes) -> bytes:
-        """``data`` without the rest of a COPY that the server has already given up."""
-        if self.front.between_messages or self.drop:
-            end = self.drop or skip_copy_messages(data)
-            self.drop = max(0, end - len(data))
-            return data[end:]
-        return data
+        """``data`` without the rest of a COPY that the server has already given up.
+
+        An unlinked client that has nothing held is between two messages, but for a header's beginning.
+        """
+        data = self.front.head + data
+        self.front.head = b""
+        end = self.drop
+        if end < len(data):
+            end += skip_unanswered(data[end:])
+        self.drop = max(0, end - len(data))
+        return data[end:]
 
     def _fast_failure(self) -> PoolerError:
         pool = self.pool
@@ -245,13 +267,16 @@ class Client(Connection):
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now
-        server.back.owe(self.held_types)
-        server.write(data)
+        if data:
+            server.back.owe(self.held_types)
+            server.write(data)
         if server.out:
             self.pause()
         elif not self.reading:
             self.resume()
-        if self.front.terminated:
+        if self.raw:
+            self.forward_raw()
+        elif self.front.terminated:
             self.leave("client close request")
 
     def drained(self) -> None:
@@ -288,7 +313,7 @@ class Client(Connection):
         self.pool.give_up(self)
         server, self.server = self.server, None
         if server is not None:
-            server.client_left(reason)
+            server.client_left(half_way=bool(self.front.left))
         self.context.host.client_closed(self, reason, error=error)
 
     def _drain_socket(self) -> None:

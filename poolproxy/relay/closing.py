@@ -13,6 +13,8 @@ from collections.abc import Callable
 from poolproxy.relay.connection import CHUNK
 from poolproxy.relay.engine import READ, Engine
 
+MOST_READS = 16  # a turn: a server that never stops sending must not keep the others waiting
+
 
 class Closing:
     """Owner of the socket until its end; ``on_end(clean)`` is called exactly once.
@@ -34,9 +36,14 @@ class Closing:
         engine.forget(sock.fileno())
         engine.watch(sock.fileno(), self, READ)
 
+    @property
+    def ended(self) -> bool:
+        """Whether ``on_end`` has been called."""
+        return self._on_end is None
+
     def shutdown(self) -> None:
         """Tell PostgreSQL; after this it ends as soon as it reads on."""
-        if self._on_end is None:
+        if self.ended:
             return
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -45,13 +52,14 @@ class Closing:
 
     def readable(self) -> None:
         try:
-            while self._sock.recv(CHUNK):
-                pass
+            for _ in range(MOST_READS):
+                if not self._sock.recv(CHUNK):
+                    self.end(clean=True)
+                    return
         except BlockingIOError:
             return
         except OSError:
-            pass
-        self.end(clean=True)
+            self.end(clean=True)
 
     def other_event(self, mask: int) -> None:
         self.readable()

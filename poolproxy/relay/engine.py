@@ -67,6 +67,7 @@ class Engine:
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
         self._to_close: list[socket.socket] = []
+        self._in_batch = False
         self._quiet = quiet
         self.rounds = 0
         self.yielding = False
@@ -90,9 +91,12 @@ class Engine:
             self._epoll.unregister(fd)
 
     def close_later(self, sock: socket.socket) -> None:
-        """Stop watching now, close when the batch is through."""
+        """Stop watching now, close when the batch is through; at once if none is being handled."""
         self.forget(sock.fileno())
-        self._to_close.append(sock)
+        if self._in_batch:
+            self._to_close.append(sock)
+        else:
+            sock.close()
 
     async def run(self) -> None:
         """Serve until cancelled; the one task that runs the callbacks."""
@@ -119,6 +123,7 @@ class Engine:
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         watched = self._watched
+        self._in_batch = True
         for fd, mask in events:
             one = watched.get(fd)
             if one is None:
@@ -131,6 +136,7 @@ class Engine:
             except Exception as error:
                 log.exception("a connection is closed because of an error in the pooler")
                 one.crashed(error)
+        self._in_batch = False
         while self._to_close:
             self._to_close.pop().close()
 

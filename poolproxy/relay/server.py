@@ -27,10 +27,15 @@ from poolproxy.ipc.messages import CancelKey
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.connection import CHUNK, Connection
 from poolproxy.relay.context import Context
-from poolproxy.wire.backend import Backend, Violation
+from poolproxy.wire.backend import Backend, Violation, only_notifications
 from poolproxy.wire.build import query
-from poolproxy.wire.codes import IDLE, NOTIFICATION_RESPONSE, QUERY
+from poolproxy.wire.codes import (
+    IN_FAILED_TRANSACTION,
+    IN_TRANSACTION,
+    QUERY,
+)
 from poolproxy.wire.parameters import Values
+from poolproxy.wire.prepared import PreparedBackend
 from poolproxy.wire.read import parameter_status
 
 if TYPE_CHECKING:
@@ -42,12 +47,15 @@ Address: TypeAlias = tuple[int, Any]
 
 log = logging.getLogger(__name__)
 
-_NOTIFICATION = NOTIFICATION_RESPONSE.to_bytes(1, "big")
+_IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
 
 
 @attrs.define
 class Task:
-    """Queries of our own, one after the other, then ``then(errors)``, errors being their number."""
+    """Queries of our own, one after the other, then ``then(errors)``, errors being their number.
+
+    An error ends it: ``queries`` then has those that were not sent.
+    """
 
     queries: list[str]
     then: Callable[[int], None]
@@ -117,7 +125,10 @@ class Server(Connection):
         self.cancels = 0
         self.query_since = 0.0
         self.xact_since = 0.0
-        self.back = Backend()
+        statements = pool.statements
+        self.back: Backend = (
+            PreparedBackend(statements, pool.max_prepared) if statements is not None else Backend()
+        )
         self.client: Client | None = None
         self.task: Task | None = None
 
@@ -154,6 +165,11 @@ class Server(Connection):
         client.write(data)
         if client.out:
             self.pause()
+        if client.raw:
+            client.forward_raw()
+            if self.client is not client:
+                return
+            at_rest = self.back.at_rest
         if at_rest:
             self.rest(client, monotonic())
         elif not self.back.owed:
@@ -173,7 +189,7 @@ class Server(Connection):
         if self.query_since:
             self._count_query(now)
         self.last_activity = now
-        if self.pool.statement_mode and self.back.status != IDLE and not self.back.left:
+        if self.pool.statement_mode and self.back.status in _IN_BLOCK and not self.back.left:
             error = PoolerError(
                 "transaction blocks not allowed in statement pooling mode",
                 hint="Set pool_mode = transaction or session for this database or user.",
@@ -201,6 +217,8 @@ class Server(Connection):
 
     def rest(self, client: Client, now: float) -> None:
         """The conversation is at rest: count, and release the server unless the session keeps it."""
+        if client.front.left:
+            return  # what it now reads would be taken for the rest of a late CopyData
         pool = self.pool
         since = self.xact_since
         if since:
@@ -265,11 +283,11 @@ class Server(Connection):
         if free and not self.cancels and self not in self.pool.idle:
             self.pass_on(monotonic())
 
-    def client_left(self, reason: str) -> None:
-        """The linked client is gone."""
+    def client_left(self, *, half_way: bool) -> None:
+        """The linked client is gone; ``half_way``: in the middle of a message."""
         self.client = None
         self.query_since = self.xact_since = 0.0
-        if not self.back.at_rest or self.out:
+        if half_way or not self.back.at_rest or self.out:
             self.end("client disconnect while server was not ready")
             return
         self.resume()
@@ -286,13 +304,16 @@ class Server(Connection):
         pool = self.pool
         if pool.check_query is not None and now - self.idle_since >= pool.check_delay:
             queries.append(pool.check_query)
-        checks = len(queries)
+        checks = bool(queries)
         statement = self.context.tracker.set_statement(self.values, client.values)
         if statement:
             queries.append(statement)
 
+        after_first = len(queries) - 1
+
         def then(errors: int) -> None:
-            self._prepared(task.client, errors, failed_check=bool(checks))
+            failed_check = checks and len(task.queries) == after_first
+            self._prepared(task.client, errors, failed_check=failed_check)
 
         task = Task(queries, then, now, client)
         self.run(task)
@@ -308,8 +329,11 @@ class Server(Connection):
         elif not errors:
             client.values = self.context.tracker.canonical(client.values, self.values)
             client.start(self, now)
+        elif failed_check:
+            self.end("test query failed")
+            self._retry_elsewhere(client)
         else:
-            self.end("test query failed" if failed_check else "invalid server parameter")
+            self.end("invalid server parameter")
             client.fail(
                 PoolerError(
                     "invalid server parameter",
@@ -322,10 +346,11 @@ class Server(Connection):
     def run(self, task: Task) -> None:
         """Begin a task; its ``then`` is called when the server is at rest again."""
         self.task = task
+        self.back.names = None
         self._next_query(task)
 
     def _next_query(self, task: Task) -> None:
-        if not task.queries:
+        if not task.queries or task.errors:
             self.task = None
             task.then(task.errors)
             return
@@ -337,7 +362,7 @@ class Server(Connection):
     def _unlinked(self, data: bytes) -> None:
         task = self.task
         if task is None:
-            if data[:1] != _NOTIFICATION or self.cancels:
+            if not only_notifications(data):
                 self.end("idle server got dirty")
             return
         try:
@@ -349,8 +374,6 @@ class Server(Connection):
             return
         if at_rest:
             task.errors += self.back.errors
-            if task.errors:
-                task.queries.clear()
             self._next_query(task)
         elif not self.back.owed:
             # server_reset_query or the like has left a transaction open

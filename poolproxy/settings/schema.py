@@ -171,6 +171,13 @@ class Settings:
         parse=BOOLEAN,
         doc="Take the server connection that has been idle longest instead of the one used last.",
     )
+    max_prepared_statements: int = setting(
+        200,
+        parse=count(),
+        reload=Reload.NEW,
+        doc="Named prepared statements that a server connection keeps in transaction and statement "
+        "mode, where they follow the client from server to server; 0 leaves names to the client.",
+    )
     server_reset_query: str = setting(
         "DISCARD ALL",
         section="Server connections",

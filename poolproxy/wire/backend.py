@@ -31,8 +31,9 @@ https://www.postgresql.org/docs/current/protocol-flow.html
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from struct import Struct
+from typing import TYPE_CHECKING
 
 from poolproxy.wire.codes import (
     BIND,
@@ -68,12 +69,16 @@ from poolproxy.wire.codes import (
     SYNC,
 )
 
+if TYPE_CHECKING:
+    from poolproxy.wire.prepared import Names
+
 _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
+UNSYNCED = 0
 MAX_PARAMETER_STATUS = 65_536  # bytes; held back until whole, so bounded
 
-_PARSED_AND_BOUND = b"1\0\0\0\42\0\0\0\4"
+_PARSED_AND_BOUND = b"1\0\0\0\x042\0\0\0\x04"
 
 # What a server message takes off the FIFO; 0: nothing.
 TAKES = {
@@ -108,18 +113,22 @@ class Violation(Exception):
 class Backend:
     """One server connection's stream; lives as long as the connection.
 
-    ``status``: transaction status of the last ReadyForQuery. ``copy_in``: the server reads CopyData.
+    ``status``: transaction status of the last ReadyForQuery; UNSYNCED once an extended query has begun
+    after it, for PostgreSQL keeps its transaction open until Sync. ``copy_in``: the server reads CopyData.
     ``client_copies``: the client has been told to send CopyData and has not said that it is done.
-    ``reports``: bodies of ParameterStatus messages seen and not yet collected. ``errors`` counts
-    ErrorResponses.
+    ``left``: bytes of a message that are still to come, ``cut`` its type. ``reports``: bodies of
+    ParameterStatus messages seen and not yet collected. ``errors`` counts ErrorResponses.
+    ``names``: the linked client's prepared statements, see PreparedBackend.
     """
 
     __slots__ = (
         "client_copies",
         "copy_in",
+        "cut",
         "errors",
         "head",
         "left",
+        "names",
         "owed",
         "reports",
         "skipping",
@@ -131,12 +140,14 @@ class Backend:
         self.owed: deque[int] = deque()
         self.status = IDLE
         self.left = 0
+        self.cut = 0
         self.head = b""
         self.skipping = False
         self.copy_in = False
         self.client_copies = False
         self.tainted = False
         self.errors = 0
+        self.names: Names | None = None
         self.reports: list[bytes] = []
 
     @property
@@ -154,16 +165,20 @@ class Backend:
             and not self.skipping
         )
 
-    def owe(self, types: Iterable[int]) -> None:
-        """Messages of these types have been forwarded to the server."""
+    def owe(self, types: Sequence[int]) -> None:
+        """Messages of these types (at least one) have been forwarded to the server."""
         if not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types):
             self.owed.extend(types)
+            if types[-1] not in _ANSWERED_BY_READY:
+                self.status = UNSYNCED
             return
         for code in types:
             if code in _ANSWERED and not self.skipping:
                 self.owed.append(code)
-                if code == QUERY:
-                    self.client_copies = False
+                if code != SYNC and not self.copy_in:
+                    self.client_copies = False  # it has given up a failed COPY without CopyDone
+                if code not in _ANSWERED_BY_READY:
+                    self.status = UNSYNCED
             else:
                 self._owe_unusual(code)
 
@@ -185,6 +200,7 @@ class Backend:
         position = self.left
         owed = self.owed
         last = end - HEADER
+        code = self.cut
         if not position and data.startswith(_PARSED_AND_BOUND) and self._owes_parse_and_bind():
             position = len(_PARSED_AND_BOUND)
         # In answer to a Query most messages take nothing; one look at the FIFO serves for all of them.
@@ -210,7 +226,7 @@ class Backend:
                         owed.popleft()
                         self.status = data[position + HEADER]
                         if self.copy_in or owed:
-                            self._ready_amid_more()
+                            self.ready_amid_more()
                     else:
                         self._ready_unusual(data[position + HEADER])
                     quiet = _QUIET
@@ -221,11 +237,13 @@ class Backend:
                         break
                     self.reports.append(data[position + HEADER : position + length + 1])
                 else:
-                    self._unusual(code)
+                    self._unusual(code, data[position : position + length + 1])
                     quiet = _QUIET
             position += length + 1
         if position >= end:
             self.left = left = position - end
+            if left:
+                self.cut = code
             return data, not (
                 owed or left or self.status != IDLE or self.client_copies or self.skipping
             )
@@ -242,10 +260,12 @@ class Backend:
         owed.popleft()
         return True
 
-    def _ready_amid_more(self) -> None:
+    def ready_amid_more(self) -> None:
         """The entry of a ReadyForQuery has been taken; CopyDones right behind it had no reader."""
         self.copy_in = False
         self._drop_copy_dones()
+        if self.owed and self.owed[-1] not in _ANSWERED_BY_READY:
+            self.status = UNSYNCED  # the status told ends before what is still owed
 
     def _ready_unusual(self, status: int) -> None:
         self._drop_copy_dones()
@@ -254,7 +274,7 @@ class Backend:
         elif not self.tainted:
             raise Violation("ReadyForQuery that answers nothing")
         self.status = status
-        self._ready_amid_more()
+        self.ready_amid_more()
 
     def _drop_copy_dones(self) -> None:
         while self.owed and self.owed[0] == COPY_DONE:
@@ -267,7 +287,7 @@ class Backend:
         head = self.owed[0] if self.owed else 0
         if head == taken:
             self.owed.popleft()
-        elif head != QUERY or code not in _QUIET_IN_QUERY:
+        elif (head != QUERY or code not in _QUIET_IN_QUERY) and not self.tainted:
             raise Violation(f"message type {code:#04x} that answers nothing")
 
     def _copy_is_done(self) -> None:
@@ -281,11 +301,15 @@ class Backend:
         while owed.popleft() != COPY_DONE:
             pass
         owed.appendleft(copying)
+        if copying == EXECUTE:
+            self.status = UNSYNCED  # by an ignored Sync it was taken for ended
 
-    def _unusual(self, code: int) -> None:
+    def _unusual(self, code: int, message: bytes) -> None:
         if code == ERROR_RESPONSE:
             self._error()
+            self.failed_with(message)
         elif code == COPY_IN_RESPONSE:
+            self._drop_copy_dones()
             if not self.owed or self.owed[0] not in (QUERY, EXECUTE):
                 raise Violation("CopyInResponse that answers nothing")
             self.copy_in = True
@@ -303,20 +327,39 @@ class Backend:
         if not owed:
             self.tainted = True  # nothing asked for it: the server is about to close
         elif owed[0] in _ANSWERED_BY_READY:
-            if copying and COPY_DONE in owed:
-                owed.remove(COPY_DONE)
+            if copying:
+                query = owed.popleft()
+                self._drop_through_copy_done()
+                owed.appendleft(query)
         else:
-            if copying and SYNC in owed:
-                self.tainted = True
+            before = list(owed)
+            if copying:
                 self._drop_through_copy_done()
             while owed and owed[0] != SYNC:
                 owed.popleft()
             self.skipping = not owed
+            self.undo(before[: len(before) - len(owed)])
+
+    def undo(self, skipped: list[int]) -> None:
+        """These entries are dropped because of an error; nothing more here, see PreparedBackend."""
+
+    def failed_with(self, message: bytes) -> None:
+        """The server has sent this ErrorResponse, or its beginning; nothing more here."""
 
     def _drop_through_copy_done(self) -> None:
         owed = self.owed
-        if COPY_DONE not in owed:
-            owed.clear()
-            return
-        while owed.popleft() != COPY_DONE:
-            pass
+        while owed:
+            code = owed.popleft()
+            if code == COPY_DONE:
+                return
+            if code == SYNC:
+                self.tainted = True
+
+
+def only_notifications(data: bytes) -> bool:
+    """Whether ``data`` is whole NotificationResponses and nothing else."""
+    position, end = 0, len(data)
+    while position + HEADER <= end and data[position] == NOTIFICATION_RESPONSE:
+        length: int = _unpack_header(data, position)[1]
+        position += length + 1
+    return position == end

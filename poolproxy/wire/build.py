@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from poolproxy.errors import PoolerError
 from poolproxy.wire.codes import IDLE
+from poolproxy.wire.startup import PROTOCOL_3
 
 SYNC_MESSAGE = b"S\0\0\0\4"
 
@@ -50,9 +51,12 @@ def ready_for_query(status: int = IDLE) -> bytes:
 
 
 def negotiate_protocol_version(unknown: Iterable[str]) -> bytes:
-    """NegotiateProtocolVersion: the newest minor version here is 0; ``unknown`` are ``_pq_.`` options."""
+    """NegotiateProtocolVersion: 3.0 is the newest here; ``unknown`` are the ``_pq_.`` options.
+
+    The protocol's description speaks of the minor version alone; PostgreSQL sends, and libpq wants, both.
+    """
     names = [name.encode() + b"\0" for name in unknown]
-    return message(ord("v"), struct.pack(">II", 0, len(names)) + b"".join(names))
+    return message(ord("v"), struct.pack(">II", PROTOCOL_3, len(names)) + b"".join(names))
 
 
 def query(sql: str) -> bytes:

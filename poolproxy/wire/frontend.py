@@ -14,14 +14,27 @@ from __future__ import annotations
 from struct import Struct
 
 from poolproxy.errors import PoolerError
-from poolproxy.wire.codes import COPY_DATA, COPY_DONE, COPY_FAIL, QUERY, TERMINATE
+from poolproxy.wire.codes import (
+    BIND,
+    CLOSE,
+    COPY_DATA,
+    COPY_DONE,
+    COPY_FAIL,
+    DESCRIBE,
+    FLUSH,
+    PARSE,
+    QUERY,
+    TERMINATE,
+)
 
 _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
 SMALL = 8192  # bytes; below any sensible max_packet_size
+NAMING = frozenset((PARSE, BIND, DESCRIBE, CLOSE))
+NAMING_BY_SQL = NAMING | {QUERY}
 ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
-_COPY = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL))
+UNANSWERED = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH))
 
 
 class Frontend:
@@ -72,7 +85,7 @@ class Frontend:
                     self.terminated = True
                     self.left = 0
                     return data[:position], types
-                raise self._bad(code, data[position : position + HEADER])
+                raise bad_message(code, data[position : position + HEADER])
             types.append(code)
             position += length + 1
         if position >= end:
@@ -82,14 +95,62 @@ class Frontend:
         self.head = data[position:]
         return data[:position], types
 
-    @staticmethod
-    def _bad(code: int, header: bytes) -> PoolerError:
-        if code not in ORDINARY:
-            return PoolerError("unknown pkt", hint=f"Message type {code:#04x} is not known.")
-        return PoolerError(
-            f"bad packet header: '{header.hex()}'",
-            hint="The message's length is wrong, or larger than max_packet_size.",
-        )
+    def feed_until_named(
+        self, data: bytes, max_packet_size: int, naming: frozenset[int]
+    ) -> tuple[bytes, list[int], bytes]:
+        """As :meth:`feed`, but it stops before the first message that names a prepared statement.
+
+        ``naming``: the types that can, NAMING or NAMING_BY_SQL. The third value is the rest from there on,
+        with which this object has nothing to do.
+        """
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        end = len(data)
+        position = self.left
+        types: list[int] = []
+        last = end - HEADER
+        while position <= last:
+            code, length = _unpack_header(data, position)
+            if code not in ORDINARY or not 4 <= length < max_packet_size:
+                if code == TERMINATE:
+                    self.terminated = True
+                    self.left = 0
+                    return data[:position], types, b""
+                raise bad_message(code, data[position : position + HEADER])
+            if code in naming and _names(code, data, position + HEADER):
+                self.left = 0
+                return data[:position], types, data[position:]
+            types.append(code)
+            position += length + 1
+        if position >= end:
+            self.left = position - end
+            return data, types, b""
+        self.left = 0
+        self.head = data[position:]
+        return data[:position], types, b""
+
+
+def _names(code: int, data: bytes, body: int) -> bool:
+    """Whether a message names a statement; also when its beginning is not there yet."""
+    start = data[body : body + 2]
+    if code == BIND:
+        return start != b"\0\0"
+    if code == QUERY:
+        return True
+    if code == PARSE:
+        return start[:1] != b"\0"
+    return start[:1] != b"P" and start[1:] != b"\0"
+
+
+def bad_message(code: int, header: bytes) -> PoolerError:
+    """Why a message that begins with ``header`` can't be forwarded."""
+    if code not in ORDINARY:
+        return PoolerError("unknown pkt", hint=f"Message type {code:#04x} is not known.")
+    return PoolerError(
+        f"bad packet header: '{header.hex()}'",
+        hint="The message's length is wrong, or larger than max_packet_size.",
+    )
 
 
 def expected_size(data: bytes) -> int:
@@ -100,8 +161,8 @@ def expected_size(data: bytes) -> int:
     return length + 1
 
 
-def skip_copy_messages(data: bytes) -> int:
-    """Where the first message begins that is no CopyData, CopyDone or CopyFail.
+def skip_unanswered(data: bytes) -> int:
+    """Where the first message begins that is no CopyData, CopyDone, CopyFail or Flush.
 
     A client can send these after the server has failed its COPY; without a server they have no
     reader and are dropped, as PostgreSQL itself drops them. May point beyond the end of ``data``:
@@ -111,7 +172,7 @@ def skip_copy_messages(data: bytes) -> int:
     end = len(data)
     while position + HEADER <= end:
         code, length = _unpack_header(data, position)
-        if code not in _COPY or length < 4:
+        if code not in UNANSWERED or length < 4:
             break
         position += length + 1
     return position

@@ -134,8 +134,8 @@ def _failing(worker: Worker, message: PoolFailing) -> None:
     error = PoolerError(
         message.reason,
         sqlstate=message.sqlstate,
-        hint="The database server answered so when poolproxy logged in there for this database and"
-        " user.",
+        hint="This is how poolproxy's own log-in to the database server has ended for this database"
+        " and user; its log may say more.",
         reason="server_login_refused",
     )
     worker.refusals[pool.key] = error

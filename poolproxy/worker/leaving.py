@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from time import monotonic
 
 import trio
 
 from poolproxy.errors import PoolerError
+from poolproxy.relay.client import Client
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
 LOOK = 0.1  # seconds between two looks at what is left
+CANCEL_TIME = 1.0  # seconds for PostgreSQL to end what an orphan's clients have left behind
 
 SHUTTING_DOWN = PoolerError(
     "server shutting down",
@@ -28,10 +31,7 @@ def begin(worker: Worker, mode: str) -> None:
     if mode == "now":
         worker.left.set()
     elif mode == "servers":
-        _free_servers(worker)
-        for pool in worker.pools.values():
-            for client in list(pool.waiting):
-                client.fail(SHUTTING_DOWN)
+        look(worker)
     worker.report_gone()
 
 
@@ -39,10 +39,18 @@ def look(worker: Worker) -> None:
     """End the worker when what it waits for has come to pass; called by the janitor."""
     if worker.leaving == "servers":
         _free_servers(worker)
+        for pool in worker.pools.values():
+            _send_away(list(pool.waiting))
         if not any(pool.servers or pool.opening for pool in worker.pools.values()):
+            _send_away(list(worker.clients.values()))
             worker.left.set()
     elif worker.leaving == "clients":
         worker.report_gone()
+
+
+def _send_away(clients: Iterable[Client]) -> None:
+    for client in clients:
+        client.fail(SHUTTING_DOWN)
 
 
 def _free_servers(worker: Worker) -> None:
@@ -57,10 +65,10 @@ async def as_orphan(worker: Worker) -> None:
     """Nobody grants permits or counts clients any more: let transactions end, then exit.
 
     Clients between transactions are told at once; those in one when it is over, or at the latest
-    after orphan_timeout.
+    after orphan_timeout, less the time to cancel what they run.
     """
     worker.leaving = "orphan"
-    deadline = monotonic() + worker.config.settings.orphan_timeout
+    deadline = monotonic() + max(0.0, worker.config.settings.orphan_timeout - CANCEL_TIME)
     while worker.clients and monotonic() < deadline:
         for client in list(worker.clients.values()):
             server = client.server
@@ -68,4 +76,9 @@ async def as_orphan(worker: Worker) -> None:
                 client.fail(SHUTTING_DOWN)
         _free_servers(worker)
         await trio.sleep(LOOK)
+    _send_away(list(worker.clients.values()))
+    # Nobody else would end the backends that are still busy.
+    with trio.move_on_after(CANCEL_TIME):
+        while worker.closings:
+            await trio.sleep(LOOK)
     worker.left.set()

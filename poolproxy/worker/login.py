@@ -23,6 +23,7 @@ from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
+from poolproxy.relay.preparing import PreparingClient
 from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import AuthType
 from poolproxy.wire import build
@@ -320,7 +321,8 @@ class ClientLogin:
 
     def _client(self, pool: Pool, key: CancelKey, values: Values) -> Client:
         worker, accepted = self.worker, self.accepted
-        return Client(
+        kind = Client if pool.statements is None else PreparingClient
+        return kind(
             worker.context,
             self.sock,
             id=accepted.id,

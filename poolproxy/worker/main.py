@@ -14,7 +14,7 @@ from poolproxy.ipc.channel import Channel, ChannelClosed
 from poolproxy.ipc.codec import IpcError
 from poolproxy.ipc.messages import Bye, Configure
 from poolproxy.worker.control import listen
-from poolproxy.worker.janitor import keep_house
+from poolproxy.worker.janitor import keep_house, tell_departures
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ async def _main(channel: Channel, slot: int) -> int:
         nursery.start_soon(channel.flush_forever)
         nursery.start_soon(worker.engine.run)
         nursery.start_soon(keep_house, worker)
+        nursery.start_soon(tell_departures, worker)
         nursery.start_soon(listen, worker)
         channel.post(worker.ready())
         await worker.left.wait()

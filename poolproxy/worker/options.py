@@ -17,7 +17,8 @@ from poolproxy.wire.parameters import Tracker, Values
 from poolproxy.wire.startup import MAX_DATABASE, MAX_USER, Startup
 
 # One word of options: a backslash takes the next character as it is.
-_WORD = re.compile(r"(?:\\.|[^\\\s])+")
+_WORD = re.compile(r"(?:\\.|[^\\\s])+", re.ASCII | re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _OPTIONS_HINT = "Set it with SET after connecting, or name it in ignore_startup_parameters."
 
 
@@ -75,7 +76,7 @@ def _parameter(name: str, value: str, settings: Settings, tracker: Tracker) -> d
 
 def _options(text: str, settings: Settings, tracker: Tracker) -> Iterator[tuple[str, str]]:
     """``-c name=value``, ``-cname=value`` and ``--name=value``."""
-    words = iter([re.sub(r"\\(.)", r"\1", word) for word in _WORD.findall(text)])
+    words = iter([_ESCAPE.sub(r"\1", word) for word in _WORD.findall(text)])
     for word in words:
         if word == "-c":
             word = next(words, "")

@@ -56,7 +56,7 @@ MAX_PARAMETERS = 200  # ParameterStatus messages of one log-in; PostgreSQL sends
 
 @attrs.frozen
 class ServerError(Exception):
-    """The attempt has failed; ``from_server``: PostgreSQL itself has said so."""
+    """The attempt has failed; ``from_server``: PostgreSQL has answered, but not with a log-in."""
 
     reason: str
     sqlstate: str = "08006"
@@ -205,7 +205,7 @@ class ServerLogin:
                     await stream.send(password_message(payload))
                 case Fail(error):
                     log.warning("%s: %s %s", self._name(0), error.message, error.hint)
-                    raise ServerError(error.message)
+                    raise ServerError(error.message, error.sqlstate, from_server=True)
                 case Wait():
                     pass
 

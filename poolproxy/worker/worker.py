@@ -48,6 +48,8 @@ log = logging.getLogger(__name__)
 
 # A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
 CANCEL_PATIENCE = 2.0  # seconds
+# A pipeline may hold many statements, and a cancel ends only the one that runs.
+CANCEL_EVERY = 0.25  # seconds
 REMEMBERED_VALUES = 1024  # sets of parameters that clients share
 
 
@@ -72,6 +74,7 @@ class Worker:
         self.admissions: dict[int, Callable[[str], None]] = {}
         self.welcomed: dict[PoolKey, trio.Event] = {}
         self._gone: list[int] = []
+        self.departures = trio.Event()
         self._values: dict[Values, Values] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.nursery: trio.Nursery | None = None
@@ -183,6 +186,7 @@ class Worker:
     def socket_gone(self, id: int) -> None:
         """An accepted socket is closed; told to the acceptor with the next batch."""
         self._gone.append(id)
+        self.departures.set()
 
     def report_gone(self) -> None:
         """Tell the acceptor which clients have gone since the last call."""
@@ -273,6 +277,10 @@ class Worker:
                 await send_cancel(server.address, server.key)
         finally:
             closing.shutdown()
+        while not closing.ended:
+            await trio.sleep(CANCEL_EVERY)
+            with trio.move_on_after(CANCEL_PATIENCE):
+                await send_cancel(server.address, server.key)
 
     # -- cancel requests --------------------------------------------------------------------------
 

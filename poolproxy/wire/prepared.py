@@ -1,0 +1,615 @@
+"""Named prepared statements that follow a client from server to server.
+
+Theory of operation. A client's name stands for a :class:`Statement` (text and parameter types), which
+all clients of a pool share. On a server each statement has one name of ours, ``POOLPROXY_n``.
+Messages that name a statement are rewritten; where the server lacks it, a Parse is injected before.
+What the client must not see of that (the ParseComplete of an injected Parse, the CloseComplete of an
+eviction) is swallowed, and what it must see although nothing was sent (ParseComplete where
+the server has the statement already, CloseComplete of a name that is only ours) is put in at its
+place in the order of answers. All this is kept in the FIFO of what the server owes: an
+:class:`Entry` is such a message's entry.
+
+Nothing is certain before the server has answered: an error skips all up to the next Sync. So a
+change is *tentative* until its entry is answered, and undone when its entry is dropped. A
+message whose meaning hangs on a tentative change of an *earlier* segment (from Sync to Sync) waits
+until that is settled; within a segment it shares its fate anyway.
+
+Names that the client has not prepared here are forwarded as they are, so that PostgreSQL itself
+answers 26000, and statements made with SQL's PREPARE work within a transaction. A duplicate name is
+answered by PostgreSQL too: the server is made to refuse, and the name in its text put right.
+
+While the transaction has failed PostgreSQL refuses every Parse with 25P02, so none is faked then.
+
+https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from enum import Enum, auto
+from struct import Struct
+from weakref import WeakValueDictionary
+
+import attrs
+
+from poolproxy.errors import PoolerError
+from poolproxy.wire.backend import UNSYNCED, Backend
+from poolproxy.wire.codes import (
+    BIND,
+    CLOSE,
+    COMMAND_COMPLETE,
+    DESCRIBE,
+    ERROR_RESPONSE,
+    FUNCTION_CALL,
+    IN_FAILED_TRANSACTION,
+    PARSE,
+    QUERY,
+    SYNC,
+    TERMINATE,
+)
+from poolproxy.wire.frontend import HEADER, ORDINARY, bad_message
+
+_unpack_header = Struct(">BI").unpack_from
+_pack_header = Struct(">BI").pack
+
+PARSE_COMPLETE = b"1\0\0\0\4"
+CLOSE_COMPLETE = b"3\0\0\0\4"
+STATEMENT = ord("S")  # the kind in Describe and Close; the other is P, a portal
+
+# Bytes of a named statement's Parse. Each is kept as long as a client or server has it, so it is
+# bounded; PostgreSQL's own clients send texts this long without a name.
+MAX_STATEMENT = 1024 * 1024
+MAX_NAMES = 10_000  # statements that one client can have
+MAX_HEAD = 65_536  # bytes of a Bind before its statement name has ended
+MAX_ERROR = 65_536  # bytes of an ErrorResponse in which a name is put right
+
+_ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
+_FAKED = 256  # added to a type: no message of the server takes such an entry
+_DEALLOCATE = re.compile(
+    rb"\s*deallocate\s+(?:prepare\s+)?"
+    rb'(?:"((?:[^"\0]|"")+)"|([a-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\0',
+    re.IGNORECASE,
+)
+# Stands in for a DEALLOCATE of a shared statement: refused and answered as that would be.
+_INSTEAD_OF_DEALLOCATE = (
+    b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # 0 is never a statement's
+)
+SWEEP = re.compile(rb"deallocate|discard", re.IGNORECASE)
+ALL = b""  # no statement of a client's has this name
+_ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
+_ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
+LONGEST_TAG = max(map(len, _ALL_GONE_MESSAGES))
+
+
+class Statement:
+    """One distinct statement. ``tail``: its Parse message behind the name (text and types)."""
+
+    __slots__ = ("__weakref__", "name", "tail")
+
+    def __init__(self, name: bytes, tail: bytes) -> None:
+        self.name = name
+        self.tail = tail
+
+    def parse_message(self) -> bytes:
+        body = self.name + b"\0" + self.tail
+        return _pack_header(PARSE, len(body) + 4) + body
+
+    def close_message(self) -> bytes:
+        return _pack_header(CLOSE, len(self.name) + 6) + b"S" + self.name + b"\0"
+
+
+NO_STATEMENT = Statement(b"", b"")
+
+
+class Statements:
+    """The statements of a pool, each as long as a client or a server has it."""
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+        self._last = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, tail: bytes) -> Statement:
+        """The statement with this text and these types."""
+        statement = self._known.get(tail)
+        if statement is None:
+            self._last += 1
+            statement = Statement(b"POOLPROXY_%d" % self._last, tail)
+            self._known[tail] = statement
+        return statement
+
+
+class Names:
+    """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.
+
+    The name ``ALL`` is unsettled by a query that may deallocate all.
+    """
+
+    __slots__ = ("statements", "unsettled")
+
+    def __init__(self) -> None:
+        self.statements: dict[bytes, Statement] = {}
+        self.unsettled: dict[bytes, Entry] = {}
+
+
+class Kind(Enum):
+    """What an entry's answer means."""
+
+    PARSED = auto()  # the client's own Parse
+    INJECTED_PARSE = auto()
+    EVICTED = auto()  # an injected Close
+    FAKED_PARSE = auto()
+    FAKED_CLOSE = auto()
+    DUPLICATE = auto()  # a Parse that the server is to refuse
+    DEALLOCATED = auto()  # a Query
+    SWEEP = auto()  # a Query that may deallocate all
+
+
+class Entry(int):
+    """An entry of the FIFO that is more than a type. It equals the type whose answer takes it.
+
+    ``segment``: the number of its Sync segment. ``epoch``: how often all statements had been forgotten
+    before. ``refused``: an error has answered it.
+    """
+
+    kind: Kind
+    statement: Statement
+    name: bytes
+    names: Names | None
+    segment: int
+    epoch: int
+    refused: bool
+
+
+@attrs.define
+class Forwarded:
+    """What became of a client's bytes: ``out`` goes to the server, ``answer`` to the client now.
+
+    ``used`` of the bytes are dealt with; the rest is incomplete or, with ``waits``, must be offered again
+    when the server has answered more. ``left``: bytes of the last message that are still to come.
+    """
+
+    out: list[bytes] = attrs.field(factory=list)
+    answer: bytes = b""
+    used: int = 0
+    left: int = 0
+    waits: bool = False
+    terminated: bool = False
+    messages: int = 0
+
+
+class _Wait(Exception):
+    """The message hangs on what an earlier segment does."""
+
+
+class _Incomplete(Exception):
+    """More bytes of the message are needed."""
+
+
+class PreparedBackend(Backend):
+    """A server connection that shares prepared statements; ``limit`` bounds how many it keeps.
+
+    ``prepared`` are those that it has or will have, the least recently used first. ``special`` counts
+    the entries of the FIFO: while there are any, :meth:`feed` takes the way through here.
+    """
+
+    __slots__ = (
+        "_epoch",
+        "_segment",
+        "_tag",
+        "failed",
+        "limit",
+        "parses",
+        "pool",
+        "prepared",
+        "special",
+        "unsettled",
+    )
+
+    def __init__(self, pool: Statements, limit: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.limit = limit
+        self.prepared: OrderedDict[Statement, None] = OrderedDict()
+        self.unsettled: dict[Statement, Entry] = {}
+        self.special = 0
+        self.failed = False
+        self.parses = 0
+        self._epoch = 0
+        self._segment = 0
+        self._tag = b""
+
+    # -- client to server -------------------------------------------------------------------------
+
+    def forward(self, names: Names, data: bytes, max_packet_size: int) -> Forwarded:
+        """Rewrite what the client has sent; ``data`` begins a message. Raises PoolerError."""
+        self.names = names
+        result = Forwarded()
+        end = len(data)
+        while result.used + HEADER <= end and not result.left:
+            code, length = _unpack_header(data, result.used)
+            if code == TERMINATE:
+                result.terminated = True
+                break
+            if code not in ORDINARY or not 4 <= length < max_packet_size:
+                raise bad_message(code, data[result.used : result.used + HEADER])
+            stop = result.used + length + 1
+            message = data[result.used : stop]
+            try:
+                self._one(names, code, message, length + 1, result)
+            except _Wait:
+                result.waits = True
+                break
+            except _Incomplete:
+                if len(message) >= MAX_STATEMENT:
+                    raise _too_long() from None
+                break
+            result.messages += 1
+            result.left = max(0, stop - end)
+            result.used = min(stop, end)
+        return result
+
+    def _one(self, names: Names, code: int, message: bytes, size: int, result: Forwarded) -> None:
+        """One message, whose bytes may be incomplete: ``size`` is what it has in all."""
+        if not self.skipping:
+            self._note_transaction()
+            if code == PARSE and self._parse(names, message, size, result):
+                return
+            if code == BIND and self._bind(names, message, size, result):
+                return
+            if code in (DESCRIBE, CLOSE) and self._describe_or_close(names, message, size, result):
+                return
+            if code == QUERY and self._deallocate(names, message, size, result):
+                return
+        result.out.append(message)
+        self.owe((code,))
+        if code in _ENDS_SEGMENT:
+            self._segment += 1
+
+    def _note_transaction(self) -> None:
+        if self.status != UNSYNCED:
+            self.failed = self.status == IN_FAILED_TRANSACTION
+
+    def ready_amid_more(self) -> None:
+        """As in Backend, which then forgets the status told."""
+        self.failed = self.status == IN_FAILED_TRANSACTION
+        super().ready_amid_more()
+
+    def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
+        if len(message) > HEADER and not message[HEADER]:
+            return False  # the unnamed statement
+        if len(message) < size:
+            raise _Incomplete
+        end = message.find(b"\0", HEADER)
+        if end < 0:
+            return False
+        if size > MAX_STATEMENT:
+            raise _too_long()
+        name, tail = message[HEADER:end], message[end + 1 :]
+        self._settled_name(names, name)
+        known = names.statements.get(name)
+        if known is not None:
+            self._refuse_duplicate(known, name, tail, result)
+            return True
+        if len(names.statements) >= MAX_NAMES:
+            raise PoolerError(
+                f"too many prepared statements ({MAX_NAMES})",
+                sqlstate="54000",
+                hint="Close prepared statements that are no longer used.",
+                reason="prepared_statements",
+            )
+        statement = self.pool.get(tail)
+        self._settled(statement)
+        if statement not in self.prepared:
+            self._make_room(statement, result)
+            self._send_parse(Kind.PARSED, statement, name, names, result)
+        elif self.failed:
+            # PostgreSQL refuses it, unless it ends the transaction: let it say so itself.
+            self._evict(statement, result)
+            self._send_parse(Kind.PARSED, statement, name, names, result)
+        elif self._amid_segments():
+            raise _Wait  # an earlier segment may fail the transaction
+        else:
+            self.prepared.move_to_end(statement)
+            self._fake(Kind.FAKED_PARSE, statement, name, names, result)
+        names.statements[name] = statement
+        return True
+
+    def _bind(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
+        portal_end = message.find(b"\0", HEADER)
+        end = message.find(b"\0", portal_end + 1) if portal_end >= 0 else -1
+        if end < 0:
+            if len(message) < size and len(message) < MAX_HEAD:
+                raise _Incomplete
+            return False
+        statement = self._find(names, message[portal_end + 1 : end])
+        if statement is None:
+            return False
+        self._ensure(statement, result)
+        length = size - 1 - (end - portal_end - 1) + len(statement.name)
+        result.out += [
+            _pack_header(BIND, length),
+            message[HEADER : portal_end + 1],
+            statement.name,
+            message[end:],
+        ]
+        self.owe((BIND,))
+        return True
+
+    def _describe_or_close(
+        self, names: Names, message: bytes, size: int, result: Forwarded
+    ) -> bool:
+        if len(message) < size:
+            if size > MAX_HEAD:
+                return False
+            raise _Incomplete
+        if size < HEADER + 2 or message[HEADER] != STATEMENT:
+            return False
+        name = message[HEADER + 1 : -1]
+        statement = self._find(names, name)
+        if statement is None:
+            return False
+        if message[0] == CLOSE:
+            del names.statements[name]
+            self._fake(Kind.FAKED_CLOSE, statement, name, names, result)
+            return True
+        self._ensure(statement, result)
+        result.out.append(_pack_header(DESCRIBE, len(statement.name) + 6))
+        result.out.append(b"S" + statement.name + b"\0")
+        self.owe((DESCRIBE,))
+        return True
+
+    def _deallocate(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
+        if not names.statements and not names.unsettled:
+            return False
+        match = _DEALLOCATE.match(message, HEADER) if len(message) == size < MAX_HEAD else None
+        if match is None or match.end() != size:
+            return self._sweep(names, message, size, result)
+        quoted, plain = match.groups()
+        name = quoted.replace(b'""', b'"') if quoted else plain.lower()
+        statement = self._find(names, name)
+        if statement is None:
+            return self._sweep(names, message, size, result)
+        body = _INSTEAD_OF_DEALLOCATE
+        result.out.append(_pack_header(QUERY, len(body) + 4) + body)
+        self._entry(QUERY, Kind.DEALLOCATED, statement, name, names)
+        self._segment += 1
+        return True
+
+    def _sweep(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
+        """A query that may be DEALLOCATE ALL or DISCARD ALL: names must wait for what it does."""
+        if len(message) < size or not SWEEP.search(message):
+            return False
+        result.out.append(message)
+        self._entry(QUERY, Kind.SWEEP, NO_STATEMENT, ALL, names)
+        self._segment += 1
+        return True
+
+    def _find(self, names: Names, name: bytes) -> Statement | None:
+        if not name:
+            return None
+        self._settled_name(names, name)
+        return names.statements.get(name)
+
+    def _settled_name(self, names: Names, name: bytes) -> None:
+        for entry in (names.unsettled.get(name), names.unsettled.get(ALL)):
+            if entry is not None and entry.segment != self._segment:
+                raise _Wait
+
+    def _settled(self, statement: Statement) -> None:
+        entry = self.unsettled.get(statement)
+        if entry is not None and entry.segment != self._segment:
+            raise _Wait
+
+    def _amid_segments(self) -> bool:
+        return any(code in _ENDS_SEGMENT for code in self.owed)
+
+    def _ensure(self, statement: Statement, result: Forwarded) -> None:
+        """Make sure that the server has the statement when it gets to the next message."""
+        self._settled(statement)
+        if statement in self.prepared:
+            self.prepared.move_to_end(statement)
+            return
+        self._make_room(statement, result)
+        self._send_parse(Kind.INJECTED_PARSE, statement, b"", None, result)
+
+    def _send_parse(
+        self, kind: Kind, statement: Statement, name: bytes, names: Names | None, result: Forwarded
+    ) -> None:
+        result.out.append(statement.parse_message())
+        self.parses += 1
+        self.prepared[statement] = None
+        self.unsettled[statement] = self._entry(PARSE, kind, statement, name, names)
+
+    def _refuse_duplicate(
+        self, known: Statement, name: bytes, tail: bytes, result: Forwarded
+    ) -> None:
+        self._ensure(known, result)
+        body = known.name + b"\0" + tail
+        result.out.append(_pack_header(PARSE, len(body) + 4) + body)
+        self._entry(PARSE, Kind.DUPLICATE, known, name, None)
+
+    def _make_room(self, statement: Statement, result: Forwarded) -> None:
+        surplus = len(self.prepared) + 1 - self.limit
+        if surplus > 0:
+            settled = [s for s in self.prepared if s not in self.unsettled and s is not statement]
+            for oldest in settled[:surplus]:
+                self._evict(oldest, result)
+
+    def _evict(self, statement: Statement, result: Forwarded) -> None:
+        result.out.append(statement.close_message())
+        del self.prepared[statement]
+        self.unsettled[statement] = self._entry(CLOSE, Kind.EVICTED, statement, b"", None)
+
+    def _fake(
+        self, kind: Kind, statement: Statement, name: bytes, names: Names, result: Forwarded
+    ) -> None:
+        if not self.owed:
+            result.answer += _FAKES[kind]
+            return
+        code = PARSE if kind is Kind.FAKED_PARSE else CLOSE
+        self._entry(_FAKED + code, kind, statement, name, names)
+
+    def _entry(
+        self, code: int, kind: Kind, statement: Statement, name: bytes, names: Names | None
+    ) -> Entry:
+        """Append an entry to what the server owes."""
+        entry = Entry(code)
+        entry.kind, entry.statement, entry.name, entry.names = kind, statement, name, names
+        entry.segment = self._segment
+        entry.epoch = self._epoch
+        entry.refused = False
+        if names is not None:
+            names.unsettled[name] = entry
+        self.owed.append(entry)
+        self.special += 1
+        if code != QUERY:
+            self.status = UNSYNCED
+        return entry
+
+    # -- server to client -------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
+        gone = (self.prepared or self.names) and self._all_gone(data)
+        if not (self.special or gone):
+            forwarded, at_rest = super().feed(data)
+            if self.left and self.cut == COMMAND_COMPLETE:
+                self._tag = (self._tag + data)[-LONGEST_TAG:]
+            return forwarded, at_rest
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        end = len(data)
+        position = min(self.left, end)
+        self.left -= position
+        out = [data[:position]]
+        if position and not self.left:
+            out.append(self._due_fakes())
+        while position + HEADER <= end:
+            code, length = _unpack_header(data, position)
+            stop = position + length + 1
+            if stop > end and code in (ERROR_RESPONSE, COMMAND_COMPLETE) and length < MAX_ERROR:
+                break
+            message = data[position:stop]
+            out.append(self._message(code, message))
+            position = min(stop, end)
+            if self.head:
+                position -= len(self.head)
+                break
+        self.head = data[position:]
+        return b"".join(out), not self.owed and self.at_rest
+
+    def _all_gone(self, data: bytes) -> bool:
+        """Whether DISCARD ALL or the like may be in ``data``, or ends in it."""
+        if self._tag:
+            tag, self._tag = self._tag + data[: self.left], b""
+            if tag.endswith(_ALL_GONE_MESSAGES):
+                self._forget_all()
+        data = self.head + data
+        return any(pattern in data for pattern in _ALL_GONE_MESSAGES)
+
+    def _message(self, code: int, message: bytes) -> bytes:
+        """One message of the server: what the client gets to see of it."""
+        first = self.owed[0] if self.owed else 0
+        entry = first if isinstance(first, Entry) else None
+        if entry is not None and code == ERROR_RESPONSE:
+            entry.refused = True
+            if entry.kind is Kind.DUPLICATE:
+                message = _with_name(message, entry.statement.name, entry.name)
+        shown, _ = super().feed(message)
+        if code == COMMAND_COMPLETE:
+            if message[HEADER:] in _ALL_GONE:
+                self._forget_all()
+            elif entry and entry.kind is Kind.DEALLOCATED and message[HEADER:] == b"PREPARE\0":
+                return b""
+        if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
+            shown = self._answered(entry, shown)
+        return shown if self.left else shown + self._due_fakes()
+
+    def _owes(self, entry: Entry) -> bool:
+        return bool(self.owed) and self.owed[0] is entry
+
+    def _answered(self, entry: Entry, shown: bytes) -> bytes:
+        """The server has done what the entry stands for."""
+        self._settle(entry)
+        if entry.kind is Kind.DEALLOCATED and entry.names and not entry.refused:
+            entry.names.statements.pop(entry.name, None)
+        return b"" if entry.kind in (Kind.INJECTED_PARSE, Kind.EVICTED) else shown
+
+    def _due_fakes(self) -> bytes:
+        """The answers that are ours to give, up to the next that is the server's."""
+        answers = b""
+        while self.owed and self.owed[0] > _FAKED:
+            entry = self.owed.popleft()
+            assert isinstance(entry, Entry)
+            self._settle(entry)
+            answers += _FAKES[entry.kind]
+        return answers
+
+    def _settle(self, entry: Entry) -> None:
+        self.special -= 1
+        if self.unsettled.get(entry.statement) is entry:
+            del self.unsettled[entry.statement]
+        if entry.names is not None and entry.names.unsettled.get(entry.name) is entry:
+            del entry.names.unsettled[entry.name]
+
+    def undo(self, skipped: list[int]) -> None:
+        """The server does not do these: what they had changed, the last one first, is as before."""
+        for entry in reversed(skipped):
+            if isinstance(entry, Entry):
+                self._settle(entry)
+                self._undo(entry)
+
+    def _undo(self, entry: Entry) -> None:
+        statement, names = entry.statement, entry.names
+        if entry.kind in (Kind.PARSED, Kind.INJECTED_PARSE):
+            self.prepared.pop(statement, None)
+        elif entry.kind is Kind.EVICTED and entry.epoch == self._epoch:
+            self.prepared[statement] = None
+            self.prepared.move_to_end(statement, last=False)
+        if names is None:
+            return
+        if entry.kind is Kind.FAKED_CLOSE:
+            names.statements[entry.name] = statement
+        elif entry.kind in (Kind.PARSED, Kind.FAKED_PARSE):
+            names.statements.pop(entry.name, None)
+
+    def _forget_all(self) -> None:
+        """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one."""
+        self._epoch += 1
+        for statement in [s for s in self.prepared if s not in self.unsettled]:
+            del self.prepared[statement]
+        names = self.names
+        if names is not None:
+            for name in [n for n in names.statements if n not in names.unsettled]:
+                del names.statements[name]
+
+    def failed_with(self, message: bytes) -> None:
+        """An ErrorResponse: after DDL a cached plan can be of no use any more, for any client.
+
+        Which statement it was PostgreSQL does not say, so the server is closed when it is free.
+        """
+        if b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message:
+            self.tainted = True
+
+
+_FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
+
+
+def _with_name(message: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """An ErrorResponse with the client's name in the place of ours."""
+    body = message[HEADER:].replace(b'"' + ours + b'"', b'"' + theirs + b'"')
+    return _pack_header(ERROR_RESPONSE, len(body) + 4) + body
+
+
+def _too_long() -> PoolerError:
+    return PoolerError(
+        f"prepared statement is longer than {MAX_STATEMENT} bytes",
+        sqlstate="54000",
+        hint="Use the unnamed statement for it, or set max_prepared_statements = 0.",
+        reason="prepared_statements",
+    )
