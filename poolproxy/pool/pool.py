@@ -132,6 +132,12 @@ class WorkerPool(Generic[C, S]):
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
 
+    def welcomed(self, welcome: tuple[Parameter, ...]) -> None:
+        """The welcome is known: log-ins that have waited for it go on, and need no server yet."""
+        self.welcome = welcome
+        if welcome:
+            self.logins_waiting.clear()
+
     def take_idle(self) -> S:
         """An idle server; there must be one."""
         return self.idle.pop()

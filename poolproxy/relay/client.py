@@ -23,8 +23,9 @@ from poolproxy.relay.context import Context
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.build import error_response
 from poolproxy.wire.codes import QUERY
-from poolproxy.wire.frontend import UNANSWERED, Frontend, skip_unanswered
+from poolproxy.wire.frontend import UNANSWERED, Frontend, expected_size, skip_unanswered
 from poolproxy.wire.parameters import Values
+from poolproxy.wire.prepared import Names
 
 if TYPE_CHECKING:
     from poolproxy.relay.context import Pool
@@ -47,6 +48,7 @@ class Client(Connection):
 
     # What is not forwarded as it is; always empty here, see PreparingClient.
     raw = b""
+    names: Names | None = None
 
     __slots__ = (
         "connected_at",
@@ -132,20 +134,20 @@ class Client(Connection):
         try:
             if self.server is not None:
                 self._forward(self.server, data)
-            elif self.held or self.drop:
+            elif self.held or self.drop or self.raw:
                 self._request_more(data)
-            elif self.is_plain_query(data):
+            elif self.front.is_whole_query(data) and (self.names is None or not self.sweeps(data)):
                 self._request(data, _ONE_QUERY)
-            elif self.front.head or self.raw or data[0] in UNANSWERED:
+            elif self.front.head or data[0] in UNANSWERED:
                 self._request_more(data)
             else:
                 self._request(*self.feed(data))
         except PoolerError as error:
             self.fail(error)
 
-    def is_plain_query(self, data: bytes) -> bool:
-        """Whether ``data`` is one Query that needs nothing but forwarding."""
-        return self.front.is_whole_query(data)
+    def sweeps(self, data: bytes) -> bool:
+        """Whether ``data`` may deallocate statements of this client by SQL."""
+        return False
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         """(bytes to forward as they are, the types of the messages that begin in them)."""
@@ -193,10 +195,11 @@ class Client(Connection):
     def _request(self, data: bytes, types: Sequence[int]) -> None:
         """All that an unlinked client has sent: get it a server."""
         front = self.front
-        if not types and not self.raw:
-            if front.terminated:
+        if not types:
+            if front.terminated and not self.raw:
                 self.leave("client close request")
-            return
+            if len(self.raw) < HOLD and len(self.raw) < (expected_size(self.raw) or 1):
+                return  # nothing there, or a message that is still coming: no server for it yet
         if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)
             return
@@ -267,6 +270,7 @@ class Client(Connection):
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now
+        server.back.names = self.names
         if data:
             server.back.owe(self.held_types)
             server.write(data)

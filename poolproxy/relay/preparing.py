@@ -12,7 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from poolproxy.relay.client import HOLD, Client
-from poolproxy.wire.frontend import NAMING, NAMING_BY_SQL, expected_size
+from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL
 from poolproxy.wire.prepared import SWEEP, Names, PreparedBackend
 
 if TYPE_CHECKING:
@@ -29,11 +29,7 @@ class PreparingClient(Client):
         self.names: Names | None = None
         self.raw = b""
 
-    def is_plain_query(self, data: bytes) -> bool:
-        return not self.raw and self.front.is_whole_query(data) and not self._sweeps(data)
-
-    def _sweeps(self, data: bytes) -> bool:
-        """Whether ``data`` may deallocate statements of this client by SQL."""
+    def sweeps(self, data: bytes) -> bool:
         return self.names is not None and SWEEP.search(data) is not None
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
@@ -42,21 +38,12 @@ class PreparingClient(Client):
             if self.wait_since and len(self.raw) >= HOLD:
                 self.pause()
             return b"", ()
-        naming = NAMING_BY_SQL if self._sweeps(data) else NAMING
+        plain = PLAIN_BUT_SQL if self.sweeps(data) else PLAIN
         limit = self.context.max_packet_size
-        data, types, self.raw = self.front.feed_until_named(data, limit, naming)
+        data, types, self.raw = self.front.feed_until_named(data, limit, plain)
         if self.raw and self.names is None:
             self.names = Names()
         return data, types
-
-    def _request(self, data: bytes, types: Sequence[int]) -> None:
-        if not types and len(self.raw) < expected_size(self.raw) <= HOLD:
-            return  # no server yet for a message that is still coming
-        super()._request(data, types)
-
-    def start(self, server: Server, now: float) -> None:
-        server.back.names = self.names
-        super().start(server, now)
 
     def forward_raw(self) -> None:
         server, names = self.server, self.names

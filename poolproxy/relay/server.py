@@ -147,7 +147,7 @@ class Server(Connection):
             return
         except OSError:
             data = b""
-        client = self.client
+        client, back = self.client, self.back
         if not data:
             self.lost("server conn crashed?")
             return
@@ -155,8 +155,9 @@ class Server(Connection):
             self._unlinked(data)
             return
         try:
-            data, at_rest = self.back.feed(data)
-            if self.back.reports:
+            # The way through a PreparedBackend costs more, so it is spared until one is in use.
+            data, at_rest = back.feed(data) if back.awake else Backend.feed(back, data)
+            if back.reports:
                 self._take_reports(client)
         except (Violation, PoolerError) as error:
             self._violated(str(error))
@@ -169,10 +170,10 @@ class Server(Connection):
             client.forward_raw()
             if self.client is not client:
                 return
-            at_rest = self.back.at_rest
+            at_rest = back.at_rest
         if at_rest:
             self.rest(client, monotonic())
-        elif not self.back.owed:
+        elif not back.owed:
             self._between_queries(client, monotonic())
 
     def _take_reports(self, client: Client | None) -> None:

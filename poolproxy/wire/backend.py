@@ -118,10 +118,12 @@ class Backend:
     ``client_copies``: the client has been told to send CopyData and has not said that it is done.
     ``left``: bytes of a message that are still to come, ``cut`` its type. ``reports``: bodies of
     ParameterStatus messages seen and not yet collected. ``errors`` counts ErrorResponses.
-    ``names``: the linked client's prepared statements, see PreparedBackend.
+    ``names``: the linked client's prepared statements, and ``awake``: any have been used here; see
+    PreparedBackend.
     """
 
     __slots__ = (
+        "awake",
         "client_copies",
         "copy_in",
         "cut",
@@ -147,6 +149,7 @@ class Backend:
         self.client_copies = False
         self.tainted = False
         self.errors = 0
+        self.awake = False
         self.names: Names | None = None
         self.reports: list[bytes] = []
 

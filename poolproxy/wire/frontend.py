@@ -31,9 +31,12 @@ _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
 SMALL = 8192  # bytes; below any sensible max_packet_size
-NAMING = frozenset((PARSE, BIND, DESCRIBE, CLOSE))
-NAMING_BY_SQL = NAMING | {QUERY}
 ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
+# How the body of a message begins that names no prepared statement (Describe and Close of the unnamed
+# one begin otherwise); b"" where the type says it.
+PLAIN = dict.fromkeys(ORDINARY, b"") | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
+# The same where a Query may name one, too: no text begins with a zero byte but the empty one.
+PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0"}
 UNANSWERED = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH))
 
 
@@ -96,12 +99,12 @@ class Frontend:
         return data[:position], types
 
     def feed_until_named(
-        self, data: bytes, max_packet_size: int, naming: frozenset[int]
+        self, data: bytes, max_packet_size: int, plain: dict[int, bytes]
     ) -> tuple[bytes, list[int], bytes]:
         """As :meth:`feed`, but it stops before the first message that names a prepared statement.
 
-        ``naming``: the types that can, NAMING or NAMING_BY_SQL. The third value is the rest from there on,
-        with which this object has nothing to do.
+        ``plain``: PLAIN or PLAIN_BUT_SQL. The third value is the rest from there on, with which this
+        object has nothing to do.
         """
         if self.head:
             data = self.head + data
@@ -112,13 +115,15 @@ class Frontend:
         last = end - HEADER
         while position <= last:
             code, length = _unpack_header(data, position)
-            if code not in ORDINARY or not 4 <= length < max_packet_size:
+            start = plain.get(code)
+            if start is None or not 4 <= length < max_packet_size:
                 if code == TERMINATE:
                     self.terminated = True
                     self.left = 0
                     return data[:position], types, b""
                 raise bad_message(code, data[position : position + HEADER])
-            if code in naming and _names(code, data, position + HEADER):
+            body = position + HEADER
+            if start and not data.startswith(start, body) and _names(code, data, body):
                 self.left = 0
                 return data[:position], types, data[position:]
             types.append(code)
@@ -132,15 +137,10 @@ class Frontend:
 
 
 def _names(code: int, data: bytes, body: int) -> bool:
-    """Whether a message names a statement; also when its beginning is not there yet."""
-    start = data[body : body + 2]
-    if code == BIND:
-        return start != b"\0\0"
-    if code == QUERY:
-        return True
-    if code == PARSE:
-        return start[:1] != b"\0"
-    return start[:1] != b"P" and start[1:] != b"\0"
+    """Whether a message names a statement, when it does not begin as those that don't; also when its
+    beginning is not there yet.
+    """
+    return code not in (DESCRIBE, CLOSE) or data[body + 1 : body + 2] != b"\0"
 
 
 def bad_message(code: int, header: bytes) -> PoolerError:

@@ -227,6 +227,7 @@ class PreparedBackend(Backend):
     def forward(self, names: Names, data: bytes, max_packet_size: int) -> Forwarded:
         """Rewrite what the client has sent; ``data`` begins a message. Raises PoolerError."""
         self.names = names
+        self.awake = True
         result = Forwarded()
         end = len(data)
         while result.used + HEADER <= end and not result.left:

@@ -118,9 +118,12 @@ def _give_back(worker: Worker, message: Reclaim) -> None:
 def _welcome(worker: Worker, message: Welcome) -> None:
     pool = worker.pools.get(message.pool)
     if pool is not None:
-        pool.welcome = message.parameters
+        pool.welcomed(message.parameters)
         if pool.welcome:
             worker.wake_logins(pool.key)
+            want = pool.refreshed_want()
+            if want is not None:
+                worker.channel.post(want)
 
 
 def _failing(worker: Worker, message: PoolFailing) -> None:

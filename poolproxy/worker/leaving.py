@@ -68,17 +68,14 @@ async def as_orphan(worker: Worker) -> None:
     after orphan_timeout, less the time to cancel what they run.
     """
     worker.leaving = "orphan"
-    deadline = monotonic() + max(0.0, worker.config.settings.orphan_timeout - CANCEL_TIME)
-    while worker.clients and monotonic() < deadline:
+    last = monotonic() + max(CANCEL_TIME, worker.config.settings.orphan_timeout)
+    # The backends that are busy then have nobody else to end them.
+    while (worker.clients or worker.closings) and monotonic() < last:
+        late = monotonic() >= last - CANCEL_TIME
         for client in list(worker.clients.values()):
             server = client.server
-            if server is None or server.back.at_rest:
+            if late or server is None or server.back.at_rest:
                 client.fail(SHUTTING_DOWN)
         _free_servers(worker)
         await trio.sleep(LOOK)
-    _send_away(list(worker.clients.values()))
-    # Nobody else would end the backends that are still busy.
-    with trio.move_on_after(CANCEL_TIME):
-        while worker.closings:
-            await trio.sleep(LOOK)
     worker.left.set()

@@ -299,7 +299,7 @@ class ClientLogin:
                     raise error
         finally:
             worker.hurried += 1
-            del pool.logins_waiting[self.accepted.id]
+            pool.logins_waiting.pop(self.accepted.id, None)
         self.waits_for_server = False
 
     async def _welcome(self, pool: Pool, wanted: Wishes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic
 
@@ -31,6 +32,7 @@ from poolproxy.ipc.messages import (
     ServerClosed,
     ServerUp,
 )
+from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import WorkerMetrics
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.client import Client
@@ -113,10 +115,13 @@ class Worker:
 
     def _context(self) -> Context:
         settings = self.config.settings
+        # A connection's values fit the tracker that made them, so it stays until a restart.
+        known = hasattr(self, "context")
+        tracker = self.context.tracker if known else Tracker(settings.track_extra_parameters)
         return Context(
             engine=self.engine,
             host=self,
-            tracker=Tracker(settings.track_extra_parameters),
+            tracker=tracker,
             max_packet_size=settings.max_packet_size,
         )
 
@@ -215,7 +220,8 @@ class Worker:
         pool.servers.add(server)
         self.engine.watch(server.fd, server)
         pool.stats.connect_time += up.connect_seconds
-        pool.welcome = pool.welcome or up.parameters
+        pool.stats.connect_hist[bisect_left(BOUNDS, up.connect_seconds)] += 1
+        pool.welcomed(pool.welcome or up.parameters)
         self.wake_logins(pool.key)
         self._first_use(server)
         want = pool.refreshed_want()

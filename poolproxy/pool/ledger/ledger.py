@@ -146,6 +146,8 @@ class Ledger:
         if not pool.welcome and up.parameters:
             pool.welcome = up.parameters
             sends += news.welcome(pool)
+            # It may be all that those who wait for it need; what else they want they say on receipt.
+            pool.wants = {w: want for w, want in pool.wants.items() if not want.login}
         return sends + self._settle([pool], now)
 
     def server_failed(self, worker: int, failed: ServerFailed, now: float) -> Sends:
