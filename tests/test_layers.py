@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "poolproxy"
-IMPURE = {"trio", "socket", "ssl", "time", "random", "logging", "secrets"}
+IMPURE = {
+    *("trio", "socket", "ssl", "select", "selectors", "asyncio", "threading", "multiprocessing"),
+    *("subprocess", "signal", "time", "random", "secrets", "logging"),
+}
 # Files of packages that are not pure, but are so themselves.
 PURE_FILES = {"ipc/messages.py", "ipc/codec.py"}
 # The program's frame: what starts the rest, and the version.
@@ -78,3 +81,20 @@ def test_a_file_keeps_to_its_layer(path: Path) -> None:
         if top == "poolproxy" and target in LAYERS and target != layer.name:
             assert target in layer.may_import, f"{layer.name} must not import {target}"
         assert not (pure and top in IMPURE), f"pure code must not import {top}"
+
+
+def test_the_channel_is_for_the_two_processes_only() -> None:
+    """Of ipc, what is below acceptor and worker knows the messages, never the file that does the I/O."""
+    for path in FILES:
+        if layer_of(path).name in ("ipc", "acceptor", "worker"):
+            continue
+        used = {name for name in imports(path) if name.startswith("poolproxy.ipc.")}
+        assert {name.split(".")[2] for name in used} <= {"messages", "codec"}, path
+
+
+def test_settings_know_how_passwords_are_written_and_no_more_of_auth() -> None:
+    """The acceptor checks auth_file through them, and must not come near the exchanges."""
+    for path in FILES:
+        if layer_of(path).name == "settings":
+            used = {name for name in imports(path) if name.startswith("poolproxy.auth.")}
+            assert {name.split(".")[2] for name in used} <= {"userlist", "secrets"}, path

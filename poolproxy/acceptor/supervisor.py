@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from poolproxy.acceptor.hub import Hub
-from poolproxy.acceptor.workers import COMMAND, Worker, environment
+from poolproxy.acceptor.workers import COMMAND, State, Worker, environment
 from poolproxy.ipc.channel import Channel, ChannelClosed, pair
 from poolproxy.ipc.codec import IpcError
 
@@ -168,6 +168,7 @@ class Supervisor:
         worker.process.kill()
 
     async def _bury(self, worker: Worker) -> None:
+        worker.state = State.DEAD  # a client that was given to it now would be lost
         with trio.move_on_after(EXIT_SECONDS):
             await worker.process.wait()
         if worker.process.returncode is None:

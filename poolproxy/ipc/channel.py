@@ -15,6 +15,8 @@ A ``SOCK_SEQPACKET`` socket pair: one message, one read, with exactly its own de
 from __future__ import annotations
 
 import array
+import errno
+import logging
 import os
 import socket
 from collections import deque
@@ -27,8 +29,14 @@ from poolproxy.ipc.codec import IpcError, decode, encode, expected_fds
 from poolproxy.ipc.messages import FDS, MANY, Message
 
 INLINE_LIMIT = 60_000  # bytes; the default send buffer of a Unix socket holds three of these
+log = logging.getLogger(__name__)
+
 MAX_BODY = 64 * 1024 * 1024  # bytes of a message in a memfd: far above any snapshot
 MAX_FDS = 253  # the kernel's SCM_MAX_FD
+
+# Too many descriptors in flight (ETOOMANYREFS), or no memory: it passes when the peer reads.
+_TRY_AGAIN = (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM)
+SHORT_OF_MEANS = 0.01  # seconds until the next try
 
 _INLINE, _IN_MEMFD = b"\0", b"\1"
 _ANCILLARY = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
@@ -59,6 +67,7 @@ class Channel:
         self._queue_limit = queue_limit
         self._wake = trio.Event()
         self._writing = trio.Lock()
+        self._pause = 0.0
 
     def fileno(self) -> int:
         """For an epoll that has to make way when something arrives."""
@@ -71,11 +80,17 @@ class Channel:
     def post(self, message: Message, fds: Sequence[int] = ()) -> None:
         """Send, or queue behind what is queued. Takes the descriptors: they are closed once sent.
 
-        Never raises for a dead peer: the receiving task learns of that.
+        Never raises for a dead peer: the receiving task learns of that. A large message is dropped,
+        with a word in the log, where no descriptor is left for it.
         """
         data = encode(message)
         if len(data) > INLINE_LIMIT:
-            data, fds = _IN_MEMFD, [_memfd(data), *fds]
+            try:
+                data, fds = _IN_MEMFD, [_memfd(data), *fds]
+            except OSError as error:
+                log.error("%s is not sent: %s", type(message).__name__, error)
+                close_fds(fds)
+                return
         else:
             data = _INLINE + data
         if self._queue or not self._try_send(data, fds):
@@ -97,15 +112,20 @@ class Channel:
                     self._queue.popleft()
                 else:
                     await trio.lowlevel.wait_writable(self._sock.fileno())
+                    await trio.sleep(self._pause)
 
     def _try_send(self, data: bytes, fds: Sequence[int]) -> bool:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         try:
             self._sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
         except BlockingIOError:
+            self._pause = 0.0
             return False
-        except OSError:
-            pass  # the peer is gone: the message is lost as it would be in its buffer
+        except OSError as error:
+            if error.errno in _TRY_AGAIN:
+                self._pause = SHORT_OF_MEANS  # for these the socket counts as writable
+                return False
+            # Else the peer is gone: the message is lost as it would be in its buffer.
         close_fds(fds)
         return True
 

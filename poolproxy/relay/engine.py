@@ -135,10 +135,18 @@ class Engine:
                     one.other_event(mask)
             except Exception as error:
                 log.exception("a connection is closed because of an error in the pooler")
-                one.crashed(error)
+                self._end_crashed(fd, one, error)
         self._in_batch = False
         while self._to_close:
             self._to_close.pop().close()
+
+    def _end_crashed(self, fd: int, one: Watched, error: Exception) -> None:
+        try:
+            one.crashed(error)
+        except Exception:
+            # Its state is beyond repair; without its descriptor it can do no harm.
+            log.exception("a connection could not be closed in order")
+            self.forget(fd)
 
     def close(self) -> None:
         """Close the epoll and what waits for its close; the owner has ended all connections before."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from poolproxy.errors import PoolerError
 from poolproxy.relay.client import HOLD, Client
 from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL
 from poolproxy.wire.prepared import SWEEP, Names, PreparedBackend
@@ -53,7 +54,11 @@ class PreparingClient(Client):
         if not isinstance(back, PreparedBackend):
             self._forward_untouched(server)
             return
-        result = back.forward(names, self.raw, self.context.max_packet_size)
+        try:
+            result = back.forward(names, self.raw, self.context.max_packet_size)
+        except PoolerError as error:
+            self.fail(error)  # here, as the caller may be the server: it is not to blame
+            return
         self.raw = self.raw[result.used :]
         self.front.left = result.left
         if result.messages and not server.query_since:
@@ -75,7 +80,11 @@ class PreparingClient(Client):
 
     def _forward_untouched(self, server: Server) -> None:
         """max_prepared_statements has been set to 0: PostgreSQL gets the names as they are."""
-        data, types = self.front.feed(self.raw, self.context.max_packet_size)
+        try:
+            data, types = self.front.feed(self.raw, self.context.max_packet_size)
+        except PoolerError as error:
+            self.fail(error)
+            return
         self.raw = b""
         if types:
             server.back.owe(types)

@@ -171,6 +171,8 @@ class Backend:
     def owe(self, types: Sequence[int]) -> None:
         """Messages of these types (at least one) have been forwarded to the server."""
         if not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types):
+            if QUERY in types and (len(types) > 1 or self.status == UNSYNCED):
+                self._look_for_unsynced_query(types)
             self.owed.extend(types)
             if types[-1] not in _ANSWERED_BY_READY:
                 self.status = UNSYNCED
@@ -184,6 +186,15 @@ class Backend:
                     self.status = UNSYNCED
             else:
                 self._owe_unusual(code)
+
+    def _look_for_unsynced_query(self, types: Sequence[int]) -> None:
+        # PostgreSQL 18.6 answers a Query amid an unsynced pipeline with "idle" and is then in a state in
+        # which the next statement, another client's, gets XX000 "unexpected state STARTED".
+        unsynced = self.status == UNSYNCED
+        for code in types:
+            if code == QUERY and unsynced:
+                self.tainted = True
+            unsynced = code not in _ANSWERED_BY_READY
 
     def _owe_unusual(self, code: int) -> None:
         if code in _COPY_ENDS:

@@ -287,9 +287,10 @@ class ClientLogin:
             return
         self.waits_for_server = True
         worker.hurried -= 1
-        pool.logins_waiting[self.accepted.id] = monotonic()
+        since = monotonic()
         try:
             while not pool.welcome:
+                pool.logins_waiting[self.accepted.id] = since
                 event = worker.welcome_event(pool.key)
                 worker.want(pool)
                 await event.wait()

@@ -79,10 +79,8 @@ def _options(text: str, settings: Settings, tracker: Tracker) -> Iterator[tuple[
     words = iter([_ESCAPE.sub(r"\1", word) for word in _WORD.findall(text)])
     for word in words:
         if word == "-c":
-            word = next(words, "")
-        elif word.startswith("-c"):
-            word = word[2:]
-        elif word.startswith("--"):
+            word = _dashed(next(words, ""))
+        elif word.startswith(("-c", "--")):
             word = _dashed(word[2:])
         else:
             word = ""
@@ -104,6 +102,6 @@ def _options(text: str, settings: Settings, tracker: Tracker) -> Iterator[tuple[
 
 
 def _dashed(word: str) -> str:
-    # PostgreSQL reads dashes in the name of a --name=value as underscores.
+    # PostgreSQL reads dashes in a name as underscores.
     name, equals, value = word.partition("=")
     return name.replace("-", "_") + equals + value

@@ -1,0 +1,228 @@
+"""The engine: batches, errors, descriptors that are closed and used again."""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+
+from poolproxy.relay.closing import Closing
+from poolproxy.relay.engine import READ, WRITE, Engine
+
+
+class Watcher:
+    """Reads all there is, then does what the test wants; keeps what it was told."""
+
+    def __init__(self, engine: Engine, then: Callable[[], None] = lambda: None) -> None:
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setblocking(False)
+        self.then = then
+        self.told: list[str] = []
+        engine.watch(self.sock.fileno(), self)
+
+    def readable(self) -> None:
+        self.told.append(self.sock.recv(100).decode())
+        self.then()
+
+    def other_event(self, mask: int) -> None:
+        self.told.append(f"mask {mask}")
+
+    def crashed(self, error: Exception) -> None:
+        self.told.append(f"crashed {error}")
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    one = Engine(quiet=lambda: False)
+    yield one
+    one.close()
+
+
+def fail() -> None:
+    raise ValueError("oh")
+
+
+def test_an_error_ends_one_connection_and_not_the_batch(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are served, and the log has the traceback."""
+    watchers = [Watcher(engine), Watcher(engine, fail), Watcher(engine)]
+    for watcher in watchers:
+        watcher.peer.send(b"hello")
+    engine.turn()
+    assert [watcher.told for watcher in watchers] == [
+        ["hello"],
+        ["hello", "crashed oh"],
+        ["hello"],
+    ]
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+    for watcher in watchers:
+        watcher.close()
+
+
+def test_a_late_event_never_reaches_another_connection(engine: Engine) -> None:
+    """All close each other in one batch: those closed get nothing, and no number is used again before
+    the batch is through.
+    """
+    watchers: list[Watcher] = []
+    newcomers: list[Watcher] = []
+
+    def close_the_others() -> None:
+        for other in watchers:
+            if not other.told:
+                engine.close_later(other.sock)
+        newcomers.append(Watcher(engine))
+
+    watchers += [Watcher(engine, close_the_others) for _ in range(3)]
+    numbers = {watcher.sock.fileno() for watcher in watchers}
+    for watcher in watchers:
+        watcher.peer.send(b"hello")
+    engine.turn()
+    assert sorted(watcher.told for watcher in watchers) == [[], [], ["hello"]]
+    assert [newcomer.told for newcomer in newcomers] == [[]]
+    assert newcomers[0].sock.fileno() not in numbers
+    assert len(engine) == 2
+    assert [watcher.sock.fileno() == -1 for watcher in watchers] == [
+        not watcher.told for watcher in watchers
+    ]
+    for watcher in (*watchers, *newcomers):
+        watcher.close()
+
+
+def test_a_socket_is_closed_at_once_outside_of_a_batch(engine: Engine) -> None:
+    """Nobody waits for the next event to happen."""
+    watcher = Watcher(engine)
+    engine.close_later(watcher.sock)
+    assert watcher.sock.fileno() == -1
+    assert len(engine) == 0
+    watcher.close()
+
+
+def test_events_other_than_reading_are_told_apart(engine: Engine) -> None:
+    """The mask is passed on."""
+    watcher = Watcher(engine)
+    engine.modify(watcher.sock.fileno(), READ | WRITE)
+    engine.turn()
+    assert set(watcher.told) == {f"mask {WRITE}"}
+    watcher.told.clear()
+    watcher.peer.close()
+    engine.turn()
+    assert watcher.told[-1] == f"mask {select.EPOLLIN | select.EPOLLOUT | select.EPOLLHUP}"
+    watcher.close()
+
+
+def test_what_is_forgotten_is_not_told(engine: Engine) -> None:
+    """Its descriptor is still its owner's; forgetting twice is fine."""
+    watcher = Watcher(engine)
+    engine.forget(watcher.sock.fileno())
+    engine.forget(watcher.sock.fileno())
+    watcher.peer.send(b"hello")
+    engine.turn()
+    assert watcher.told == []
+    watcher.close()
+
+
+async def test_trio_wakes_the_engine_and_is_not_starved(engine: Engine) -> None:
+    """Endless traffic on the engine leaves other tasks their turns."""
+    turns = 0
+
+    def ask_again() -> None:
+        watcher.peer.send(b"x")
+
+    async def count(task_status: trio.TaskStatus[None]) -> None:
+        nonlocal turns
+        task_status.started()
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    watcher = Watcher(engine, ask_again)
+    ask_again()
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.run)
+            await nursery.start(count)
+            while turns < 20:
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    assert watcher.told
+    watcher.close()
+
+
+class End:
+    """A Closing, and what it told."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setblocking(False)
+        self.told: list[bool] = []
+        self.closing = Closing(engine, self.sock, 1.0, self.told.append)
+
+
+def test_an_end_is_clean_when_the_other_side_has_closed(engine: Engine) -> None:
+    """Whatever it says before is discarded, and it has been told that nothing more will come."""
+    end = End(engine)
+    end.peer.send(b"x" * 100_000)
+    end.closing.shutdown()
+    engine.turn()
+    assert end.peer.recv(10) == b""
+    assert end.told == []
+    end.peer.close()
+    engine.turn()
+    assert end.told == [True]
+    assert end.sock.fileno() == -1
+
+
+def test_an_end_is_told_once(engine: Engine) -> None:
+    """Out of patience, then the other side closes after all."""
+    end = End(engine)
+    end.closing.end(clean=False)
+    end.closing.end(clean=True)
+    end.closing.shutdown()
+    engine.turn()
+    assert end.told == [False]
+    assert end.closing.ended
+    end.peer.close()
+
+
+def test_an_end_does_not_wait_for_a_server_that_never_stops(engine: Engine) -> None:
+    """Others get their turn between its chunks."""
+    end, other = End(engine), Watcher(engine)
+    end.peer.setblocking(False)
+    while True:
+        try:
+            end.peer.send(b"x" * 65_536)
+        except BlockingIOError:
+            break
+    other.peer.send(b"hello")
+    engine.turn()
+    assert other.told == ["hello"]
+    assert end.told == []
+    end.peer.close()
+    engine.turn()
+    assert end.told == [True]
+    other.close()
+
+
+def test_a_reset_is_an_end_too(engine: Engine) -> None:
+    """The other side is gone, so it has closed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ours = socket.create_connection(listener.getsockname())
+    theirs, _ = listener.accept()
+    told: list[bool] = []
+    ours.setblocking(False)
+    Closing(engine, ours, 1.0, told.append)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    theirs.close()
+    listener.close()
+    engine.turn()
+    assert told == [True]

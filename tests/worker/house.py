@@ -1,0 +1,132 @@
+"""A worker without its tasks: a channel whose other end is read, clients and servers on socket pairs."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import trio
+
+from poolproxy.ipc.channel import Channel, pair
+from poolproxy.ipc.messages import CancelKey, Configure, Message, ServerUp
+from poolproxy.relay.client import Client
+from poolproxy.relay.context import Pool
+from poolproxy.relay.preparing import PreparingClient
+from poolproxy.relay.server import Server
+from poolproxy.wire.read import ErrorFields, MessageReader, error_fields
+from poolproxy.worker.worker import Worker
+from tests.fixtures.toml import to_toml
+
+PROXY = {"listen_addr": ["127.0.0.1"], "auth_type": "trust", "server_login_retry": "1s"}
+DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
+
+
+class House:
+    """``worker`` and what the acceptor hears of it."""
+
+    def __init__(self, proxy: Mapping[str, Any], database: Mapping[str, Any]) -> None:
+        tables = {"poolproxy": {**PROXY, **proxy}, "databases": {"db": {**DATABASE, **database}}}
+        ours, theirs = pair()
+        self.acceptor = Channel(theirs)
+        configure = Configure(1, "test.toml", to_toml(tables), "", bytes(32))
+        self.worker = Worker(Channel(ours), 0, configure)
+        self._numbers = itertools.count(1)
+        self._sockets = [ours, theirs]
+
+    @property
+    def pool(self) -> Pool:
+        settings = self.worker.config.pool("db", "ann")
+        assert settings is not None
+        return self.worker.pool(settings)
+
+    def client(self, early: bytes = b"") -> tuple[Client, socket.socket]:
+        ours, theirs = self._pair()
+        number = next(self._numbers)
+        pool = self.pool
+        kind = Client if pool.statements is None else PreparingClient
+        client = kind(
+            self.worker.context,
+            ours,
+            id=number,
+            pool=pool,
+            user="ann",
+            key=CancelKey(number, b"1234"),
+            values=self.worker.context.tracker.nothing,
+            settings=self.worker.config.client("db", "ann"),
+            peer="127.0.0.1",
+            port=1,
+            connected_at=monotonic(),
+        )
+        self.worker.client_up(client, early)
+        return client, theirs
+
+    def server(self, *, keep: bool = False) -> tuple[Server, socket.socket]:
+        ours, theirs = self._pair()
+        number = next(self._numbers)
+        server = Server(
+            self.worker.context,
+            ours,
+            permit=number,
+            keep=keep,
+            pool=self.pool,
+            key=CancelKey(number, b"5678"),
+            address=(socket.AF_UNIX, "/nowhere"),
+            values=self.worker.context.tracker.nothing,
+            name=f"S-{number}",
+            connected_at=monotonic(),
+        )
+        self.pool.opening += 1
+        self.worker.server_up(server, ServerUp(number, server.key, 0.01, ()))
+        return server, theirs
+
+    def heard(self) -> list[Message]:
+        """What the acceptor has been told since the last call."""
+        messages = []
+        while (received := self.acceptor.receive_nowait()) is not None:
+            messages.append(received[0])
+        return messages
+
+    def turn(self) -> None:
+        self.worker.engine.turn()
+
+    def _pair(self) -> tuple[socket.socket, socket.socket]:
+        pair_ = socket.socketpair()
+        for sock in pair_:
+            sock.setblocking(False)
+        self._sockets += pair_
+        return pair_
+
+    def close(self) -> None:
+        for sock in self._sockets:
+            sock.close()
+        self.worker.engine.close()
+
+
+@contextmanager
+def house(
+    proxy: Mapping[str, Any] | None = None,
+    database: Mapping[str, Any] | None = None,
+    nursery: trio.Nursery | None = None,
+) -> Iterator[House]:
+    """A worker with one database, db, whose pool user is ann."""
+    one = House(proxy or {}, database or {})
+    one.worker.nursery = nursery
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def error(sock: socket.socket) -> ErrorFields:
+    """The error that a client was closed with."""
+    reader = MessageReader(1 << 16)
+    reader.feed(sock.recv(1 << 16))
+    found = reader.next_message()
+    assert found is not None
+    assert found[0] == ord("E")
+    assert sock.recv(1) == b""
+    return error_fields(found[1])
