@@ -23,7 +23,7 @@ from poolproxy.relay.context import Context
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.build import error_response
 from poolproxy.wire.codes import QUERY
-from poolproxy.wire.frontend import UNANSWERED, Frontend, expected_size, skip_unanswered
+from poolproxy.wire.frontend import HEADER, UNANSWERED, Frontend, expected_size, skip_unanswered
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.prepared import Names
 
@@ -198,7 +198,7 @@ class Client(Connection):
         if not types:
             if front.terminated and not self.raw:
                 self.leave("client close request")
-            if len(self.raw) < HOLD and len(self.raw) < (expected_size(self.raw) or 1):
+            if len(self.raw) < HOLD and len(self.raw) < (expected_size(self.raw) or HEADER):
                 return  # nothing there, or a message that is still coming: no server for it yet
         if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from poolproxy.errors import PoolerError
 from poolproxy.relay.client import HOLD, Client
-from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL
-from poolproxy.wire.prepared import SWEEP, Names, PreparedBackend
+from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL, SWEEP
+from poolproxy.wire.prepared import Names, PreparedBackend
 
 if TYPE_CHECKING:
     from poolproxy.relay.server import Server
@@ -39,7 +39,7 @@ class PreparingClient(Client):
             if self.wait_since and len(self.raw) >= HOLD:
                 self.pause()
             return b"", ()
-        plain = PLAIN_BUT_SQL if self.sweeps(data) else PLAIN
+        plain = PLAIN if self.names is None else PLAIN_BUT_SQL
         limit = self.context.max_packet_size
         data, types, self.raw = self.front.feed_until_named(data, limit, plain)
         if self.raw and self.names is None:
@@ -71,7 +71,7 @@ class PreparingClient(Client):
             server.write(b"".join(result.out))
         if server.out or (result.waits and len(self.raw) >= HOLD):
             self.pause()
-        elif not self.out:
+        else:
             self.resume()
         if result.terminated:
             self.leave("client close request")
@@ -88,4 +88,12 @@ class PreparingClient(Client):
         self.raw = b""
         if types:
             server.back.owe(types)
+        if data:
+            self.pool.stats.bytes_received += len(data)
             server.write(data)
+        if server.out:
+            self.pause()
+        else:
+            self.resume()
+        if self.front.terminated:
+            self.leave("client close request")

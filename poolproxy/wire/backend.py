@@ -170,15 +170,16 @@ class Backend:
 
     def owe(self, types: Sequence[int]) -> None:
         """Messages of these types (at least one) have been forwarded to the server."""
-        if not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types):
-            if QUERY in types and (len(types) > 1 or self.status == UNSYNCED):
-                self._look_for_unsynced_query(types)
+        usual = not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types)
+        if usual and (QUERY not in types or (len(types) == 1 and self.status != UNSYNCED)):
             self.owed.extend(types)
             if types[-1] not in _ANSWERED_BY_READY:
                 self.status = UNSYNCED
             return
         for code in types:
             if code in _ANSWERED and not self.skipping:
+                if code == QUERY and self._is_unsynced():
+                    self.tainted = True
                 self.owed.append(code)
                 if code != SYNC and not self.copy_in:
                     self.client_copies = False  # it has given up a failed COPY without CopyDone
@@ -187,14 +188,15 @@ class Backend:
             else:
                 self._owe_unusual(code)
 
-    def _look_for_unsynced_query(self, types: Sequence[int]) -> None:
-        # PostgreSQL 18.6 answers a Query amid an unsynced pipeline with "idle" and is then in a state in
-        # which the next statement, another client's, gets XX000 "unexpected state STARTED".
-        unsynced = self.status == UNSYNCED
-        for code in types:
-            if code == QUERY and unsynced:
-                self.tainted = True
-            unsynced = code not in _ANSWERED_BY_READY
+    def _is_unsynced(self) -> bool:
+        """Whether an extended query has begun and its Sync has not been sent.
+
+        PostgreSQL 18.6 answers a Query amid that with "idle", and is then in a state in which the next
+        statement, another client's, gets XX000 "unexpected state STARTED".
+        """
+        if self.owed:
+            return self.owed[-1] not in _ANSWERED_BY_READY
+        return self.status == UNSYNCED
 
     def _owe_unusual(self, code: int) -> None:
         if code in _COPY_ENDS:

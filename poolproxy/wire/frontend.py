@@ -11,6 +11,7 @@ Nothing here knows about servers; what the server then owes is ``backend``'s bus
 
 from __future__ import annotations
 
+import re
 from struct import Struct
 
 from poolproxy.errors import PoolerError
@@ -37,6 +38,7 @@ ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
 PLAIN = dict.fromkeys(ORDINARY, b"") | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
 # The same where a Query may name one, too: no text begins with a zero byte but the empty one.
 PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0"}
+SWEEP = re.compile(rb"deallocate|discard", re.IGNORECASE)
 UNANSWERED = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH))
 
 
@@ -123,7 +125,7 @@ class Frontend:
                     return data[:position], types, b""
                 raise bad_message(code, data[position : position + HEADER])
             body = position + HEADER
-            if start and not data.startswith(start, body) and _names(code, data, body):
+            if start and not data.startswith(start, body) and may_name(code, data, body, length):
                 self.left = 0
                 return data[:position], types, data[position:]
             types.append(code)
@@ -136,10 +138,17 @@ class Frontend:
         return data[:position], types, b""
 
 
-def _names(code: int, data: bytes, body: int) -> bool:
+def may_name(code: int, data: bytes, body: int, length: int) -> bool:
     """Whether a message names a statement, when it does not begin as those that don't; also when its
     beginning is not there yet.
+
+    A Query does if it is a DEALLOCATE or DISCARD. A large one is not waited for to see that.
     """
+    if code == QUERY:
+        end = body + length - 4
+        if end > len(data):
+            return length < SMALL
+        return SWEEP.search(data, body, end) is not None
     return code not in (DESCRIBE, CLOSE) or data[body + 1 : body + 2] != b"\0"
 
 

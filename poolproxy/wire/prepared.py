@@ -41,6 +41,7 @@ from poolproxy.wire.codes import (
     COMMAND_COMPLETE,
     DESCRIBE,
     ERROR_RESPONSE,
+    FLUSH,
     FUNCTION_CALL,
     IN_FAILED_TRANSACTION,
     PARSE,
@@ -48,7 +49,14 @@ from poolproxy.wire.codes import (
     SYNC,
     TERMINATE,
 )
-from poolproxy.wire.frontend import HEADER, ORDINARY, bad_message
+from poolproxy.wire.frontend import (
+    HEADER,
+    ORDINARY,
+    PLAIN_BUT_SQL,
+    SWEEP,
+    bad_message,
+    may_name,
+)
 
 _unpack_header = Struct(">BI").unpack_from
 _pack_header = Struct(">BI").pack
@@ -61,8 +69,12 @@ STATEMENT = ord("S")  # the kind in Describe and Close; the other is P, a portal
 # bounded; PostgreSQL's own clients send texts this long without a name.
 MAX_STATEMENT = 1024 * 1024
 MAX_NAMES = 10_000  # statements that one client can have
+MAX_BYTES = 32 * 1024 * 1024  # of their names and texts
 MAX_HEAD = 65_536  # bytes of a Bind before its statement name has ended
 MAX_ERROR = 65_536  # bytes of an ErrorResponse in which a name is put right
+# Answers outstanding: with more, a client that sends no Flush is made to wait for some. What is faked
+# never reaches the server, so nothing else would bound it.
+MAX_OWED = 4096
 
 _ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
 _FAKED = 256  # added to a type: no message of the server takes such an entry
@@ -75,8 +87,9 @@ _DEALLOCATE = re.compile(
 _INSTEAD_OF_DEALLOCATE = (
     b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # 0 is never a statement's
 )
-SWEEP = re.compile(rb"deallocate|discard", re.IGNORECASE)
 ALL = b""  # no statement of a client's has this name
+_FLUSH_MESSAGE = _pack_header(FLUSH, 4)
+_ALL_GONE_END = b" ALL\0"
 _ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
 _ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
 LONGEST_TAG = max(map(len, _ALL_GONE_MESSAGES))
@@ -103,11 +116,17 @@ NO_STATEMENT = Statement(b"", b"")
 
 
 class Statements:
-    """The statements of a pool, each as long as a client or a server has it."""
+    """The statements of a pool, each as long as a client or a server has it.
+
+    ``client_parses``, ``server_parses``, ``binds``: messages that named one, from clients and to servers.
+    """
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
         self._last = 0
+        self.client_parses = 0
+        self.server_parses = 0
+        self.binds = 0
 
     def __len__(self) -> int:
         return len(self._known)
@@ -125,14 +144,26 @@ class Statements:
 class Names:
     """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.
 
-    The name ``ALL`` is unsettled by a query that may deallocate all.
+    The name ``ALL`` is unsettled by a query that may deallocate all. ``size``: bytes of names and texts.
     """
 
-    __slots__ = ("statements", "unsettled")
+    __slots__ = ("size", "statements", "unsettled")
 
     def __init__(self) -> None:
         self.statements: dict[bytes, Statement] = {}
         self.unsettled: dict[bytes, Entry] = {}
+        self.size = 0
+
+    def put(self, name: bytes, statement: Statement) -> None:
+        """``name``, which is free, stands for ``statement``."""
+        self.statements[name] = statement
+        self.size += len(name) + len(statement.tail)
+
+    def drop(self, name: bytes) -> None:
+        """``name`` is free, if it was not."""
+        statement = self.statements.pop(name, None)
+        if statement is not None:
+            self.size -= len(name) + len(statement.tail)
 
 
 class Kind(Enum):
@@ -202,7 +233,6 @@ class PreparedBackend(Backend):
         "_tag",
         "failed",
         "limit",
-        "parses",
         "pool",
         "prepared",
         "special",
@@ -217,7 +247,6 @@ class PreparedBackend(Backend):
         self.unsettled: dict[Statement, Entry] = {}
         self.special = 0
         self.failed = False
-        self.parses = 0
         self._epoch = 0
         self._segment = 0
         self._tag = b""
@@ -238,25 +267,55 @@ class PreparedBackend(Backend):
             if code not in ORDINARY or not 4 <= length < max_packet_size:
                 raise bad_message(code, data[result.used : result.used + HEADER])
             stop = result.used + length + 1
-            message = data[result.used : stop]
+            body = result.used + HEADER
+            start = PLAIN_BUT_SQL[code]
+            if data.startswith(start, body) or not may_name(code, data, body, length):
+                self._plain(data, max_packet_size, result)
+                continue
             try:
-                self._one(names, code, message, length + 1, result)
+                self._one(names, code, data[result.used : stop], length + 1, result)
             except _Wait:
                 result.waits = True
                 break
             except _Incomplete:
-                if len(message) >= MAX_STATEMENT:
-                    raise _too_long() from None
                 break
             result.messages += 1
             result.left = max(0, stop - end)
             result.used = min(stop, end)
         return result
 
+    def _plain(self, data: bytes, max_packet_size: int, result: Forwarded) -> None:
+        """Messages that name no statement, the first of which is known to be good, go as they are."""
+        position, end = result.used, len(data)
+        types = []
+        while position + HEADER <= end:
+            code, length = _unpack_header(data, position)
+            start = PLAIN_BUT_SQL.get(code)
+            if start is None or not 4 <= length < max_packet_size:
+                break
+            body = position + HEADER
+            if not data.startswith(start, body) and may_name(code, data, body, length):
+                break
+            types.append(code)
+            position += length + 1
+            if code in _ENDS_SEGMENT:
+                self._segment += 1
+        self._note_transaction()
+        self.owe(types)
+        result.messages += len(types)
+        result.left = max(0, position - end)
+        result.out.append(data[result.used : position])
+        result.used = min(position, end)
+
     def _one(self, names: Names, code: int, message: bytes, size: int, result: Forwarded) -> None:
         """One message, whose bytes may be incomplete: ``size`` is what it has in all."""
         if not self.skipping:
+            if len(self.owed) >= MAX_OWED:
+                result.out.append(_FLUSH_MESSAGE)
+                raise _Wait
             self._note_transaction()
+            if not self.copy_in:
+                self.client_copies = False  # as in Backend: a failed COPY without its end
             if code == PARSE and self._parse(names, message, size, result):
                 return
             if code == BIND and self._bind(names, message, size, result):
@@ -282,24 +341,25 @@ class PreparedBackend(Backend):
     def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
         if len(message) > HEADER and not message[HEADER]:
             return False  # the unnamed statement
+        if size > MAX_STATEMENT:
+            raise _too_long()
         if len(message) < size:
             raise _Incomplete
         end = message.find(b"\0", HEADER)
         if end < 0:
             return False
-        if size > MAX_STATEMENT:
-            raise _too_long()
         name, tail = message[HEADER:end], message[end + 1 :]
         self._settled_name(names, name)
         known = names.statements.get(name)
         if known is not None:
             self._refuse_duplicate(known, name, tail, result)
             return True
-        if len(names.statements) >= MAX_NAMES:
+        if len(names.statements) >= MAX_NAMES or names.size + size > MAX_BYTES:
             raise PoolerError(
-                f"too many prepared statements ({MAX_NAMES})",
+                "too many prepared statements",
                 sqlstate="54000",
-                hint="Close prepared statements that are no longer used.",
+                hint=f"A client can have {MAX_NAMES} of them, with {MAX_BYTES} bytes in all."
+                " Close those that are no longer used.",
                 reason="prepared_statements",
             )
         statement = self.pool.get(tail)
@@ -316,7 +376,8 @@ class PreparedBackend(Backend):
         else:
             self.prepared.move_to_end(statement)
             self._fake(Kind.FAKED_PARSE, statement, name, names, result)
-        names.statements[name] = statement
+        names.put(name, statement)
+        self.pool.client_parses += 1
         return True
 
     def _bind(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
@@ -338,6 +399,7 @@ class PreparedBackend(Backend):
             message[end:],
         ]
         self.owe((BIND,))
+        self.pool.binds += 1
         return True
 
     def _describe_or_close(
@@ -347,14 +409,14 @@ class PreparedBackend(Backend):
             if size > MAX_HEAD:
                 return False
             raise _Incomplete
-        if size < HEADER + 2 or message[HEADER] != STATEMENT:
+        if size < HEADER + 2 or message[HEADER] != STATEMENT or message[-1]:
             return False
         name = message[HEADER + 1 : -1]
         statement = self._find(names, name)
         if statement is None:
             return False
         if message[0] == CLOSE:
-            del names.statements[name]
+            names.drop(name)
             self._fake(Kind.FAKED_CLOSE, statement, name, names, result)
             return True
         self._ensure(statement, result)
@@ -366,7 +428,9 @@ class PreparedBackend(Backend):
     def _deallocate(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
         if not names.statements and not names.unsettled:
             return False
-        match = _DEALLOCATE.match(message, HEADER) if len(message) == size < MAX_HEAD else None
+        if len(message) < size < MAX_HEAD:
+            raise _Incomplete
+        match = _DEALLOCATE.match(message, HEADER) if size < MAX_HEAD else None
         if match is None or match.end() != size:
             return self._sweep(names, message, size, result)
         quoted, plain = match.groups()
@@ -392,7 +456,8 @@ class PreparedBackend(Backend):
     def _find(self, names: Names, name: bytes) -> Statement | None:
         if not name:
             return None
-        self._settled_name(names, name)
+        if names.unsettled:
+            self._settled_name(names, name)
         return names.statements.get(name)
 
     def _settled_name(self, names: Names, name: bytes) -> None:
@@ -406,7 +471,8 @@ class PreparedBackend(Backend):
             raise _Wait
 
     def _amid_segments(self) -> bool:
-        return any(code in _ENDS_SEGMENT for code in self.owed)
+        owed = self.owed
+        return SYNC in owed or QUERY in owed or FUNCTION_CALL in owed
 
     def _ensure(self, statement: Statement, result: Forwarded) -> None:
         """Make sure that the server has the statement when it gets to the next message."""
@@ -421,7 +487,7 @@ class PreparedBackend(Backend):
         self, kind: Kind, statement: Statement, name: bytes, names: Names | None, result: Forwarded
     ) -> None:
         result.out.append(statement.parse_message())
-        self.parses += 1
+        self.pool.server_parses += 1
         self.prepared[statement] = None
         self.unsettled[statement] = self._entry(PARSE, kind, statement, name, names)
 
@@ -475,12 +541,16 @@ class PreparedBackend(Backend):
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
-        gone = (self.prepared or self.names) and self._all_gone(data)
+        gone = (_ALL_GONE_END in data or self._tag or self.head) and self._all_gone(data)
         if not (self.special or gone):
             forwarded, at_rest = super().feed(data)
+            if at_rest:
+                self.failed = False
+                return forwarded, True
+            self._note_transaction()
             if self.left and self.cut == COMMAND_COMPLETE:
                 self._tag = (self._tag + data)[-LONGEST_TAG:]
-            return forwarded, at_rest
+            return forwarded, False
         if self.head:
             data = self.head + data
             self.head = b""
@@ -538,7 +608,7 @@ class PreparedBackend(Backend):
         """The server has done what the entry stands for."""
         self._settle(entry)
         if entry.kind is Kind.DEALLOCATED and entry.names and not entry.refused:
-            entry.names.statements.pop(entry.name, None)
+            entry.names.drop(entry.name)
         return b"" if entry.kind in (Kind.INJECTED_PARSE, Kind.EVICTED) else shown
 
     def _due_fakes(self) -> bytes:
@@ -575,9 +645,9 @@ class PreparedBackend(Backend):
         if names is None:
             return
         if entry.kind is Kind.FAKED_CLOSE:
-            names.statements[entry.name] = statement
+            names.put(entry.name, statement)
         elif entry.kind in (Kind.PARSED, Kind.FAKED_PARSE):
-            names.statements.pop(entry.name, None)
+            names.drop(entry.name)
 
     def _forget_all(self) -> None:
         """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one."""
@@ -587,17 +657,21 @@ class PreparedBackend(Backend):
         names = self.names
         if names is not None:
             for name in [n for n in names.statements if n not in names.unsettled]:
-                del names.statements[name]
+                names.drop(name)
 
     def failed_with(self, message: bytes) -> None:
-        """An ErrorResponse: after DDL a cached plan can be of no use any more, for any client.
+        """An ErrorResponse that tells that the server is of no use for the next client.
 
-        Which statement it was PostgreSQL does not say, so the server is closed when it is free.
+        After DDL a cached plan can be of no use any more, for any client; which statement it was PostgreSQL
+        does not say. And a client can touch our names behind our back, such as by DEALLOCATE in a
+        function. The server is then closed when it is free.
         """
-        if b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message:
+        stale = b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message
+        if stale or (_TOUCHED.search(message) is not None and b'"POOLPROXY_' in message):
             self.tainted = True
 
 
+_TOUCHED = re.compile(rb"\0C(?:26000|42P05)\0")  # does not exist, exists already
 _FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
 
 
