@@ -61,6 +61,21 @@ class PoolMetrics:
         "Times a client was given a server connection.",
         panel="Server assignments and log-ins",
     )
+    client_parse_count: int = counter(
+        "pool_client_parses",
+        "Named prepared statements that clients have made, in transaction and statement mode.",
+        panel="Prepared statements",
+    )
+    server_parse_count: int = counter(
+        "pool_server_parses",
+        "Named prepared statements that poolproxy has made on server connections for them.",
+        panel="Prepared statements",
+    )
+    bind_count: int = counter(
+        "pool_binds",
+        "Binds of named prepared statements that were forwarded to server connections.",
+        panel="Prepared statements",
+    )
     client_login_count: int = counter(
         "pool_client_logins",
         "Clients that have logged in.",

@@ -77,6 +77,7 @@ class WorkerPool(Generic[C, S]):
         "servers",
         "session_mode",
         "settings",
+        "shared",
         "singles",
         "singles_time",
         "statement_mode",
@@ -107,6 +108,7 @@ class WorkerPool(Generic[C, S]):
         self.want_sent: Want | None = None
         self.want_stands = False
         self.last_expiry = 0.0
+        self.shared = Statements()
         self.statements: Statements | None = None
         self.configure(settings, proxy)
 
@@ -125,10 +127,8 @@ class WorkerPool(Generic[C, S]):
         self.reset_always = proxy.server_reset_query_always
         self.max_prepared = proxy.max_prepared_statements
         shares = self.max_prepared > 0 and settings.pool_mode is not PoolMode.SESSION
-        if not shares:
-            self.statements = None
-        elif self.statements is None:
-            self.statements = Statements()
+        # Kept while they are not shared: a number must not be given to a second statement.
+        self.statements = self.shared if shares else None
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
 
@@ -253,6 +253,10 @@ class WorkerPool(Generic[C, S]):
         stats.xact_time += self.singles_time
         stats.query_time += self.singles_time
         self.singles_time = 0.0
+        shared = self.shared
+        stats.client_parse_count = shared.client_parses
+        stats.server_parse_count = shared.server_parses
+        stats.bind_count = shared.binds
         stats.wait_hist[0] += stats.server_assignment_count - sum(stats.wait_hist)
         return stats
 

@@ -543,13 +543,14 @@ class PreparedBackend(Backend):
         """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
         gone = (_ALL_GONE_END in data or self._tag or self.head) and self._all_gone(data)
         if not (self.special or gone):
+            head = self.head
             forwarded, at_rest = super().feed(data)
             if at_rest:
                 self.failed = False
                 return forwarded, True
             self._note_transaction()
-            if self.left and self.cut == COMMAND_COMPLETE:
-                self._tag = (self._tag + data)[-LONGEST_TAG:]
+            if self.left and self.cut == COMMAND_COMPLETE and not self._tag:
+                self._tag = (head + data)[-LONGEST_TAG:]
             return forwarded, False
         if self.head:
             data = self.head + data
@@ -577,8 +578,10 @@ class PreparedBackend(Backend):
     def _all_gone(self, data: bytes) -> bool:
         """Whether DISCARD ALL or the like may be in ``data``, or ends in it."""
         if self._tag:
-            tag, self._tag = self._tag + data[: self.left], b""
-            if tag.endswith(_ALL_GONE_MESSAGES):
+            tag = (self._tag + data[: self.left])[-LONGEST_TAG:]
+            ends = len(data) >= self.left
+            self._tag = b"" if ends else tag
+            if ends and tag.endswith(_ALL_GONE_MESSAGES):
                 self._forget_all()
         data = self.head + data
         return any(pattern in data for pattern in _ALL_GONE_MESSAGES)

@@ -322,7 +322,8 @@ class ClientLogin:
 
     def _client(self, pool: Pool, key: CancelKey, values: Values) -> Client:
         worker, accepted = self.worker, self.accepted
-        kind = Client if pool.statements is None else PreparingClient
+        # Also where statements are not shared now: a reload can change that.
+        kind = Client if pool.session_mode else PreparingClient
         return kind(
             worker.context,
             self.sock,

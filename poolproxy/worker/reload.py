@@ -47,13 +47,19 @@ def _remove(worker: Worker, pool: Pool) -> None:
 
 
 def _change(worker: Worker, pool: Pool, settings: PoolSettings) -> None:
-    before = pool.settings
+    before, shared = pool.settings, pool.statements
     pool.configure(settings, worker.config.settings)
     for server in pool.servers:
         server.expires_at = server.connected_at + settings.server_lifetime
     if any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS):
         pool.welcome = ()
-        for server in list(pool.servers):
-            server.doomed = CHANGED
-        for server in list(pool.idle):
-            server.end(CHANGED)
+        _replace_servers(pool)
+    elif pool.statements is not shared:
+        _replace_servers(pool)  # one that does not know the clients' statements would fail them
+
+
+def _replace_servers(pool: Pool) -> None:
+    for server in list(pool.servers):
+        server.doomed = CHANGED
+    for server in list(pool.idle):
+        server.end(CHANGED)

@@ -53,9 +53,7 @@ class Reply:
         for _ in range(struct.unpack_from("!H", self.body)[0]):
             (length,) = struct.unpack_from("!i", self.body, position)
             position += 4
-            cells.append(
-                None if length < 0 else self.body[position : position + length].decode()
-            )
+            cells.append(None if length < 0 else self.body[position : position + length].decode())
             position += max(0, length)
         return tuple(cells)
 
@@ -198,12 +196,13 @@ class RawClient:
         return not self._data
 
     def farewell(self) -> ErrorAnswer:
-        """The ErrorResponse with which the other side closes the connection."""
-        reply = self.read()
-        while reply.code != "E":
+        """The ErrorResponse with which the other side closes the connection; closes our side."""
+        with self:
             reply = self.read()
-        assert self.at_end(), "the connection stays open after a FATAL error"
-        return reply.error()
+            while reply.code != "E":
+                reply = self.read()
+            assert self.at_end(), "the connection stays open after a FATAL error"
+            return reply.error()
 
     # -- conversations ----------------------------------------------------------------------------
 
@@ -230,7 +229,7 @@ class RawClient:
                     raise error from None
                 raise
             if reply.code == "E":
-                error = reply.error()
+                error = error or reply.error()
             elif reply.code == "D":
                 rows.append(reply.row())
             elif reply.code == "Z":

@@ -15,15 +15,15 @@ PASSWORD = "open sesame"
 @contextmanager
 def role(server: PostgresServer, name: str, limit: int = -1) -> Iterator[str]:
     """A role with a CONNECTION LIMIT; at the end none of its backends may be left."""
-    server.psql(f"create role {name} login password '{PASSWORD}' connection limit {limit}")
-    try:
-        yield name
-        eventually(lambda: not backends_of(server, name), 10, f"the backends of {name} end")
-    finally:
-        server.psql(
-            "select pg_terminate_backend(pid) from pg_stat_activity where usename = "
-            f"'{name}'; drop role {name}"
-        )
+    # A test that has failed, with the server dead perhaps, leaves its role to the next one.
+    drop = (
+        f"select pg_terminate_backend(pid) from pg_stat_activity where usename = '{name}'; "
+        f"drop role if exists {name};"
+    )
+    server.psql(f"{drop} create role {name} login password '{PASSWORD}' connection limit {limit}")
+    yield name
+    eventually(lambda: not backends_of(server, name), 10, f"the backends of {name} end")
+    server.psql(drop)
 
 
 def config(

@@ -63,10 +63,11 @@ def last_query(admin: psycopg.Connection, pid: int) -> tuple[str, str]:
 
 
 def sample(proxy: ProxyProcess, name: str, **labels: str) -> float:
-    """The value of a metric; 0 if there is none with these labels."""
+    """The sum of a metric's series that have these labels."""
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    total = 0.0
     for line in proxy.metrics().splitlines():
         series, _, value = line.rpartition(" ")
         if series.partition("{")[0] == name and all(label in series for label in wanted):
-            return float(value)
-    return 0.0
+            total += float(value)
+    return total

@@ -197,6 +197,32 @@ def test_extended_query_without_sync_keeps_the_server(proxy: ProxyProcess) -> No
         assert two.results() == [("2",)]
 
 
+def test_pipeline_that_ends_without_sync_keeps_the_server(proxy: ProxyProcess) -> None:
+    """What follows the last Sync of a pipeline is a transaction of its own, open until its Sync."""
+    with client(proxy, "transaction1") as one, client(proxy, "transaction1") as two:
+        one.send(run("select 1"), SYNC, run("select 2"), FLUSH)
+        one.read_until("Z")
+        one.read_until("C")
+        two.send(query("select 3"))
+        eventually(lambda: waiting(proxy, "transaction1") == 1, "the second client waits")
+        one.send(SYNC)
+        one.read_until("Z")
+        assert two.results() == [("3",)]
+
+
+def test_leaving_without_sync_closes_the_server(
+    proxy: ProxyProcess, admin: psycopg.Connection, table: str
+) -> None:
+    """An extended query that was never synced is not committed by the next client."""
+    with client(proxy, "transaction1") as one:
+        pid = one.backend()
+        one.send(run("insert into visits values ('x')"), FLUSH)
+        one.read_until("C")
+    eventually(lambda: not is_running(admin, pid), "the backend is gone")
+    with client(proxy, "transaction1") as two:
+        assert two.value("select count(*) from visits") == "0"
+
+
 def test_sync_alone_is_answered(proxy: ProxyProcess) -> None:
     """A Sync without anything before it gets its ReadyForQuery, and the server is free again."""
     with client(proxy, "transaction1") as one, client(proxy, "transaction1") as two:
@@ -279,7 +305,9 @@ def test_copy_fail(proxy: ProxyProcess, table: str) -> None:
         assert two.value("select count(*) from visits") == "0"
 
 
-def test_copy_data_after_an_error(proxy: ProxyProcess, table: str, admin: psycopg.Connection) -> None:
+def test_copy_data_after_an_error(
+    proxy: ProxyProcess, table: str, admin: psycopg.Connection
+) -> None:
     """Data that comes after the server has failed the COPY is dropped, and the client goes on."""
     admin.execute("alter table visits add check (who <> 'bad')")
     with client(proxy, "transaction1") as one, client(proxy, "transaction1") as two:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import LiteralString
 
 import attrs
 import psycopg
@@ -41,7 +42,12 @@ def fallen_counters(before: dict[str, float], after: dict[str, float]) -> list[s
 
 def permits_out(proxy: ProxyProcess) -> float:
     """Permits that are held now."""
-    return metric(proxy, r"poolproxy_pool_permits\{.*")
+    return permits_in(samples(proxy.metrics()))
+
+
+def permits_in(found: dict[str, float]) -> float:
+    """Permits that are held, by one scrape."""
+    return sum(v for name, v in found.items() if name.startswith("poolproxy_pool_permits{"))
 
 
 def eventually(condition: Callable[[], object], seconds: float, what: str) -> None:
@@ -76,7 +82,16 @@ def superuser(server: PostgresServer) -> Iterator[psycopg.Connection]:
 
 def backends_of(server: PostgresServer, role: str) -> int:
     """How many backends PostgreSQL runs for the role."""
-    sql = "select count(*) from pg_stat_activity where usename = %s"
+    return _count(server, role, "true")
+
+
+def busy_backends(server: PostgresServer, role: str) -> int:
+    """How many backends of the role run a query now."""
+    return _count(server, role, "state = 'active'")
+
+
+def _count(server: PostgresServer, role: str, condition: LiteralString) -> int:
+    sql = "select count(*) from pg_stat_activity where usename = %s and " + condition
     with superuser(server) as connection:
         row = connection.execute(sql, (role,)).fetchone()
     assert row

@@ -1,167 +1,611 @@
-"""Shared prepared statements, held against what PostgreSQL answers on a direct connection."""
+"""Shared prepared statements: the bytes that go to the server, and what the client gets to see."""
 
 from __future__ import annotations
 
 import random
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
 
 from poolproxy.demo.postgres import PostgresServer
-from poolproxy.wire.prepared import Names, PreparedBackend
-from tests.system.protocol_client import SYNC, RawClient, message, query, text
+from poolproxy.errors import PoolerError
+from poolproxy.wire import prepared
+from poolproxy.wire.prepared import Names, PreparedBackend, Statements
+from tests.system.protocol_client import FLUSH, SYNC, TERMINATE, message, query, text
+from tests.wire.prepared_traffic import (
+    EXECUTE,
+    Answer,
+    Verdict,
+    ask,
+    bind,
+    close,
+    column,
+    compare,
+    describe,
+    direct_connections,
+    parse,
+    random_batch,
+    shown,
+    whole_messages,
+)
 
 LIMIT = 2**31 - 1
-TEXTS = (
-    "SELECT 1",
-    "SELECT 'two' AS x",
-    "SELECT 1/0",
-    "SELECT no such",
-    "BEGIN",
-    "COMMIT",
-    "ROLLBACK",
-)
-NAMES = ("", "a", "b", "c")
+OURS = "select name from pg_prepared_statements where name like 'POOLPROXY%' order by 1"
+THEIRS = "select name from pg_prepared_statements where from_sql is false order by 1"
+
+PARSED, BOUND, CLOSED = message("1"), message("2"), message("3")
+DONE = message("C", text("SELECT 1"))
 
 
-def parse(name: str, sql: str) -> bytes:
-    return message("P", text(name) + text(sql) + struct.pack("!H", 0))
+def ready(status: str = "I") -> bytes:
+    return message("Z", status.encode())
 
 
-def bind(name: str) -> bytes:
-    return message("B", text("") + text(name) + struct.pack("!HHH", 0, 0, 0))
-
-
-def describe(name: str) -> bytes:
-    return message("D", b"S" + text(name))
-
-
-def close(name: str) -> bytes:
-    return message("C", b"S" + text(name))
-
-
-EXECUTE = message("E", text("") + struct.pack("!I", 0))
-
-
-def split(data: bytes) -> list[tuple[str, bytes]]:
-    """The messages, each error as its SQLSTATE and text."""
-    found = []
-    while data:
-        (length,) = struct.unpack_from("!I", data, 1)
-        code, body = chr(data[0]), data[5 : length + 1]
-        if code == "E":
-            body = b"\0".join(item for item in body.split(b"\0") if item[:1] in (b"C", b"M"))
-        if code not in "NS":
-            found.append((code, body))
-        data = data[length + 1 :]
-    return found
+def error(sqlstate: str, message_text: str, *more: str) -> bytes:
+    fields = ("SERROR", f"C{sqlstate}", f"M{message_text}", *more)
+    return message("E", b"".join(map(text, fields)) + b"\0")
 
 
 @attrs.define
-class Direct:
-    """A client's own connection."""
+class Rig:
+    """A client and a server connection, without a server: the test gives the server's answers."""
 
-    client: RawClient
+    limit: int = 10
+    names: Names = attrs.field(factory=Names)
+    statements: Statements = attrs.field(factory=Statements)
+    back: PreparedBackend = attrs.field(init=False)
+    raw: bytes = b""
+    shown: bytes = b""
 
-    def run(self, batch: bytes) -> list[tuple[str, bytes]]:
-        """Send a batch that ends with Sync or Query; the answers up to the last ReadyForQuery."""
-        self.client.sock.sendall(batch)
-        awaited = sum(code in "SQ" for code, _ in _whole(batch))
-        data = b""
-        while sum(code == "Z" for code, _ in _whole(data)) < awaited:
-            data += self.client.sock.recv(65536)
-        return split(data)
+    def __attrs_post_init__(self) -> None:
+        self.back = PreparedBackend(self.statements, self.limit)
+
+    def send(self, *data: bytes) -> bytes:
+        """What the server gets; what the client gets at once is in ``shown``."""
+        self.raw += b"".join(data)
+        result = self.back.forward(self.names, self.raw, LIMIT)
+        self.raw = self.raw[result.used :]
+        self.shown += result.answer
+        return b"".join(result.out)
+
+    def answer(self, *data: bytes) -> bytes:
+        """What the client has got since the last call."""
+        shown, self.shown = self.shown, b""
+        return shown + b"".join(self.back.feed(piece)[0] for piece in data)
+
+    def prepare(self, name: str, sql: str) -> None:
+        """A round trip that leaves the statement prepared."""
+        answers = {"P": PARSED, "C": CLOSED, "S": ready()}
+        out = self.send(parse(name, sql), SYNC)
+        self.answer(*(answers[code] for code, _ in whole_messages(out)))
+        assert self.back.at_rest
 
 
-def _whole(data: bytes) -> list[tuple[str, bytes]]:
+def sent(data: bytes) -> list[tuple[str, bytes]]:
+    """Type and first name of each message to the server."""
     found = []
-    while len(data) >= 5:
-        (length,) = struct.unpack_from("!I", data, 1)
-        if len(data) <= length:
-            break
-        found.append((chr(data[0]), data[5 : length + 1]))
-        data = data[length + 1 :]
+    for code, body in whole_messages(data):
+        start = {"B": body.find(b"\0") + 1, "D": 1, "C": 1}.get(code, 0)
+        found.append((code, body[start : body.find(b"\0", start)] if code in "PBDCQ" else b""))
     return found
 
 
-@attrs.define
+# -- against PostgreSQL --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connect(postgres: PostgresServer) -> Iterator[Callable[[], socket.socket]]:
+    """Makes direct connections."""
+    with direct_connections(postgres) as make:
+        yield make
+
+
+@attrs.define(eq=False)
+class Backing:
+    """A server connection, and what the pooler knows of it."""
+
+    sock: socket.socket
+    back: PreparedBackend
+
+
+@attrs.define(eq=False)
 class Pooled:
-    """A client that gets another of a few servers for each transaction."""
+    """A client that gets one of a few servers for each transaction; its bytes come in pieces."""
 
-    servers: list[tuple[RawClient, PreparedBackend]]
     choose: random.Random
     names: Names = attrs.field(factory=Names)
-    server: tuple[RawClient, PreparedBackend] | None = None
+    server: Backing | None = None
 
-    def run(self, batch: bytes) -> list[tuple[str, bytes]]:
-        if self.server is None:
-            self.server = self.choose.choice(self.servers)
-        client, back = self.server
-        answers = b""
-        while True:
-            result = back.forward(self.names, batch, LIMIT)
-            client.sock.sendall(b"".join(result.out))
-            answers += result.answer
-            batch = batch[result.used :]
-            if not back.owed:
-                break
-            data = client.sock.recv(65536)
-            size = self.choose.randint(1, len(data))
-            for chunk in (data[:size], data[size:]):
-                answers += back.feed(chunk)[0]
-        assert not batch
+    def run(self, server: Backing, batch: bytes) -> list[Answer]:
+        """As ``ask``, with ``server`` for as long as the transaction lasts."""
+        self.server = server
+        back, answers, raw, left = server.back, b"", b"", 0
+        pieces = list(_cut(self.choose, batch))
+        while pieces or back.owed:
+            if pieces:
+                raw += pieces.pop(0)
+            else:
+                answers += self._receive(server)
+            server.sock.sendall(raw[:left])
+            raw, left = raw[left:], max(0, left - len(raw))
+            if not left:
+                result = back.forward(self.names, raw, LIMIT)
+                raw, left = raw[result.used :], result.left
+                server.sock.sendall(b"".join(result.out))
+                answers += result.answer
+        assert not raw
+        assert not left
         assert not back.special
         assert not back.unsettled
         assert not self.names.unsettled
         if back.at_rest:
             self.server = None
-        return split(answers)
+        return shown(answers)
+
+    def _receive(self, server: Backing) -> bytes:
+        data = server.sock.recv(65536)
+        assert data, "PostgreSQL has closed the connection"
+        return b"".join(server.back.feed(piece)[0] for piece in _cut(self.choose, data))
+
+
+def _cut(choose: random.Random, data: bytes) -> Iterator[bytes]:
+    while data:
+        size = choose.choice((1, 7, 50, len(data), len(data)))
+        yield data[:size]
+        data = data[size:]
+
+
+@attrs.define(eq=False)
+class Differential:
+    """Clients on a few shared servers, each beside a direct connection that is sent the same."""
+
+    choose: random.Random
+    servers: list[Backing]
+    clients: list[tuple[socket.socket, Pooled]]
+    status: dict[Pooled, bytes] = attrs.field(factory=dict)
+
+    def step(self) -> None:
+        sock, client = self.choose.choice(self.clients)
+        server = client.server or self._free_server()
+        batch = random_batch(self.choose)
+        want, got = ask(sock, batch), client.run(server, batch)
+        verdict = compare(want, got, self.status.get(client, b"I"))
+        assert verdict is not Verdict.DIFFERENT, (whole_messages(batch), want, got)
+        if verdict is Verdict.REFUSED:
+            want = self._clean(sock, client, server)
+        self.status[client] = want[-1][1]
+        self._check_state(sock, client, server)
+
+    def _free_server(self) -> Backing:
+        used = [client.server for _, client in self.clients]
+        return self.choose.choice([server for server in self.servers if server not in used])
+
+    def _clean(self, sock: socket.socket, client: Pooled, server: Backing) -> list[Answer]:
+        for sql in ("ROLLBACK", "DEALLOCATE ALL"):
+            answers = ask(sock, query(sql))
+            client.run(server, query(sql))
+        return answers
+
+    def _check_state(self, sock: socket.socket, client: Pooled, server: Backing) -> None:
+        """What is noted of server and client is what PostgreSQL has."""
+        if self.status[client] == b"I":
+            assert client.server is None
+            real = column(ask(server.sock, query(OURS)))
+            assert real == sorted(s.name.decode() for s in server.back.prepared)
+            mine = sorted(name.decode() for name in client.names.statements)
+            assert column(ask(sock, query(THEIRS))) in (mine, ["", *mine])
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_answers_are_those_of_a_direct_connection(
+    connect: Callable[[], socket.socket], seed: int
+) -> None:
+    """Random batches on changing servers, with evictions and errors: the same answers as without us."""
+    choose = random.Random(seed)
+    statements, limit = Statements(), 1 + seed % 3
+    servers = [Backing(connect(), PreparedBackend(statements, limit)) for _ in range(3)]
+    clients = [(connect(), Pooled(choose)) for _ in range(3)]
+    differential = Differential(choose, servers, clients)
+    for _ in range(60):
+        differential.step()
 
 
 @pytest.fixture
-def address(postgres: PostgresServer) -> Iterator[tuple[str, str, str]]:
-    """Where to connect: through the Unix socket, which the launcher trusts or not."""
-    return iter([(postgres.host, str(postgres.port), postgres.password)])
+def server(connect: Callable[[], socket.socket]) -> Backing:
+    """A server connection that keeps many statements."""
+    return Backing(connect(), PreparedBackend(Statements(), 100))
 
 
-def connect(postgres: PostgresServer) -> RawClient:
-    return RawClient((postgres.host, postgres.port), password=postgres.password)
+@pytest.fixture
+def client() -> Pooled:
+    """A client without statements."""
+    return Pooled(random.Random(1))
 
 
-def random_batch(choose: random.Random) -> bytes:
-    """A few segments; each ends with Sync or is a simple Query."""
-    batch = b""
-    for _ in range(choose.choice((1, 1, 1, 2, 3))):
-        if choose.random() < 0.15:
-            sql = choose.choice(
-                (
-                    "SELECT 5",
-                    "DEALLOCATE a",
-                    'deallocate prepare "b" ;',
-                    "DEALLOCATE ALL",
-                    "DISCARD ALL",
-                    "BEGIN",
-                    "ROLLBACK",
-                    "SELECT 1/0",
-                    "COMMIT",
-                )
-            )
-            batch += query(sql)
-            continue
-        for _ in range(choose.randint(1, 5)):
-            name = choose.choice(NAMES)
-            kind = choose.choice("PPBBBDCX")
-            if kind == "P":
-                batch += parse(name, choose.choice(TEXTS))
-            elif kind == "B" and name:
-                batch += bind(name) + EXECUTE
-            elif kind == "B":  # the unnamed statement lives in one transaction only
-                batch += parse("", choose.choice(TEXTS)) + bind("") + EXECUTE
-            elif kind == "D" and name:
-                batch += describe(name)
-            elif kind == "C":
-                batch += close(name)
-        batch += SYNC
-    return batch
+def errors(answers: list[Answer]) -> list[bytes]:
+    return [body for code, body in answers if code == "E"]
+
+
+def test_duplicate_name(server: Backing, client: Pooled) -> None:
+    """A second Parse of a name gets PostgreSQL's 42P05 with that name, and the session goes on."""
+    client.run(server, parse("mine", "SELECT 1") + SYNC)
+    answers = client.run(server, parse("mine", "SELECT 2") + SYNC)
+    assert errors(answers) == [b'C42P05\0Mprepared statement "mine" already exists']
+    assert not server.back.tainted
+    assert column(client.run(server, bind("mine") + EXECUTE + SYNC)) == ["1"]
+
+
+def test_unknown_name(server: Backing, client: Pooled) -> None:
+    """A name that was never prepared gets PostgreSQL's 26000 with that name."""
+    answers = client.run(server, bind("nothing") + EXECUTE + SYNC)
+    assert errors(answers) == [b'C26000\0Mprepared statement "nothing" does not exist']
+    assert not server.back.tainted
+
+
+@pytest.mark.parametrize("name", ['with "quotes"', "Ümläut", "with space", "x" * 63, "'", "S"])
+def test_odd_names(connect: Callable[[], socket.socket], client: Pooled, name: str) -> None:
+    """Any name can be prepared, used, deallocated by SQL, and is then unknown."""
+    server = Backing(connect(), PreparedBackend(Statements(), 100))
+    quoted = name.replace('"', '""')
+    use = bind(name) + EXECUTE + SYNC
+    assert column(client.run(server, parse(name, "SELECT 1") + SYNC + use)) == ["1"]
+    answers = client.run(server, query(f'DEALLOCATE "{quoted}"'))
+    assert answers == [("C", b"DEALLOCATE\0"), ("Z", b"I")]
+    assert errors(client.run(server, use))[0].startswith(b"C26000")
+
+
+def test_parameter_types_make_another_statement(server: Backing, client: Pooled) -> None:
+    """The same text with other parameter types is another statement on the server."""
+    for name, oid in (("number", 23), ("word", 25)):
+        body = text(name) + text("SELECT pg_typeof($1)") + struct.pack("!HI", 1, oid)
+        client.run(server, message("P", body) + SYNC)
+    for name, kind in (("number", "integer"), ("word", "text")):
+        answers = client.run(server, bind(name, b"1") + EXECUTE + SYNC)
+        assert column(answers) == [kind]
+    assert len(server.back.prepared) == 2
+
+
+def test_cached_plan_does_not_stick(
+    connect: Callable[[], socket.socket], server: Backing, client: Pooled
+) -> None:
+    """When DDL has spoilt a plan the client gets PostgreSQL's error, and the server is not reused."""
+    owner, use = connect(), bind("all") + EXECUTE + SYNC
+    ask(owner, query("create table planned as select 1 as one"))
+    try:
+        client.run(server, parse("all", "SELECT * FROM planned") + SYNC + use)
+        ask(owner, query("alter table planned add two int default 2"))
+        assert errors(client.run(server, use))[0].startswith(b"C0A000")
+        assert server.back.tainted
+        other = Backing(connect(), PreparedBackend(server.back.pool, 100))
+        assert not errors(client.run(other, use))
+        assert not other.back.tainted
+    finally:
+        ask(owner, query("drop table planned"))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "do $$ begin execute 'deallocate all'; end $$",
+        'DEALLOCATE "POOLPROXY_1"',
+        "do $$ begin execute 'deallocate \"POOLPROXY_1\"'; end $$",
+    ],
+)
+def test_names_touched_behind_our_back(server: Backing, client: Pooled, sql: str) -> None:
+    """Who deallocates our names makes the next use fail, once: the server is not reused."""
+    use = bind("a") + EXECUTE + SYNC
+    client.run(server, parse("a", "SELECT 1") + SYNC)
+    client.run(server, query(sql))
+    assert errors(client.run(server, use))[0].startswith(b"C26000")
+    assert server.back.tainted
+
+
+def test_name_taken_behind_our_back(server: Backing, client: Pooled) -> None:
+    """Who takes the name that a statement is to get makes its Parse fail, once: no reuse."""
+    client.run(server, query('PREPARE "POOLPROXY_1" AS SELECT 2'))
+    answers = client.run(server, parse("a", "SELECT 1") + SYNC)
+    assert errors(answers)[0].startswith(b"C42P05")
+    assert server.back.tainted
+
+
+def test_many_fakes_are_flushed_out(server: Backing, client: Pooled) -> None:
+    """A segment with more messages than may be outstanding goes through, and in order."""
+    client.run(server, parse("a", "SELECT 1") + SYNC)
+    count = prepared.MAX_OWED
+    steps = bind("a") + EXECUTE + (close("a") + parse("a", "SELECT 1")) * count
+    answers = client.run(server, steps + bind("a") + EXECUTE + SYNC)
+    codes = "".join(code for code, _ in answers)
+    assert codes == "2DC" + "31" * count + "2DCZ"
+
+
+# -- what goes to the server ---------------------------------------------------------------------------
+
+
+def test_same_statement_is_parsed_once() -> None:
+    """A statement that the server has is not sent again: ParseComplete is given at once."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    assert rig.send(parse("b", "SELECT 1")) == b""
+    assert rig.answer() == PARSED
+    assert sent(rig.send(bind("b"), EXECUTE, SYNC)) == [
+        ("B", b"POOLPROXY_1"),
+        ("E", b""),
+        ("S", b""),
+    ]
+    counts = rig.statements
+    assert (counts.client_parses, counts.server_parses, counts.binds) == (2, 1, 1)
+
+
+def test_clients_share_a_statement() -> None:
+    """What one client has prepared another client uses under its own name."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    rig.names = Names()
+    rig.prepare("z", "SELECT 1")
+    assert sent(rig.send(describe("z")))[0] == ("D", b"POOLPROXY_1")
+
+
+def test_missing_statement_is_injected() -> None:
+    """A server that lacks the statement gets it first; the client sees no ParseComplete."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    rig.back = PreparedBackend(rig.statements, 10)
+    assert sent(rig.send(bind("a"), EXECUTE, SYNC))[:2] == [
+        ("P", b"POOLPROXY_1"),
+        ("B", b"POOLPROXY_1"),
+    ]
+    assert rig.answer(PARSED + BOUND + DONE + ready()) == BOUND + DONE + ready()
+    assert rig.back.at_rest
+
+
+def test_least_recently_used_is_evicted() -> None:
+    """Over the limit the statement that was not used for longest is closed, unseen by the client."""
+    rig = Rig(limit=2)
+    rig.prepare("a", "SELECT 1")
+    rig.prepare("b", "SELECT 2")
+    rig.send(bind("a"), EXECUTE, SYNC)
+    rig.answer(BOUND + DONE + ready())
+    out = rig.send(parse("c", "SELECT 3"), SYNC)
+    assert sent(out) == [("C", b"POOLPROXY_2"), ("P", b"POOLPROXY_3"), ("S", b"")]
+    assert rig.answer(CLOSED + PARSED + ready()) == PARSED + ready()
+    assert [statement.name for statement in rig.back.prepared] == [b"POOLPROXY_1", b"POOLPROXY_3"]
+
+
+def test_skipped_eviction_is_undone() -> None:
+    """An error before the Close of an eviction: the server still has the statement."""
+    rig = Rig(limit=1)
+    rig.prepare("a", "SELECT 1")
+    rig.send(parse("", "bad"), parse("b", "SELECT 2"), SYNC)
+    rig.answer(error("42601", "bad") + ready())
+    assert [statement.name for statement in rig.back.prepared] == [b"POOLPROXY_1"]
+    assert list(rig.names.statements) == [b"a"]
+
+
+def test_answers_come_in_order() -> None:
+    """ParseComplete and CloseComplete that are ours come between the server's, where they belong."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    out = rig.send(bind("a"), EXECUTE, close("a"), parse("b", "SELECT 1"), bind("b"), SYNC)
+    assert [code for code, _ in sent(out)] == ["B", "E", "B", "S"]
+    seen = rig.answer(BOUND, DONE, BOUND, ready())
+    assert seen == BOUND + DONE + CLOSED + PARSED + BOUND + ready()
+
+
+def test_fakes_wait_for_the_end_of_a_cut_message() -> None:
+    """No answer of ours lands inside a message of the server that comes in pieces."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    rig.send(bind("a"), EXECUTE, close("a"), SYNC)
+    answers = BOUND + message("D", bytes(100)) + DONE + ready()
+    pieces = [answers[i : i + 1] for i in range(len(answers))]
+    assert rig.answer(*pieces) == answers[: -len(ready())] + CLOSED + ready()
+
+
+def test_failed_transaction_fakes_nothing() -> None:
+    """In a failed transaction a Parse goes to the server, which refuses it; the name stays free."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    rig.send(query("x"))
+    rig.answer(error("42601", "bad") + ready("E"))
+    out = rig.send(parse("b", "SELECT 1"), SYNC)
+    assert [code for code, _ in sent(out)] == ["C", "P", "S"]
+    refusal = error("25P02", "current transaction is aborted")
+    assert rig.answer(CLOSED + refusal + ready("E")) == refusal + ready("E")
+    assert list(rig.names.statements) == [b"a"]
+    assert not rig.back.prepared
+
+
+def test_error_frees_the_name() -> None:
+    """A Parse that PostgreSQL refuses leaves neither name nor statement behind."""
+    rig = Rig()
+    rig.send(parse("a", "bad"), describe("a"), SYNC)
+    rig.answer(error("42601", "bad") + ready())
+    assert not rig.names.statements
+    assert not rig.back.prepared
+    assert not rig.names.size
+    assert rig.back.at_rest
+
+
+def test_next_segment_waits_for_an_uncertain_name() -> None:
+    """What hangs on a Parse of an earlier segment is held back until that is answered."""
+    rig = Rig()
+    out = rig.send(parse("a", "SELECT 1"), SYNC, bind("a"), EXECUTE, SYNC)
+    assert [code for code, _ in sent(out)] == ["P", "S"]
+    rig.answer(error("42601", "bad") + ready())
+    assert sent(rig.send())[0] == ("B", b"a")
+
+
+def test_large_bind_is_not_kept() -> None:
+    """Of a large Bind only its head is looked at; the rest streams through."""
+    rig = Rig()
+    rig.prepare("a", "SELECT $1")
+    whole = bind("a", bytes(1_000_000), portal="p")
+    result = rig.back.forward(rig.names, whole[:1000], LIMIT)
+    assert (result.used, result.left) == (1000, len(whole) - 1000)
+    head = b"".join(result.out)
+    assert head + whole[1000:] == bind("POOLPROXY_1", bytes(1_000_000), portal="p")
+
+
+@pytest.mark.parametrize("size", range(1, 14))
+def test_bind_cut_in_its_head(size: int) -> None:
+    """Until the name in a Bind has ended nothing of it is sent."""
+    rig = Rig()
+    rig.prepare("a", "SELECT $1")
+    whole = bind("a", b"1", portal="portal")
+    assert rig.send(whole[:size]) == b""
+    assert rig.send(whole[size:]) == bind("POOLPROXY_1", b"1", portal="portal")
+
+
+def test_portal_named_like_a_statement() -> None:
+    """The names of portals are not touched."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    out = rig.send(bind("a", portal="a"), message("D", b"P" + text("a")), message("C", b"Pa\0"))
+    assert out.endswith(message("D", b"P" + text("a")) + message("C", b"Pa\0"))
+    assert whole_messages(out)[0][1].startswith(b"a\0POOLPROXY_1\0")
+
+
+@pytest.mark.parametrize("body", [b"", b"S", b"Sa", b"Sa\0x", b"Sa\0\0", b"Xa\0"])
+@pytest.mark.parametrize("code", ["C", "D"])
+def test_malformed_messages_are_for_the_server(code: str, body: bytes) -> None:
+    """A Describe or Close that is not well-formed goes to PostgreSQL as it is."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    assert rig.send(message(code, body)) == message(code, body)
+    assert list(rig.names.statements) == [b"a"]
+
+
+# -- statements that go by SQL -------------------------------------------------------------------------
+
+
+def _in_two(data: bytes, size: int) -> list[bytes]:
+    return [data[:size], data[size:]]
+
+
+def _in_many(data: bytes, size: int) -> list[bytes]:
+    return [data[i : i + size] for i in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("all_gone", ["DEALLOCATE ALL", "DISCARD ALL"])
+@pytest.mark.parametrize("extended", [False, True])
+@pytest.mark.parametrize("pieces", [2, 99])
+def test_all_gone(all_gone: str, extended: bool, pieces: int) -> None:
+    """After DEALLOCATE ALL or DISCARD ALL, cut anywhere, neither client nor server has any."""
+    tag = message("C", text(all_gone))
+    answers = PARSED + BOUND + tag + ready() if extended else tag + ready()
+    for size in range(1, len(answers)):
+        cut = _in_two if pieces == 2 else _in_many
+        rig = Rig()
+        rig.prepare("a", "SELECT 1")
+        if extended:
+            rig.send(parse("", all_gone), bind(""), EXECUTE, SYNC)
+        else:
+            rig.send(query(all_gone))
+        assert rig.answer(*cut(answers, size)) == answers
+        assert not rig.names.statements
+        assert not rig.back.prepared
+        assert rig.back.at_rest
+
+
+def test_a_value_that_looks_like_a_tag() -> None:
+    """Data that looks like the tag of DISCARD ALL deallocates nothing."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    row = message("D", message("C", text("DISCARD ALL")))
+    rig.send(query("select x"))
+    assert rig.answer(row + DONE + ready()) == row + DONE + ready()
+    assert list(rig.names.statements) == [b"a"]
+
+
+@pytest.mark.parametrize("size", range(1, 16))
+def test_deallocate_cut(size: int) -> None:
+    """DEALLOCATE of a name that the client has works in two pieces too; nobody else loses it."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    whole = query("DEALLOCATE a")
+    out = rig.send(whole[:size]) + rig.send(whole[size:])
+    assert b"POOLPROXY_0" in out
+    tags = [message("C", text("PREPARE")), message("C", text("DEALLOCATE"))]
+    assert rig.answer(*tags, ready()) == tags[1] + ready()
+    assert not rig.names.statements
+    assert len(rig.back.prepared) == 1
+
+
+# -- limits --------------------------------------------------------------------------------------------
+
+
+def test_statement_too_long() -> None:
+    """A named statement over MAX_STATEMENT is refused before it has been received."""
+    rig = Rig()
+    whole = parse("a", " " * prepared.MAX_STATEMENT)
+    with pytest.raises(PoolerError, match="longer than"):
+        rig.send(whole[:100])
+
+
+def test_unnamed_statement_may_be_long() -> None:
+    """An unnamed statement of any length streams through."""
+    whole = parse("", " " * prepared.MAX_STATEMENT)
+    assert Rig().send(whole[:100]) == whole[:100]
+
+
+def test_too_many_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that never closes its statements is refused at MAX_NAMES."""
+    monkeypatch.setattr(prepared, "MAX_NAMES", 3)
+    rig = Rig()
+    for name in "abc":
+        rig.prepare(name, "SELECT 1")
+    with pytest.raises(PoolerError, match="too many prepared"):
+        rig.send(parse("d", "SELECT 1"))
+
+
+def test_too_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's statements are bounded in bytes; closed ones no longer count."""
+    monkeypatch.setattr(prepared, "MAX_BYTES", 3000)
+    rig = Rig()
+    rig.prepare("a", " " * 1000)
+    for _ in range(5):
+        rig.prepare("b", "x" * 1000)
+        rig.send(close("b"))
+    rig.prepare("b", " " * 1000)
+    with pytest.raises(PoolerError, match="too many prepared"):
+        rig.send(parse("c", " " * 1000))
+
+
+def test_what_is_outstanding_is_bounded() -> None:
+    """Answers of ours behind one that the server does not flush do not pile up: it is made to flush."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    out = rig.send(bind("a"), (close("a") + parse("a", "SELECT 1")) * prepared.MAX_OWED)
+    assert out.endswith(FLUSH)
+    assert len(rig.back.owed) == prepared.MAX_OWED
+
+
+def test_terminate_ends_it() -> None:
+    """What comes before Terminate is forwarded; Terminate is not."""
+    rig = Rig()
+    rig.prepare("a", "SELECT 1")
+    result = rig.back.forward(rig.names, bind("a") + EXECUTE + TERMINATE, LIMIT)
+    assert result.terminated
+    assert [code for code, _ in sent(b"".join(result.out))] == ["B", "E"]
+
+
+def test_bad_messages_are_refused() -> None:
+    """An unknown type or an impossible length is an error here too."""
+    rig = Rig()
+    for bad in (b"?\0\0\0\4", b"B\0\0\0\3", b"E\0\0\0\3", b"E\xff\xff\xff\xff"):
+        with pytest.raises(PoolerError):
+            rig.send(bind("nothing"), bad)
+        rig.raw = b""
+
+
+def test_statements_are_forgotten_with_their_last_user() -> None:
+    """A text that neither client nor server has any more takes no memory."""
+    rig = Rig(limit=1)
+    for n in range(5):
+        rig.prepare("a", f"SELECT {n}")
+        rig.send(close("a"))
+        rig.answer()
+    assert len(rig.statements) == 1
