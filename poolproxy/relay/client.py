@@ -20,6 +20,7 @@ from poolproxy.ipc.messages import CancelKey
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.connection import CHUNK, Connection
 from poolproxy.relay.context import Context
+from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.build import error_response
 from poolproxy.wire.codes import QUERY
@@ -253,7 +254,7 @@ class Client(Connection):
         if server.values == self.values and now - server.idle_since < self.pool.check_delay:
             self.start(server, now)
         else:
-            server.prepare(self, now)
+            prepare(server, self, now)
 
     def start(self, server: Server, now: float) -> None:
         """Link with a server that is ready for this client, and send it what was held."""

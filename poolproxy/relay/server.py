@@ -16,17 +16,15 @@ from __future__ import annotations
 import logging
 import socket
 from bisect import bisect_left
-from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-import attrs
 
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.connection import CHUNK, Connection
 from poolproxy.relay.context import Context
+from poolproxy.relay.task import Task, reset
 from poolproxy.wire.backend import Backend, Violation, only_notifications
 from poolproxy.wire.build import query
 from poolproxy.wire.codes import (
@@ -48,20 +46,6 @@ Address: TypeAlias = tuple[int, Any]
 log = logging.getLogger(__name__)
 
 _IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
-
-
-@attrs.define
-class Task:
-    """Queries of our own, one after the other, then ``then(errors)``, errors being their number.
-
-    An error ends it: ``queries`` then has those that were not sent.
-    """
-
-    queries: list[str]
-    then: Callable[[int], None]
-    since: float
-    client: Client | None = None
-    errors: int = 0
 
 
 class Server(Connection):
@@ -239,24 +223,9 @@ class Server(Connection):
             client.pause()  # it gets no further answer before it has read this one
             self.resume()
         if pool.reset_always:
-            self.reset(now)
+            reset(self, now)
         else:
             self.pass_on(now)
-
-    def reset(self, now: float) -> None:
-        """Run server_reset_query, then pass the server on."""
-        sql = self.pool.reset_query
-        if not sql or self.doomed:
-            self.pass_on(now)
-            return
-
-        def then(errors: int) -> None:
-            if errors:
-                self.end("reset query failed")
-            else:
-                self.pass_on(monotonic())
-
-        self.run(Task([sql], then, now))
 
     def pass_on(self, now: float) -> None:
         """Give the server to the first waiter, or park it, or end it."""
@@ -293,56 +262,11 @@ class Server(Connection):
             return
         self.resume()
         if self.pool.session_mode or self.pool.reset_always:
-            self.reset(monotonic())
+            reset(self, monotonic())
         else:
             self.pass_on(monotonic())
 
     # -- our own queries --------------------------------------------------------------------------
-
-    def prepare(self, client: Client, now: float) -> None:
-        """Check the server if it was idle for long, and give it the client's parameters."""
-        queries = []
-        pool = self.pool
-        if pool.check_query is not None and now - self.idle_since >= pool.check_delay:
-            queries.append(pool.check_query)
-        checks = bool(queries)
-        statement = self.context.tracker.set_statement(self.values, client.values)
-        if statement:
-            queries.append(statement)
-
-        after_first = len(queries) - 1
-
-        def then(errors: int) -> None:
-            failed_check = checks and len(task.queries) == after_first
-            self._prepared(task.client, errors, failed_check=failed_check)
-
-        task = Task(queries, then, now, client)
-        self.run(task)
-
-    def _prepared(self, client: Client | None, errors: int, *, failed_check: bool) -> None:
-        now = monotonic()
-        self.idle_since = now
-        if client is None or client.closed:
-            if errors:
-                self.end("test query failed")
-            else:
-                self.pass_on(now)
-        elif not errors:
-            client.values = self.context.tracker.canonical(client.values, self.values)
-            client.start(self, now)
-        elif failed_check:
-            self.end("test query failed")
-            self._retry_elsewhere(client)
-        else:
-            self.end("invalid server parameter")
-            client.fail(
-                PoolerError(
-                    "invalid server parameter",
-                    sqlstate="22023",
-                    hint="The server refused a parameter that the client had set, such as TimeZone.",
-                    reason="invalid_parameter",
-                )
-            )
 
     def run(self, task: Task) -> None:
         """Begin a task; its ``then`` is called when the server is at rest again."""
@@ -404,15 +328,13 @@ class Server(Connection):
         if client is not None:
             client.server = None
             if half_way:
-                client.leave(
-                    reason
-                )  # an error in the middle of a message would be read as its data
+                client.leave(reason)  # an error amid a message would be read as its data
             else:
                 client.fail(_server_error(reason))
         if task is not None and task.client is not None and not task.client.closed:
-            self._retry_elsewhere(task.client)
+            self.retry_elsewhere(task.client)
 
-    def _retry_elsewhere(self, client: Client) -> None:
+    def retry_elsewhere(self, client: Client) -> None:
         # The server failed before it had seen anything of this client, so nothing is lost.
         now = monotonic()
         spare = self.pool.idle.pop() if self.pool.idle else None

@@ -39,7 +39,8 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
-from poolproxy.relay.server import Server, Task
+from poolproxy.relay.server import Server
+from poolproxy.relay.task import Task
 from poolproxy.settings.config import Config, PoolSettings
 from poolproxy.settings.toml import load_toml
 from poolproxy.wire import is_compiled
