@@ -287,14 +287,15 @@ class PreparedBackend(Backend):
     def _plain(self, data: bytes, max_packet_size: int, result: Forwarded) -> None:
         """Messages that name no statement, the first of which is known to be good, go as they are."""
         position, end = result.used, len(data)
+        plain = PLAIN_BUT_SQL
         types = []
         while position + HEADER <= end:
             code, length = _unpack_header(data, position)
-            start = PLAIN_BUT_SQL.get(code)
+            start = plain.get(code)
             if start is None or not 4 <= length < max_packet_size:
                 break
             body = position + HEADER
-            if not data.startswith(start, body) and may_name(code, data, body, length):
+            if start and not data.startswith(start, body) and may_name(code, data, body, length):
                 break
             types.append(code)
             position += length + 1
@@ -316,9 +317,9 @@ class PreparedBackend(Backend):
             self._note_transaction()
             if not self.copy_in:
                 self.client_copies = False  # as in Backend: a failed COPY without its end
-            if code == PARSE and self._parse(names, message, size, result):
-                return
             if code == BIND and self._bind(names, message, size, result):
+                return
+            if code == PARSE and self._parse(names, message, size, result):
                 return
             if code in (DESCRIBE, CLOSE) and self._describe_or_close(names, message, size, result):
                 return
