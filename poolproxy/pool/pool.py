@@ -19,7 +19,7 @@ from poolproxy.metrics.schema import PoolMetrics
 from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import PoolMode
 from poolproxy.settings.schema import Settings
-from poolproxy.wire.prepared import Statements
+from poolproxy.wire.statements import Statements
 
 
 class Waiter(Protocol):

@@ -26,7 +26,7 @@ from poolproxy.wire.build import error_response
 from poolproxy.wire.codes import QUERY
 from poolproxy.wire.frontend import HEADER, UNANSWERED, Frontend, expected_size, skip_unanswered
 from poolproxy.wire.parameters import Values
-from poolproxy.wire.prepared import Names
+from poolproxy.wire.statements import Names
 
 if TYPE_CHECKING:
     from poolproxy.relay.context import Pool

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from poolproxy.errors import PoolerError
 from poolproxy.relay.client import HOLD, Client
 from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL, SWEEP
-from poolproxy.wire.prepared import Names, PreparedBackend
+from poolproxy.wire.prepared import PreparedBackend
+from poolproxy.wire.statements import Names
 
 if TYPE_CHECKING:
     from poolproxy.relay.server import Server

@@ -70,7 +70,7 @@ from poolproxy.wire.codes import (
 )
 
 if TYPE_CHECKING:
-    from poolproxy.wire.prepared import Names
+    from poolproxy.wire.statements import Names
 
 _unpack_header = Struct(">BI").unpack_from
 

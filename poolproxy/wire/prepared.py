@@ -26,24 +26,18 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUE
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from enum import Enum, auto
 from struct import Struct
-from weakref import WeakValueDictionary
 
 import attrs
 
 from poolproxy.errors import PoolerError
-from poolproxy.wire.backend import UNSYNCED, Backend
+from poolproxy.wire.answers import FAKED, FAKES, PreparedAnswers
 from poolproxy.wire.codes import (
     BIND,
     CLOSE,
-    COMMAND_COMPLETE,
     DESCRIBE,
-    ERROR_RESPONSE,
     FLUSH,
     FUNCTION_CALL,
-    IN_FAILED_TRANSACTION,
     PARSE,
     QUERY,
     SYNC,
@@ -57,12 +51,17 @@ from poolproxy.wire.frontend import (
     bad_message,
     may_name,
 )
+from poolproxy.wire.statements import (
+    ALL,
+    NO_STATEMENT,
+    Kind,
+    Names,
+    Statement,
+)
 
 _unpack_header = Struct(">BI").unpack_from
 _pack_header = Struct(">BI").pack
 
-PARSE_COMPLETE = b"1\0\0\0\4"
-CLOSE_COMPLETE = b"3\0\0\0\4"
 STATEMENT = ord("S")  # the kind in Describe and Close; the other is P, a portal
 
 # Bytes of a named statement's Parse. Each is kept as long as a client or server has it, so it is
@@ -71,13 +70,11 @@ MAX_STATEMENT = 1024 * 1024
 MAX_NAMES = 10_000  # statements that one client can have
 MAX_BYTES = 32 * 1024 * 1024  # of their names and texts
 MAX_HEAD = 65_536  # bytes of a Bind before its statement name has ended
-MAX_ERROR = 65_536  # bytes of an ErrorResponse in which a name is put right
 # Answers outstanding: with more, a client that sends no Flush is made to wait for some. What is faked
 # never reaches the server, so nothing else would bound it.
 MAX_OWED = 4096
 
 _ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
-_FAKED = 256  # added to a type: no message of the server takes such an entry
 _DEALLOCATE = re.compile(
     rb"\s*deallocate\s+(?:prepare\s+)?"
     rb'(?:"((?:[^"\0]|"")+)"|([a-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\0',
@@ -87,112 +84,7 @@ _DEALLOCATE = re.compile(
 _INSTEAD_OF_DEALLOCATE = (
     b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # 0 is never a statement's
 )
-ALL = b""  # no statement of a client's has this name
 _FLUSH_MESSAGE = _pack_header(FLUSH, 4)
-_ALL_GONE_END = b" ALL\0"
-_ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
-_ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
-LONGEST_TAG = max(map(len, _ALL_GONE_MESSAGES))
-
-
-class Statement:
-    """One distinct statement. ``tail``: its Parse message behind the name (text and types)."""
-
-    __slots__ = ("__weakref__", "name", "tail")
-
-    def __init__(self, name: bytes, tail: bytes) -> None:
-        self.name = name
-        self.tail = tail
-
-    def parse_message(self) -> bytes:
-        body = self.name + b"\0" + self.tail
-        return _pack_header(PARSE, len(body) + 4) + body
-
-    def close_message(self) -> bytes:
-        return _pack_header(CLOSE, len(self.name) + 6) + b"S" + self.name + b"\0"
-
-
-NO_STATEMENT = Statement(b"", b"")
-
-
-class Statements:
-    """The statements of a pool, each as long as a client or a server has it.
-
-    ``client_parses``, ``server_parses``, ``binds``: messages that named one, from clients and to servers.
-    """
-
-    def __init__(self) -> None:
-        self._known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
-        self._last = 0
-        self.client_parses = 0
-        self.server_parses = 0
-        self.binds = 0
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, tail: bytes) -> Statement:
-        """The statement with this text and these types."""
-        statement = self._known.get(tail)
-        if statement is None:
-            self._last += 1
-            statement = Statement(b"POOLPROXY_%d" % self._last, tail)
-            self._known[tail] = statement
-        return statement
-
-
-class Names:
-    """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.
-
-    The name ``ALL`` is unsettled by a query that may deallocate all. ``size``: bytes of names and texts.
-    """
-
-    __slots__ = ("size", "statements", "unsettled")
-
-    def __init__(self) -> None:
-        self.statements: dict[bytes, Statement] = {}
-        self.unsettled: dict[bytes, Entry] = {}
-        self.size = 0
-
-    def put(self, name: bytes, statement: Statement) -> None:
-        """``name``, which is free, stands for ``statement``."""
-        self.statements[name] = statement
-        self.size += len(name) + len(statement.tail)
-
-    def drop(self, name: bytes) -> None:
-        """``name`` is free, if it was not."""
-        statement = self.statements.pop(name, None)
-        if statement is not None:
-            self.size -= len(name) + len(statement.tail)
-
-
-class Kind(Enum):
-    """What an entry's answer means."""
-
-    PARSED = auto()  # the client's own Parse
-    INJECTED_PARSE = auto()
-    EVICTED = auto()  # an injected Close
-    FAKED_PARSE = auto()
-    FAKED_CLOSE = auto()
-    DUPLICATE = auto()  # a Parse that the server is to refuse
-    DEALLOCATED = auto()  # a Query
-    SWEEP = auto()  # a Query that may deallocate all
-
-
-class Entry(int):
-    """An entry of the FIFO that is more than a type. It equals the type whose answer takes it.
-
-    ``segment``: the number of its Sync segment. ``epoch``: how often all statements had been forgotten
-    before. ``refused``: an error has answered it.
-    """
-
-    kind: Kind
-    statement: Statement
-    name: bytes
-    names: Names | None
-    segment: int
-    epoch: int
-    refused: bool
 
 
 @attrs.define
@@ -220,36 +112,10 @@ class _Incomplete(Exception):
     """More bytes of the message are needed."""
 
 
-class PreparedBackend(Backend):
-    """A server connection that shares prepared statements; ``limit`` bounds how many it keeps.
+class PreparedBackend(PreparedAnswers):
+    """A server connection that shares prepared statements; ``limit`` bounds how many it keeps."""
 
-    ``prepared`` are those that it has or will have, the least recently used first. ``special`` counts
-    the entries of the FIFO: while there are any, :meth:`feed` takes the way through here.
-    """
-
-    __slots__ = (
-        "_epoch",
-        "_segment",
-        "_tag",
-        "failed",
-        "limit",
-        "pool",
-        "prepared",
-        "special",
-        "unsettled",
-    )
-
-    def __init__(self, pool: Statements, limit: int) -> None:
-        super().__init__()
-        self.pool = pool
-        self.limit = limit
-        self.prepared: OrderedDict[Statement, None] = OrderedDict()
-        self.unsettled: dict[Statement, Entry] = {}
-        self.special = 0
-        self.failed = False
-        self._epoch = 0
-        self._segment = 0
-        self._tag = b""
+    __slots__ = ()
 
     # -- client to server -------------------------------------------------------------------------
 
@@ -329,15 +195,6 @@ class PreparedBackend(Backend):
         self.owe((code,))
         if code in _ENDS_SEGMENT:
             self._segment += 1
-
-    def _note_transaction(self) -> None:
-        if self.status != UNSYNCED:
-            self.failed = self.status == IN_FAILED_TRANSACTION
-
-    def ready_amid_more(self) -> None:
-        """As in Backend, which then forgets the status told."""
-        self.failed = self.status == IN_FAILED_TRANSACTION
-        super().ready_amid_more()
 
     def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
         if len(message) > HEADER and not message[HEADER]:
@@ -516,173 +373,10 @@ class PreparedBackend(Backend):
         self, kind: Kind, statement: Statement, name: bytes, names: Names, result: Forwarded
     ) -> None:
         if not self.owed:
-            result.answer += _FAKES[kind]
+            result.answer += FAKES[kind]
             return
         code = PARSE if kind is Kind.FAKED_PARSE else CLOSE
-        self._entry(_FAKED + code, kind, statement, name, names)
-
-    def _entry(
-        self, code: int, kind: Kind, statement: Statement, name: bytes, names: Names | None
-    ) -> Entry:
-        """Append an entry to what the server owes."""
-        entry = Entry(code)
-        entry.kind, entry.statement, entry.name, entry.names = kind, statement, name, names
-        entry.segment = self._segment
-        entry.epoch = self._epoch
-        entry.refused = False
-        if names is not None:
-            names.unsettled[name] = entry
-        self.owed.append(entry)
-        self.special += 1
-        if code != QUERY:
-            self.status = UNSYNCED
-        return entry
-
-    # -- server to client -------------------------------------------------------------------------
-
-    def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
-        gone = (_ALL_GONE_END in data or self._tag or self.head) and self._all_gone(data)
-        if not (self.special or gone):
-            head = self.head
-            forwarded, at_rest = super().feed(data)
-            if at_rest:
-                self.failed = False
-                return forwarded, True
-            self._note_transaction()
-            if self.left and self.cut == COMMAND_COMPLETE and not self._tag:
-                self._tag = (head + data)[-LONGEST_TAG:]
-            return forwarded, False
-        if self.head:
-            data = self.head + data
-            self.head = b""
-        end = len(data)
-        position = min(self.left, end)
-        self.left -= position
-        out = [data[:position]]
-        if position and not self.left:
-            out.append(self._due_fakes())
-        while position + HEADER <= end:
-            code, length = _unpack_header(data, position)
-            stop = position + length + 1
-            if stop > end and code in (ERROR_RESPONSE, COMMAND_COMPLETE) and length < MAX_ERROR:
-                break
-            message = data[position:stop]
-            out.append(self._message(code, message))
-            position = min(stop, end)
-            if self.head:
-                position -= len(self.head)
-                break
-        self.head = data[position:]
-        return b"".join(out), not self.owed and self.at_rest
-
-    def _all_gone(self, data: bytes) -> bool:
-        """Whether DISCARD ALL or the like may be in ``data``, or ends in it."""
-        if self._tag:
-            tag = (self._tag + data[: self.left])[-LONGEST_TAG:]
-            ends = len(data) >= self.left
-            self._tag = b"" if ends else tag
-            if ends and tag.endswith(_ALL_GONE_MESSAGES):
-                self._forget_all()
-        data = self.head + data
-        return any(pattern in data for pattern in _ALL_GONE_MESSAGES)
-
-    def _message(self, code: int, message: bytes) -> bytes:
-        """One message of the server: what the client gets to see of it."""
-        first = self.owed[0] if self.owed else 0
-        entry = first if isinstance(first, Entry) else None
-        if entry is not None and code == ERROR_RESPONSE:
-            entry.refused = True
-            if entry.kind is Kind.DUPLICATE:
-                message = _with_name(message, entry.statement.name, entry.name)
-        shown, _ = super().feed(message)
-        if code == COMMAND_COMPLETE:
-            if message[HEADER:] in _ALL_GONE:
-                self._forget_all()
-            elif entry and entry.kind is Kind.DEALLOCATED and message[HEADER:] == b"PREPARE\0":
-                return b""
-        if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
-            shown = self._answered(entry, shown)
-        return shown if self.left else shown + self._due_fakes()
-
-    def _owes(self, entry: Entry) -> bool:
-        return bool(self.owed) and self.owed[0] is entry
-
-    def _answered(self, entry: Entry, shown: bytes) -> bytes:
-        """The server has done what the entry stands for."""
-        self._settle(entry)
-        if entry.kind is Kind.DEALLOCATED and entry.names and not entry.refused:
-            entry.names.drop(entry.name)
-        return b"" if entry.kind in (Kind.INJECTED_PARSE, Kind.EVICTED) else shown
-
-    def _due_fakes(self) -> bytes:
-        """The answers that are ours to give, up to the next that is the server's."""
-        answers = b""
-        while self.owed and self.owed[0] > _FAKED:
-            entry = self.owed.popleft()
-            assert isinstance(entry, Entry)
-            self._settle(entry)
-            answers += _FAKES[entry.kind]
-        return answers
-
-    def _settle(self, entry: Entry) -> None:
-        self.special -= 1
-        if self.unsettled.get(entry.statement) is entry:
-            del self.unsettled[entry.statement]
-        if entry.names is not None and entry.names.unsettled.get(entry.name) is entry:
-            del entry.names.unsettled[entry.name]
-
-    def undo(self, skipped: list[int]) -> None:
-        """The server does not do these: what they had changed, the last one first, is as before."""
-        for entry in reversed(skipped):
-            if isinstance(entry, Entry):
-                self._settle(entry)
-                self._undo(entry)
-
-    def _undo(self, entry: Entry) -> None:
-        statement, names = entry.statement, entry.names
-        if entry.kind in (Kind.PARSED, Kind.INJECTED_PARSE):
-            self.prepared.pop(statement, None)
-        elif entry.kind is Kind.EVICTED and entry.epoch == self._epoch:
-            self.prepared[statement] = None
-            self.prepared.move_to_end(statement, last=False)
-        if names is None:
-            return
-        if entry.kind is Kind.FAKED_CLOSE:
-            names.put(entry.name, statement)
-        elif entry.kind in (Kind.PARSED, Kind.FAKED_PARSE):
-            names.drop(entry.name)
-
-    def _forget_all(self) -> None:
-        """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one."""
-        self._epoch += 1
-        for statement in [s for s in self.prepared if s not in self.unsettled]:
-            del self.prepared[statement]
-        names = self.names
-        if names is not None:
-            for name in [n for n in names.statements if n not in names.unsettled]:
-                names.drop(name)
-
-    def failed_with(self, message: bytes) -> None:
-        """An ErrorResponse that tells that the server is of no use for the next client.
-
-        After DDL a cached plan can be of no use any more, for any client; which statement it was PostgreSQL
-        does not say. And a client can touch our names behind our back, such as by DEALLOCATE in a
-        function. The server is then closed when it is free.
-        """
-        stale = b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message
-        if stale or (_TOUCHED.search(message) is not None and b'"POOLPROXY_' in message):
-            self.tainted = True
-
-
-_TOUCHED = re.compile(rb"\0C(?:26000|42P05)\0")  # does not exist, exists already
-_FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
-
-
-def _with_name(message: bytes, ours: bytes, theirs: bytes) -> bytes:
-    """An ErrorResponse with the client's name in the place of ours."""
-    body = message[HEADER:].replace(b'"' + ours + b'"', b'"' + theirs + b'"')
-    return _pack_header(ERROR_RESPONSE, len(body) + 4) + body
+        self._entry(FAKED + code, kind, statement, name, names)
 
 
 def _too_long() -> PoolerError:

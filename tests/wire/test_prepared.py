@@ -13,7 +13,8 @@ import pytest
 from poolproxy.demo.postgres import PostgresServer
 from poolproxy.errors import PoolerError
 from poolproxy.wire import prepared
-from poolproxy.wire.prepared import Names, PreparedBackend, Statements
+from poolproxy.wire.prepared import PreparedBackend
+from poolproxy.wire.statements import Names, Statements
 from tests.system.protocol_client import FLUSH, SYNC, TERMINATE, message, query, text
 from tests.wire.prepared_traffic import (
     EXECUTE,

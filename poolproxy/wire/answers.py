@@ -1,0 +1,236 @@
+"""The server's answers where prepared statements are shared: see ``wire.prepared`` for the theory."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from struct import Struct
+
+from poolproxy.wire.backend import UNSYNCED, Backend
+from poolproxy.wire.codes import (
+    COMMAND_COMPLETE,
+    ERROR_RESPONSE,
+    IN_FAILED_TRANSACTION,
+    QUERY,
+)
+from poolproxy.wire.frontend import HEADER
+from poolproxy.wire.statements import Entry, Kind, Names, Statement, Statements
+
+_unpack_header = Struct(">BI").unpack_from
+_pack_header = Struct(">BI").pack
+
+PARSE_COMPLETE = b"1\0\0\0\4"
+CLOSE_COMPLETE = b"3\0\0\0\4"
+MAX_ERROR = 65_536  # bytes of an ErrorResponse in which a name is put right
+
+FAKED = 256  # added to a type: no message of the server takes such an entry
+_ALL_GONE_END = b" ALL\0"
+_ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
+_ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
+LONGEST_TAG = max(map(len, _ALL_GONE_MESSAGES))
+
+
+class PreparedAnswers(Backend):
+    """The half of a PreparedBackend that reads the server.
+
+    ``prepared`` are those that it has or will have, the least recently used first. ``special`` counts
+    the entries of the FIFO: while there are any, :meth:`feed` takes the way through here.
+    """
+
+    __slots__ = (
+        "_epoch",
+        "_segment",
+        "_tag",
+        "failed",
+        "limit",
+        "pool",
+        "prepared",
+        "special",
+        "unsettled",
+    )
+
+    def __init__(self, pool: Statements, limit: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.limit = limit
+        self.prepared: OrderedDict[Statement, None] = OrderedDict()
+        self.unsettled: dict[Statement, Entry] = {}
+        self.special = 0
+        self.failed = False
+        self._epoch = 0
+        self._segment = 0
+        self._tag = b""
+
+    # -- the FIFO ---------------------------------------------------------------------------------
+
+    def _note_transaction(self) -> None:
+        if self.status != UNSYNCED:
+            self.failed = self.status == IN_FAILED_TRANSACTION
+
+    def ready_amid_more(self) -> None:
+        """As in Backend, which then forgets the status told."""
+        self.failed = self.status == IN_FAILED_TRANSACTION
+        super().ready_amid_more()
+
+    def _entry(
+        self, code: int, kind: Kind, statement: Statement, name: bytes, names: Names | None
+    ) -> Entry:
+        """Append an entry to what the server owes."""
+        entry = Entry(code)
+        entry.kind, entry.statement, entry.name, entry.names = kind, statement, name, names
+        entry.segment = self._segment
+        entry.epoch = self._epoch
+        entry.refused = False
+        if names is not None:
+            names.unsettled[name] = entry
+        self.owed.append(entry)
+        self.special += 1
+        if code != QUERY:
+            self.status = UNSYNCED
+        return entry
+
+    # -- answers ----------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
+        gone = (_ALL_GONE_END in data or self._tag or self.head) and self._all_gone(data)
+        if not (self.special or gone):
+            head = self.head
+            forwarded, at_rest = super().feed(data)
+            if at_rest:
+                self.failed = False
+                return forwarded, True
+            self._note_transaction()
+            if self.left and self.cut == COMMAND_COMPLETE and not self._tag:
+                self._tag = (head + data)[-LONGEST_TAG:]
+            return forwarded, False
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        end = len(data)
+        position = min(self.left, end)
+        self.left -= position
+        out = [data[:position]]
+        if position and not self.left:
+            out.append(self._due_fakes())
+        while position + HEADER <= end:
+            code, length = _unpack_header(data, position)
+            stop = position + length + 1
+            if stop > end and code in (ERROR_RESPONSE, COMMAND_COMPLETE) and length < MAX_ERROR:
+                break
+            message = data[position:stop]
+            out.append(self._message(code, message))
+            position = min(stop, end)
+            if self.head:
+                position -= len(self.head)
+                break
+        self.head = data[position:]
+        return b"".join(out), not self.owed and self.at_rest
+
+    def _all_gone(self, data: bytes) -> bool:
+        """Whether DISCARD ALL or the like may be in ``data``, or ends in it."""
+        if self._tag:
+            tag = (self._tag + data[: self.left])[-LONGEST_TAG:]
+            ends = len(data) >= self.left
+            self._tag = b"" if ends else tag
+            if ends and tag.endswith(_ALL_GONE_MESSAGES):
+                self._forget_all()
+        data = self.head + data
+        return any(pattern in data for pattern in _ALL_GONE_MESSAGES)
+
+    def _message(self, code: int, message: bytes) -> bytes:
+        """One message of the server: what the client gets to see of it."""
+        first = self.owed[0] if self.owed else 0
+        entry = first if isinstance(first, Entry) else None
+        if entry is not None and code == ERROR_RESPONSE:
+            entry.refused = True
+            if entry.kind is Kind.DUPLICATE:
+                message = _with_name(message, entry.statement.name, entry.name)
+        shown, _ = super().feed(message)
+        if code == COMMAND_COMPLETE:
+            if message[HEADER:] in _ALL_GONE:
+                self._forget_all()
+            elif entry and entry.kind is Kind.DEALLOCATED and message[HEADER:] == b"PREPARE\0":
+                return b""
+        if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
+            shown = self._answered(entry, shown)
+        return shown if self.left else shown + self._due_fakes()
+
+    def _owes(self, entry: Entry) -> bool:
+        return bool(self.owed) and self.owed[0] is entry
+
+    def _answered(self, entry: Entry, shown: bytes) -> bytes:
+        """The server has done what the entry stands for."""
+        self._settle(entry)
+        if entry.kind is Kind.DEALLOCATED and entry.names and not entry.refused:
+            entry.names.drop(entry.name)
+        return b"" if entry.kind in (Kind.INJECTED_PARSE, Kind.EVICTED) else shown
+
+    def _due_fakes(self) -> bytes:
+        """The answers that are ours to give, up to the next that is the server's."""
+        answers = b""
+        while self.owed and self.owed[0] > FAKED:
+            entry = self.owed.popleft()
+            assert isinstance(entry, Entry)
+            self._settle(entry)
+            answers += FAKES[entry.kind]
+        return answers
+
+    def _settle(self, entry: Entry) -> None:
+        self.special -= 1
+        if self.unsettled.get(entry.statement) is entry:
+            del self.unsettled[entry.statement]
+        if entry.names is not None and entry.names.unsettled.get(entry.name) is entry:
+            del entry.names.unsettled[entry.name]
+
+    def undo(self, skipped: list[int]) -> None:
+        """The server does not do these: what they had changed, the last one first, is as before."""
+        for entry in reversed(skipped):
+            if isinstance(entry, Entry):
+                self._settle(entry)
+                self._undo(entry)
+
+    def _undo(self, entry: Entry) -> None:
+        statement, names = entry.statement, entry.names
+        if entry.kind in (Kind.PARSED, Kind.INJECTED_PARSE):
+            self.prepared.pop(statement, None)
+        elif entry.kind is Kind.EVICTED and entry.epoch == self._epoch:
+            self.prepared[statement] = None
+            self.prepared.move_to_end(statement, last=False)
+        if names is None:
+            return
+        if entry.kind is Kind.FAKED_CLOSE:
+            names.put(entry.name, statement)
+        elif entry.kind in (Kind.PARSED, Kind.FAKED_PARSE):
+            names.drop(entry.name)
+
+    def _forget_all(self) -> None:
+        """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one."""
+        self._epoch += 1
+        for statement in [s for s in self.prepared if s not in self.unsettled]:
+            del self.prepared[statement]
+        names = self.names
+        if names is not None:
+            for name in [n for n in names.statements if n not in names.unsettled]:
+                names.drop(name)
+
+    def failed_with(self, message: bytes) -> None:
+        """An ErrorResponse that tells that the server is of no use for the next client.
+
+        After DDL a cached plan can be of no use any more, for any client; which statement it was PostgreSQL
+        does not say. And a client can touch our names behind our back, such as by DEALLOCATE in a
+        function. The server is then closed when it is free.
+        """
+        stale = b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message
+        if stale or (_TOUCHED.search(message) is not None and b'"POOLPROXY_' in message):
+            self.tainted = True
+
+
+_TOUCHED = re.compile(rb"\0C(?:26000|42P05)\0")  # does not exist, exists already
+FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
+
+
+def _with_name(message: bytes, ours: bytes, theirs: bytes) -> bytes:
+    """An ErrorResponse with the client's name in the place of ours."""
+    body = message[HEADER:].replace(b'"' + ours + b'"', b'"' + theirs + b'"')
+    return _pack_header(ERROR_RESPONSE, len(body) + 4) + body

@@ -1,0 +1,116 @@
+"""What prepared statements are called: by clients, by servers, and in the FIFO of what is owed.
+
+See ``wire.prepared`` for the theory.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from struct import Struct
+from weakref import WeakValueDictionary
+
+from poolproxy.wire.codes import CLOSE, PARSE
+
+_pack_header = Struct(">BI").pack
+
+ALL = b""  # no statement of a client's has this name
+
+
+class Statement:
+    """One distinct statement. ``tail``: its Parse message behind the name (text and types)."""
+
+    __slots__ = ("__weakref__", "name", "tail")
+
+    def __init__(self, name: bytes, tail: bytes) -> None:
+        self.name = name
+        self.tail = tail
+
+    def parse_message(self) -> bytes:
+        body = self.name + b"\0" + self.tail
+        return _pack_header(PARSE, len(body) + 4) + body
+
+    def close_message(self) -> bytes:
+        return _pack_header(CLOSE, len(self.name) + 6) + b"S" + self.name + b"\0"
+
+
+NO_STATEMENT = Statement(b"", b"")
+
+
+class Statements:
+    """The statements of a pool, each as long as a client or a server has it.
+
+    ``client_parses``, ``server_parses``, ``binds``: messages that named one, from clients and to servers.
+    """
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+        self._last = 0
+        self.client_parses = 0
+        self.server_parses = 0
+        self.binds = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, tail: bytes) -> Statement:
+        """The statement with this text and these types."""
+        statement = self._known.get(tail)
+        if statement is None:
+            self._last += 1
+            statement = Statement(b"POOLPROXY_%d" % self._last, tail)
+            self._known[tail] = statement
+        return statement
+
+
+class Names:
+    """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.
+
+    The name ``ALL`` is unsettled by a query that may deallocate all. ``size``: bytes of names and texts.
+    """
+
+    __slots__ = ("size", "statements", "unsettled")
+
+    def __init__(self) -> None:
+        self.statements: dict[bytes, Statement] = {}
+        self.unsettled: dict[bytes, Entry] = {}
+        self.size = 0
+
+    def put(self, name: bytes, statement: Statement) -> None:
+        """``name``, which is free, stands for ``statement``."""
+        self.statements[name] = statement
+        self.size += len(name) + len(statement.tail)
+
+    def drop(self, name: bytes) -> None:
+        """``name`` is free, if it was not."""
+        statement = self.statements.pop(name, None)
+        if statement is not None:
+            self.size -= len(name) + len(statement.tail)
+
+
+class Kind(Enum):
+    """What an entry's answer means."""
+
+    PARSED = auto()  # the client's own Parse
+    INJECTED_PARSE = auto()
+    EVICTED = auto()  # an injected Close
+    FAKED_PARSE = auto()
+    FAKED_CLOSE = auto()
+    DUPLICATE = auto()  # a Parse that the server is to refuse
+    DEALLOCATED = auto()  # a Query
+    SWEEP = auto()  # a Query that may deallocate all
+
+
+class Entry(int):
+    """An entry of the FIFO that is more than a type. It equals the type whose answer takes it.
+
+    ``segment``: the number of its Sync segment. ``epoch``: how often all statements had been forgotten
+    before. ``refused``: an error has answered it.
+    """
+
+    kind: Kind
+    statement: Statement
+    name: bytes
+    names: Names | None
+    segment: int
+    epoch: int
+    refused: bool
