@@ -115,6 +115,7 @@ async def _cope(listener: Listener, error: OSError, metrics: ProxyMetrics) -> No
 
 def _peer(sock: socket.socket, address: Any, listener: Listener) -> tuple[str, int]:
     if listener.host != UNIX:
-        return address[0], address[1]
+        # In brackets as PgBouncer has it: with a port behind it "::1" would be another address.
+        return (f"[{address[0]}]" if sock.family == socket.AF_INET6 else address[0]), address[1]
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return UNIX, _UCRED.unpack(credentials)[0]

@@ -186,7 +186,9 @@ class ClientLogin:
         self.worker.cancels[request] = done
         self.worker.channel.post(CancelRequest(request, key))
         try:
-            with trio.move_on_after(self.worker.config.settings.cancel_wait_timeout or 10.0):
+            with trio.move_on_after(
+                self.worker.config.settings.cancel_wait_timeout or float("inf")
+            ):
                 await done.wait()
         finally:
             del self.worker.cancels[request]

@@ -305,7 +305,7 @@ class Worker:
     async def _cancel_server(self, server: Server, done: Callable[[str], None]) -> None:
         outcome = "timeout"
         try:
-            with trio.move_on_after(self.config.settings.cancel_wait_timeout or 10.0):
+            with trio.move_on_after(self.config.settings.cancel_wait_timeout or float("inf")):
                 outcome = await send_cancel(server.address, server.key)
         finally:
             server.cancel_done()

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from tests.system.rough_client import message
+from tests.system.protocol_client import message
 
 CANCEL = struct.pack("!i", 80877102)
 READY = message(b"Z", b"I")

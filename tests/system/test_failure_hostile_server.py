@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +23,8 @@ from tests.system.fake_database import (
     parameter,
     result,
 )
-from tests.system.rough_client import Closed, RoughClient, ServerError, message
+from tests.system.protocol_client import message
+from tests.system.rough_client import Closed, RoughClient, ServerError
 from tests.system.setups import PASSWORD
 from tests.system.watching import descriptors, eventually, metric, permits_out, private_bytes
 
@@ -275,12 +275,12 @@ def test_unsolicited_messages_on_an_idle_server(start_proxy: StartProxy, name: s
 
 def test_notifications_on_an_idle_server(start_proxy: StartProxy) -> None:
     """A notification for nobody is dropped, and the server stays."""
-    notified = threading.Event()
+    notify, notified = threading.Event(), threading.Event()
 
     def answer(talk: Conversation, sql: str) -> None:
         talk.send(result(sql))
         if sql == "first":
-            time.sleep(0.05)  # by then the proxy has taken the result
+            notify.wait(5)
             talk.send(message(b"A", b"\0\0\0\1channel\0text\0") * 2)
             notified.set()
 
@@ -289,7 +289,8 @@ def test_notifications_on_an_idle_server(start_proxy: StartProxy) -> None:
         with RoughClient(proxy.port) as client:
             client.log_in("limited", "db")
             assert client.query("first") == [("first",)]
-            notified.wait(5)
+            notify.set()
+            assert notified.wait(5)
             metric(proxy, "poolproxy_clients")  # a round through acceptor and worker
             assert client.query("second") == [("second",)]
         assert database.connections == 1

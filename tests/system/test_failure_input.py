@@ -12,20 +12,16 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, started_proxies
-from tests.system.rough_client import (
-    GSS_REQUEST,
+from tests.system.protocol_client import (
+    GSSENC_REQUEST,
     SSL_REQUEST,
     SYNC,
     TERMINATE,
-    Closed,
-    RoughClient,
-    ServerError,
-    cancel_packet,
-    errors_in,
+    cancel_request,
     message,
     query,
-    startup,
 )
+from tests.system.rough_client import Closed, RoughClient, ServerError, errors_in, startup
 from tests.system.setups import PASSWORD, config, role
 from tests.system.watching import descriptors, eventually, metric, permits_out
 
@@ -116,7 +112,7 @@ FIRST_PACKETS = {
     "SSH": (b"SSH-2.0-OpenSSH_9.9\r\n", "bad packet header"),
     "zeros": (bytes(4096), "bad packet header"),
     "bytes behind SSL": (SSL_REQUEST + GOOD, "received unencrypted data after SSL request"),
-    "bytes behind GSS": (GSS_REQUEST + GOOD, "received unencrypted data after GSSAPI"),
+    "bytes behind GSS": (GSSENC_REQUEST + GOOD, "received unencrypted data after GSSAPI"),
     "cancel without a key": (packed(8, 80877102), "bad packet header"),
     "half a packet": (GOOD[:20], "client_login_timeout"),
     "silence": (b"", "client_login_timeout"),
@@ -146,7 +142,7 @@ def test_nonsense_before_the_login(proxy: ProxyProcess, data: bytes, text: str) 
 def test_encryption_is_refused_once_each(proxy: ProxyProcess) -> None:
     """GSSENCRequest and SSLRequest get an N each, a third request an error."""
     with RoughClient(proxy.port, timeout=MOST_SECONDS) as client:
-        for request in (GSS_REQUEST, SSL_REQUEST):
+        for request in (GSSENC_REQUEST, SSL_REQUEST):
             client.send(request)
             assert client.sock.recv(1) == b"N"
         client.send(SSL_REQUEST)
@@ -157,7 +153,7 @@ def test_encryption_is_refused_once_each(proxy: ProxyProcess) -> None:
 def test_login_after_both_refusals(proxy: ProxyProcess) -> None:
     """A client that asks for GSSAPI, then for TLS, then goes on without is served."""
     with RoughClient(proxy.port, timeout=MOST_SECONDS) as client:
-        for request in (GSS_REQUEST, SSL_REQUEST):
+        for request in (GSSENC_REQUEST, SSL_REQUEST):
             client.send(request)
             assert client.sock.recv(1) == b"N"
         assert client.log_in("limited", "db").query("select 1") == [("1",)]
@@ -170,7 +166,7 @@ def test_every_byte_by_itself(proxy: ProxyProcess) -> None:
         for byte in GOOD + query("select 1"):
             client.send(bytes([byte]))
         client.replies()
-        assert [m.code for m in client.replies()] == [b"T", b"D", b"C", b"Z"]
+        assert [m.code for m in client.replies()] == ["T", "D", "C", "Z"]
 
 
 AFTER_LOGIN = {
@@ -252,14 +248,14 @@ def test_a_flood_of_cancels(proxy: ProxyProcess) -> None:
             flood = [RoughClient(proxy.port, timeout=MOST_SECONDS) for _ in range(50)]
             for one in flood:
                 key = chance.choice([bytes(4), chance.randbytes(4), chance.randbytes(200)])
-                one.send(cancel_packet(chance.choice([client.pid, 0, 2**31 - 1]), key))
+                one.send(cancel_request((chance.choice([client.key[0], 0, 2**31 - 1]), key)))
             for one in flood:
                 assert one.until_eof() == b""
                 one.close()
-        assert any(m.code == b"D" for m in client.replies())
+        assert any(m.code == "D" for m in client.replies())
         for _ in range(50):  # and with the right key, while nothing runs
             with RoughClient(proxy.port, timeout=MOST_SECONDS) as one:
-                one.send(cancel_packet(client.pid, client.secret))
+                one.send(cancel_request(client.key))
                 assert one.until_eof() == b""
         assert client.query("select 1") == [("1",)]
 

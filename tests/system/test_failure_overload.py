@@ -11,7 +11,8 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.rough_client import Closed, RoughClient, ServerError, message, query
+from tests.system.protocol_client import message, query
+from tests.system.rough_client import Closed, RoughClient, ServerError
 from tests.system.setups import config, role
 from tests.system.watching import Load, descriptors, eventually, metric, private_bytes
 
@@ -144,7 +145,7 @@ def test_a_slow_reader_costs_little_memory(
             slow.log_in("limited", "db").send(query(sql))
             load.wait_for_progress(100)
             assert private_bytes(worker) - before < 30 * MEGABYTE
-            rows = sum(m.code == b"D" for m in slow.replies())
+            rows = sum(m.code == "D" for m in slow.replies())
             assert private_bytes(worker) - before < 30 * MEGABYTE
         assert rows == 2000
         assert not load.errors
@@ -172,7 +173,7 @@ def test_a_slow_sender_costs_little_memory(
             slow.send(packet[50 * MEGABYTE :])
             codes = [m.code for m in slow.replies()]
             assert private_bytes(worker) - before < 30 * MEGABYTE
-        assert codes == [b"T", b"D", b"C", b"Z"]
+        assert codes == ["T", "D", "C", "Z"]
         assert not load.errors
         proxy.stop()
 

@@ -122,6 +122,10 @@ def test_logins_without_a_database(start_proxy: StartProxy, mortal: PostgresServ
         with RoughClient(proxy.port) as client, pytest.raises(ServerError) as caught:
             client.log_in("limited", "db")
         assert caught.value.message == "client_login_timeout (server down)"
+        proxy.stop()
+        # Recovery takes as long as it takes: this one has the time to wait for it.
+        tables["poolproxy"]["client_login_timeout"] = 60
+        proxy = start_proxy(tables)
         # The server has to be started by this thread, as it dies with the one that did.
         with ThreadPoolExecutor(1) as elsewhere:
             waiting = elsewhere.submit(works, proxy)

@@ -15,7 +15,8 @@ from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import any_alive
 from tests.fixtures.proxy import ROOT, ProxyProcess, StartProxy, free_port
 from tests.fixtures.toml import to_toml
-from tests.system.rough_client import Closed, RoughClient, ServerError, query
+from tests.system.protocol_client import query
+from tests.system.rough_client import Closed, RoughClient, ServerError
 from tests.system.setups import config, role
 from tests.system.watching import (
     Load,
@@ -135,7 +136,7 @@ def test_signals_under_load(start_proxy: StartProxy, postgres: PostgresServer) -
             proxy.signal(SIGINT)
             eventually(lambda: has_left(proxy), 5, "it ends")
         assert not load.wrong
-        allowed = ("server shutting down", "pooler is shutting down", "Closed", "refused", "reset")
+        allowed = ("server shutting down", "pooler is shutting down", "Eof", "refused", "reset")
         assert not [t for t in texts(load.errors) if not any(word in t for word in allowed)]
 
 

@@ -11,7 +11,8 @@ import pytest
 from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import is_alive
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.rough_client import Closed, RoughClient, query
+from tests.system.protocol_client import query
+from tests.system.rough_client import Closed, RoughClient
 from tests.system.setups import config, role
 from tests.system.watching import (
     Load,

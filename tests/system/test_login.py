@@ -170,6 +170,13 @@ def by_asyncpg(host: str, port: int, user: str, password: str, database: str) ->
     return asyncio.run(ask())
 
 
+def only(*methods: str) -> pytest.MarkDecorator:
+    """For tests of what some methods do."""
+    return pytest.mark.parametrize("method", methods, indirect=True)
+
+
+with_a_password = only(*(method for method in METHODS if method != "trust"))
+
 Driver = Callable[[str, int, str, str, str], str]
 DRIVERS = (by_libpq, by_asyncpg)
 REFUSED = (psycopg.OperationalError, asyncpg.PostgresError)
@@ -202,11 +209,10 @@ def test_right_password(
                 by(host, proxy.port, user, PASSWORD, "postgres")
 
 
+@with_a_password
 @pytest.mark.parametrize("by", DRIVERS)
 def test_wrong_password(proxy: ProxyProcess, method: str, by: Driver) -> None:
     """A wrong password and an unknown user get one answer, whatever the database."""
-    if method == "trust":
-        return
     for user in (*USERS, "unknown", "empty"):
         scram = method == "scram-sha-256" or (method == "md5" and user == "secret_scram")
         words = "SASL" if scram else "password"
@@ -216,19 +222,17 @@ def test_wrong_password(proxy: ProxyProcess, method: str, by: Driver) -> None:
                     by(proxy.host, proxy.port, user, password, database)
 
 
-def test_empty_password(proxy: ProxyProcess, method: str) -> None:
+@only("plain")
+def test_empty_password(proxy: ProxyProcess) -> None:
     """An empty password is refused as such, also for a user whose stored one is empty."""
-    if method != "plain":
-        return
     for user in ("plain_scram", "empty", "unknown"):
         error = refusal((proxy.host, proxy.port), "postgres", user, "")
         assert error.message == "empty password returned by client"
 
 
-def test_unknown_user_with_trust(proxy: ProxyProcess, method: str) -> None:
+@only("trust")
+def test_unknown_user_with_trust(proxy: ProxyProcess) -> None:
     """trust lets in the known users only."""
-    if method != "trust":
-        return
     error = refusal((proxy.host, proxy.port), "postgres", "unknown")
     assert error.message == '"trust" authentication failed'
     assert error.fields["S"] == "FATAL"
@@ -271,10 +275,9 @@ def test_server_by_unix_socket(proxy: ProxyProcess) -> None:
     assert by_libpq(proxy.host, proxy.port, "plain_scram", PASSWORD, "local") == "plain_scram"
 
 
-def test_other_message_than_a_password(proxy: ProxyProcess, method: str) -> None:
+@with_a_password
+def test_other_message_than_a_password(proxy: ProxyProcess) -> None:
     """A query in place of the password is refused."""
-    if method == "trust":
-        return
     one = RawClient((proxy.host, proxy.port), log_in=False)
     one.send(startup({"user": "plain_scram", "database": "postgres"}))
     assert one.read().code == "R"
@@ -282,10 +285,9 @@ def test_other_message_than_a_password(proxy: ProxyProcess, method: str) -> None
     assert one.farewell().fields["S"] == "FATAL"
 
 
-def test_welcome(proxy: ProxyProcess, method: str, postgres: PostgresServer) -> None:
+@only("plain")
+def test_welcome(proxy: ProxyProcess, postgres: PostgresServer) -> None:
     """The welcome repeats what the server reports, and has a cancel key of our own."""
-    if method != "plain":
-        return
     with (
         RawClient((proxy.host, proxy.port), "postgres", "plain_scram", password=PASSWORD) as one,
         psycopg.connect(postgres.url()) as direct,

@@ -75,6 +75,26 @@ def test_check_query_goes_before_the_client(proxy: ProxyProcess, postgres: Postg
     assert postgres.log_text()[start:].count(CHECK) >= 3
 
 
+def test_check_query_after_server_check_delay(
+    start_proxy: StartProxy, postgres: PostgresServer
+) -> None:
+    """With a positive server_check_delay only a server that was idle for that long is checked."""
+    delay = 1.0
+    databases = {"delayed": {"pool_mode": "transaction", "pool_size": 1}}
+    config = tables(postgres, databases, server_check_query=CHECK, server_check_delay=delay)
+    with client(start_proxy(config), "delayed") as one:
+        one.query("set log_statement = 'all'")
+        start = len(postgres.log_text())
+        for _ in range(3):
+            one.query("select 'at once'")
+        assert CHECK not in postgres.log_text()[start:]
+        time.sleep(delay * 1.1)  # idle time is what is tested: nothing happens in it
+        one.query("select 'later'")
+        said = postgres.log_text()[start:]
+    assert said.count(CHECK) == 1
+    assert said.rindex("at once") < said.index(CHECK) < said.index("later")
+
+
 def test_failed_check_takes_another_server(proxy: ProxyProcess, admin: psycopg.Connection) -> None:
     """A server that is found dead by its check is replaced, and the client sees nothing of it."""
     with client(proxy, "transaction") as one:

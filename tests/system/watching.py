@@ -133,7 +133,7 @@ class Sampler:
                 row = connection.execute(sql, (self._role,)).fetchone()
                 assert row
                 self.most = max(self.most, int(row[0]))
-                time.sleep(0.002)
+                time.sleep(0.002)  # between samples: leave the CPU to what is tested
 
 
 @attrs.define(eq=False)
