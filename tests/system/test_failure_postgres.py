@@ -80,7 +80,9 @@ def test_death_and_return_under_load(
 def test_errors_while_the_database_is_down(start_proxy: StartProxy, mortal: PostgresServer) -> None:
     """Each query gets PgBouncer's text with the reason at once; afterwards the same client goes on."""
     with role(mortal, "limited", 4):
-        proxy = start_proxy(config(mortal, server_login_retry=0.5, query_wait_timeout=1.0))
+        # One worker: the news that the server is back reaches another a moment after its first client.
+        settings = {"server_login_retry": 0.5, "query_wait_timeout": 1.0}
+        proxy = start_proxy(config(mortal, workers=1, **settings))
         with RoughClient(proxy.port) as early:
             early.log_in("limited", "db").query("select 1")
             mortal.kill9()
