@@ -26,6 +26,7 @@ from poolproxy.auth.exchange import (
     Reject,
     Step,
 )
+from poolproxy.auth.ident import Entry
 from poolproxy.auth.secrets import Secret
 
 __all__ = [
@@ -41,7 +42,7 @@ __all__ = [
 ]
 
 methods.register_all()
-AUTH_TYPES = tuple(sorted(METHODS))  # the values that the setting auth_type may have
+AUTH_TYPES = tuple(sorted(METHODS))  # the values of the setting auth_type, but for "hba"
 DEFAULT_ITERATIONS = 4096  # PostgreSQL's and PgBouncer's default of scram_iterations
 
 
@@ -54,12 +55,17 @@ def start(
     nonce: str,
     mock_key: bytes,
     iterations: int = DEFAULT_ITERATIONS,
+    names: tuple[str, ...] = (),
+    map: tuple[Entry, ...] | None = None,
+    end_point: bytes | None = None,
 ) -> ClientExchange:
     """Begin an exchange by the method ``auth_type``, one of AUTH_TYPES.
 
     For ``salt`` (4 random bytes), ``nonce`` (random printable ASCII, 24 characters), ``mock_key``
-    (32 random bytes, one for all workers) and ``iterations`` see :class:`Login`.
+    (32 random bytes, one for all workers) and the others see :class:`Login`.
     """
     if auth_type not in METHODS:
         raise ValueError(f"unknown auth_type {auth_type!r}, known are {', '.join(AUTH_TYPES)}")
-    return METHODS[auth_type](Login(user, secret, salt, nonce, mock_key, iterations))
+    return METHODS[auth_type](
+        Login(user, secret, salt, nonce, mock_key, iterations, names, map, end_point)
+    )

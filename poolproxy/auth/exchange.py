@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import attrs
 
+from poolproxy.auth.ident import Entry
 from poolproxy.auth.scram import KeyRequest, ScramKeys
 from poolproxy.auth.secrets import PlainSecret, Secret
 from poolproxy.errors import PROTOCOL_VIOLATION, PoolerError
@@ -88,7 +89,9 @@ class Login:
 
     ``salt`` and ``nonce`` are random and used once. ``mock_key`` is random and must be the same
     for all workers and the whole run: the salts shown to unknown users hang on it.
-    ``iterations`` is the setting scram_iterations.
+    ``iterations`` is the setting scram_iterations. ``names``: what the operating system or a verified
+    certificate calls the client; ``map``: the ident map that is to be used on them, if any.
+    ``end_point``: the channel-binding data of ``tls-server-end-point``, None where there is none.
     """
 
     user: str
@@ -97,6 +100,9 @@ class Login:
     nonce: str = attrs.field(repr=False)
     mock_key: bytes = attrs.field(repr=False, validator=_long_enough(16))
     iterations: int
+    names: tuple[str, ...] = ()
+    map: tuple[Entry, ...] | None = None
+    end_point: bytes | None = None
 
     def usable_secret(self) -> Secret | None:
         """The secret, or None where nothing can match: no user, or an empty stored password."""

@@ -16,6 +16,8 @@ from poolproxy.auth.saslprep import prepare
 from poolproxy.auth.secrets import KEY_BYTES, ScramSecret, text_bytes
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
+BINDING = "tls-server-end-point"  # the one channel binding of PostgreSQL
 # libpq's messages have about 100 bytes; a name and extensions may add to that.
 MAX_MESSAGE_BYTES = 4096
 # PostgreSQL, libpq and the common drivers use 24 to 64 characters for each half.

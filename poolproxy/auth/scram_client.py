@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 
 from poolproxy.auth.scram import (
+    BINDING,
     MAX_NONCE_CHARS,
     KeyRequest,
     ScramError,
@@ -28,7 +29,8 @@ from poolproxy.auth.scram import (
 )
 from poolproxy.auth.secrets import MAX_ITERATIONS, MAX_SALT_BYTES, decode_base64, same
 
-_GS2_HEADER = "n,,"  # no channel binding, no authorization identity
+# No authorization identity, and no channel binding: we can't, or the server has not offered it.
+_UNABLE, _NOT_OFFERED, _BOUND = "n,,", "y,,", f"p={BINDING},,"
 
 
 class ScramClient:
@@ -36,14 +38,27 @@ class ScramClient:
 
     ``credential`` is the password or, for pass-through, the keys that a client's own login showed;
     these fit only if the server has the same secret (salt and iterations included). ``nonce`` is
-    our half: random, printable, no comma. Reading methods raise :class:`ScramError`.
+    our half: random, printable, no comma. ``end_point``: the data of tls-server-end-point, None where
+    there is none; ``plus``: the server has offered the mechanism that is bound to it. Reading methods
+    raise :class:`ScramError`.
     """
 
-    def __init__(self, credential: str | ScramKeys, nonce: str) -> None:
+    def __init__(
+        self,
+        credential: str | ScramKeys,
+        nonce: str,
+        end_point: bytes | None = None,
+        *,
+        plus: bool = False,
+    ) -> None:
         if not is_nonce(nonce):
             raise ValueError("a SCRAM nonce must be printable ASCII without a comma")
         self._credential = credential
         self._own_nonce = nonce
+        # A server that did offer it sees from "y" that somebody has taken the offer away.
+        unbound = _UNABLE if end_point is None else _NOT_OFFERED
+        self._header = _BOUND if plus else unbound
+        self._binding = self._header.encode("ascii") + ((end_point or b"") if plus else b"")
         # PostgreSQL takes the name from the start-up packet and ignores this one. libpq leaves it
         # empty, which the RFC forbids; the JDBC driver sends an asterisk too.
         self._first_bare = f"n=*,r={nonce}"
@@ -53,7 +68,7 @@ class ScramClient:
 
     def first(self) -> bytes:
         """The body of client-first."""
-        return message_bytes(f"{_GS2_HEADER}{self._first_bare}")
+        return message_bytes(f"{self._header}{self._first_bare}")
 
     def read_first(self, payload: bytes) -> KeyRequest | None:
         """Take server-first; the request's result goes to :meth:`final` as ``keys_from(it)``."""
@@ -69,7 +84,7 @@ class ScramClient:
         """The body of client-final; ``derived`` are the keys that :meth:`read_first` asked for."""
         keys = derived if derived is not None else self._credential
         assert isinstance(keys, ScramKeys), "final without the keys"
-        binding = base64.b64encode(_GS2_HEADER.encode("ascii")).decode("ascii")
+        binding = base64.b64encode(self._binding).decode("ascii")
         without_proof = f"c={binding},r={self._nonce}"
         transcript = message_bytes(f"{self._first_bare},{self._server_first},{without_proof}")
         proof = xor(keys.client_key, hmac_sha256(stored_key(keys.client_key), transcript))

@@ -5,8 +5,8 @@
     client-final  --read_final-->   server-final, keys
 
 What PostgreSQL does beyond the RFC is kept: the user name in client-first is ignored (the start-up
-packet has it), an authorization identity is refused. There is no channel binding yet, so the flag
-``p`` is refused too.
+packet has it), an authorization identity is refused. With SCRAM-SHA-256-PLUS the client's proof covers
+the certificate that it has seen, so nobody can stand between (RFC 5802, section 6).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import base64
 import attrs
 
 from poolproxy.auth.scram import (
+    BINDING,
     MAX_NONCE_CHARS,
     ScramError,
     ScramKeys,
@@ -42,23 +43,30 @@ class Proven:
 class ScramServer:
     """One exchange; the methods are called in the order of the picture above, each once.
 
-    ``nonce`` is our half: random, printable, no comma. All methods raise :class:`ScramError`.
+    ``nonce`` is our half: random, printable, no comma. ``end_point``: the channel-binding data, if the
+    mechanism with binding was offered. All methods raise :class:`ScramError`.
     """
 
-    def __init__(self, nonce: str) -> None:
+    def __init__(self, nonce: str, end_point: bytes | None = None) -> None:
         if not is_nonce(nonce):
             raise ValueError("a SCRAM nonce must be printable ASCII without a comma")
         self._own_nonce = nonce
+        self._end_point = end_point
+        self._binding = b""
         self._nonce = ""
         self._gs2_header = ""
         self._first_bare = ""
         self._first = ""
         self._secret: ScramSecret | None = None
 
-    def read_first(self, payload: bytes) -> None:
-        """Take the body of client-first."""
+    def read_first(self, payload: bytes, *, plus: bool = False) -> None:
+        """Take the body of client-first; ``plus``: the client has chosen the mechanism with binding."""
         message = read_message(payload)
-        self._gs2_header = _gs2_header(message)
+        self._gs2_header = _gs2_header(message, offered=self._end_point is not None, plus=plus)
+        self._binding = self._gs2_header.encode("ascii")
+        if plus:
+            assert self._end_point is not None, "the mechanism was not offered"
+            self._binding += self._end_point
         self._first_bare = message[len(self._gs2_header) :]
         if self._first_bare.startswith("m="):
             raise ScramError("the client requires a SCRAM extension, and there are none")
@@ -82,7 +90,7 @@ class ScramServer:
         if not separator:
             raise ScramError('a SCRAM message lacks the attribute "p"')
         binding, nonce, *_extensions = read_attributes(without_proof, "cr")
-        if binding != base64.b64encode(self._gs2_header.encode("ascii")).decode("ascii"):
+        if not same(message_bytes(binding), base64.b64encode(self._binding)):
             raise ScramError("the SCRAM channel binding is not the one that was announced")
         if not same(message_bytes(nonce), message_bytes(self._nonce)):
             raise ScramError("the SCRAM nonce is not the one of this exchange")
@@ -90,12 +98,17 @@ class ScramServer:
         return _verify(self._secret, _proof(proof), transcript)
 
 
-def _gs2_header(message: str) -> str:
+def _gs2_header(message: str, *, offered: bool, plus: bool) -> str:
     """The part of client-first before its attributes: channel-binding flag and identity."""
     flag, _, rest = message.partition(",")
-    if flag.startswith("p="):
-        raise ScramError("the client requires channel binding, which is not supported")
-    if flag not in ("n", "y"):
+    if flag.startswith("p=") is not plus:
+        raise ScramError("the SCRAM channel-binding flag does not fit the mechanism")
+    if plus and flag != f"p={BINDING}":
+        raise ScramError(f"the only SCRAM channel binding is {BINDING}")
+    if flag == "y" and offered:
+        # The client believes that we have no binding: somebody has taken it out of our offer.
+        raise ScramError("channel binding was offered, and the client was told otherwise")
+    if not plus and flag not in ("n", "y"):
         raise ScramError("the SCRAM channel-binding flag is neither n, y nor p")
     if rest.startswith("a="):
         raise ScramError("the client uses an authorization identity, which is not supported")

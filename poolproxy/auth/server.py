@@ -20,6 +20,7 @@ from poolproxy.auth.exchange import (
 from poolproxy.auth.scram import (
     MAX_MESSAGE_BYTES,
     MECHANISM,
+    MECHANISM_PLUS,
     ScramError,
     ScramKeys,
     WrongProofError,
@@ -92,6 +93,7 @@ class ServerExchange:
     ``password`` is the plain password where it is known and goes before ``secret``, what
     auth_file or auth_query has. ``scram_keys`` are those of a client's own login and serve where
     the secret is a SCRAM secret. ``nonce`` is random printable ASCII, 24 characters, used once.
+    ``end_point``: the server's data of tls-server-end-point, None without TLS.
     Feeding after Done or Fail, or while a Compute is open, is the caller's bug: RuntimeError.
     """
 
@@ -102,6 +104,7 @@ class ServerExchange:
         password: str | None,
         scram_keys: ScramKeys | None,
         nonce: str,
+        end_point: bytes | None = None,
     ) -> None:
         self.user = user
         self._secret = secret if password is None else PlainSecret(password)
@@ -109,6 +112,7 @@ class ServerExchange:
             self._secret = None  # an empty password logs in nowhere, as in libpq
         self._keys = scram_keys
         self._nonce = nonce
+        self._end_point = end_point
         self._scram: ScramClient | None = None
         self._state = _State.START
 
@@ -167,7 +171,10 @@ class ServerExchange:
         return Reply(md5_answer(secret, salt) + b"\0")
 
     def _sasl(self, data: bytes) -> ServerStep:
-        if MECHANISM.encode("ascii") not in data.split(b"\0"):
+        offered = data.split(b"\0")
+        plus = self._end_point is not None and MECHANISM_PLUS.encode("ascii") in offered
+        mechanism = (MECHANISM_PLUS if plus else MECHANISM).encode("ascii")
+        if mechanism not in offered:
             return self._fail(
                 "server login failed: "
                 "none of the server's SASL authentication mechanisms are supported",
@@ -179,10 +186,10 @@ class ServerExchange:
                 "a plain password, or a SCRAM secret equal to the server's and a client that has "
                 "logged in with it (auth_type = scram-sha-256)"
             )
-        self._scram = ScramClient(credential, self._nonce)
+        self._scram = ScramClient(credential, self._nonce, self._end_point, plus=plus)
         self._state = _State.SASL_FIRST
         first = self._scram.first()
-        return Reply(MECHANISM.encode("ascii") + b"\0" + struct.pack("!i", len(first)) + first)
+        return Reply(mechanism + b"\0" + struct.pack("!i", len(first)) + first)
 
     def _scram_credential(self) -> str | ScramKeys | None:
         if isinstance(self._secret, PlainSecret):

@@ -2,6 +2,9 @@
 
 Unlike PgBouncer, which stops at the first broken line without a word (and then refuses the users
 after it), every line is read and every broken one reported.
+
+Behind the secret, where PgBouncer reads nothing, a line may name groups for the rules of auth_hba_file:
+``"ann" "secret" +admins +"night shift"``.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ MAX_SECRET_BYTES = 65530
 _QUOTED = r'"((?:[^"]|"")*+)"'
 # What stands between and behind the two values is skipped, as PgBouncer does.
 _LINE = re.compile(rf'{_QUOTED}[^"]*+{_QUOTED}')
+_GROUP = re.compile(rf'(?<=\s)\+(?:{_QUOTED}|([^\s",+]+))(?=\s|$)')
 
 
 def parse_userlist(text: str, source: str) -> tuple[dict[str, str], tuple[Mistake, ...]]:
@@ -44,6 +48,20 @@ def parse_userlist(text: str, source: str) -> tuple[dict[str, str], tuple[Mistak
             mistakes.append(Mistake(f"{source}:{number}", fault))
         secrets[user], lines[user] = secret, number
     return secrets, tuple(mistakes)
+
+
+def parse_groups(text: str) -> dict[str, frozenset[str]]:
+    """The users of each group; what is no line of a user is left out."""
+    groups: dict[str, frozenset[str]] = {}
+    for line in text.removeprefix("\ufeff").split("\n"):
+        match = _LINE.match(line.strip())
+        if match is None:
+            continue
+        user = match[1].replace('""', '"')
+        for quoted, bare in _GROUP.findall(line.strip()[match.end() :]):
+            group = quoted.replace('""', '"') or bare
+            groups[group] = groups.get(group, frozenset()) | {user}
+    return groups
 
 
 def _parse_line(line: str) -> tuple[str, str]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from poolproxy.errors import ConfigError
-from poolproxy.settings.files import LoadedConfig, read_config
+from poolproxy.settings.files import LoadedConfig
+from poolproxy.tls.contexts import load
 
 
 def load_or_exit(path: str) -> LoadedConfig:
     """The configuration; with mistakes in it each goes to stderr and the process ends (status 1)."""
     try:
-        return read_config(path)
+        return load(path)
     except ConfigError as error:
         for mistake in error.mistakes:
             click.echo(f"{mistake.where}: error: {mistake.text}", err=True)

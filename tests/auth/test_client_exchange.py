@@ -8,10 +8,21 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scramp import ScramClient as ScrampClient
 from scramp import ScramException
 
-from poolproxy.auth.client import AUTH_TYPES, Accept, Ask, Compute, Reject, Step, start
+from poolproxy.auth.client import (
+    AUTH_TYPES,
+    Accept,
+    Ask,
+    ClientExchange,
+    Compute,
+    Reject,
+    Step,
+    start,
+)
 from poolproxy.auth.exchange import MAX_PASSWORD_PAYLOAD, METHODS, method
+from poolproxy.auth.ident import Entry
 from poolproxy.auth.scram import keys_from, make_secret, mock_salt, salted_password
 from poolproxy.auth.scram_client import ScramClient
 from poolproxy.auth.secrets import Md5Secret, PlainSecret, Secret, md5_answer, md5_secret
@@ -64,7 +75,7 @@ def send_md5(secret: Secret | None, password: str, user: str = "joe") -> Step:
 
 def test_the_methods_are_the_files() -> None:
     """auth_type has exactly these values, each registered once."""
-    assert AUTH_TYPES == ("md5", "plain", "scram-sha-256", "trust")
+    assert AUTH_TYPES == ("any", "cert", "md5", "peer", "plain", "scram-sha-256", "trust")
     with pytest.raises(ValueError, match="registered twice"):
         method("plain")(METHODS["plain"])
 
@@ -348,8 +359,8 @@ def test_weak_arguments_are_refused() -> None:
     for bad, text in (({"salt": b"123"}, "salt"), ({"mock_key": b""}, "mock_key")):
         with pytest.raises(ValueError, match=text):
             start("plain", "joe", None, **{**good, **bad})
-    with pytest.raises(ValueError, match=r"unknown auth_type 'peer'.*plain"):
-        start("peer", "joe", None, **good)
+    with pytest.raises(ValueError, match=r"unknown auth_type 'hba'.*plain"):
+        start("hba", "joe", None, **good)
 
 
 def test_scramp_refuses_a_pooler_that_does_not_know_the_secret() -> None:
@@ -364,3 +375,107 @@ def test_scramp_refuses_a_pooler_that_does_not_know_the_secret() -> None:
     assert final.final is not None
     with pytest.raises(ScramException, match="server signature"):
         client.set_server_final("v=" + "A" * 43 + "=")
+
+
+# -- peer and cert --------------------------------------------------------------------------------
+
+
+def by_name(
+    method: str, secret: Secret | None, names: tuple[str, ...], entries: tuple[Entry, ...] | None
+) -> Step:
+    login = {"salt": b"1234", "nonce": NONCE, "mock_key": MOCK_KEY}
+    return start(method, "joe", secret, names=names, map=entries, **login).first()
+
+
+@pytest.mark.parametrize(
+    ("method", "text"),
+    [("peer", "unix socket login rejected"), ("cert", "certificate authentication failed")],
+)
+def test_others_say_who_the_client_is(method: str, text: str) -> None:
+    """A known user of the same name, or of a line in the map; nobody without a name of the kind."""
+    secret = PlainSecret("")
+    assert by_name(method, secret, ("joe",), None) == Accept()
+    assert by_name(method, secret, ("boss",), (Entry("boss", None),)) == Accept()
+    for bad in (
+        by_name(method, None, ("joe",), None),
+        by_name(method, secret, ("bob",), None),
+        by_name(method, secret, (), None),
+        by_name(method, secret, ("joe",), (Entry("boss", None),)),
+        by_name(method, secret, ("joe",), ()),
+    ):
+        assert refused(bad) == ("28000", text)
+
+
+def test_any_asks_nothing() -> None:
+    """Everybody is let in, unknown users too."""
+    assert begin("any", None).first() == Accept()
+
+
+# -- channel binding ------------------------------------------------------------------------------
+
+END_POINT = b"e" * 32
+PLUS = b"SCRAM-SHA-256-PLUS"
+
+
+def bound(end_point: bytes | None = END_POINT) -> ClientExchange:
+    login = {"salt": b"1234", "nonce": NONCE, "mock_key": MOCK_KEY, "iterations": CHEAP}
+    return start("scram-sha-256", "joe", scram_secret("pw"), end_point=end_point, **login)
+
+
+def scramp_bound(data: bytes) -> ScrampClient:
+    return ScrampClient(
+        [PLUS.decode()],
+        "ignored",
+        "pw",
+        channel_binding=("tls-server-end-point", data),
+        c_nonce="theclientsnonce",
+    )
+
+
+@pytest.mark.parametrize(("seen", "accepted"), [(END_POINT, True), (b"x" * 32, False)])
+def test_channel_binding_covers_the_certificate(seen: bytes, accepted: bool) -> None:
+    """scramp's proof over the same certificate is accepted, one over another is not."""
+    exchange = bound()
+    assert exchange.first() == Ask(10, PLUS + b"\0SCRAM-SHA-256\0\0")
+    client = scramp_bound(seen)
+    step = exchange.feed(initial(client.get_client_first().encode(), PLUS))
+    assert isinstance(step, Ask)
+    client.set_server_first(step.data.decode())
+    step = exchange.feed(client.get_client_final().encode())
+    if accepted:
+        assert isinstance(step, Accept)
+        assert step.final is not None
+        client.set_server_final(step.final[1].decode())
+    else:
+        assert refused(step) == SASL_MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("end_point", "mechanism", "header", "expected"),
+    [
+        (END_POINT, b"SCRAM-SHA-256", b"n,,", None),
+        (END_POINT, b"SCRAM-SHA-256", b"y,,", SASL_MALFORMED),  # somebody has taken PLUS away
+        (None, b"SCRAM-SHA-256", b"y,,", None),
+        (None, b"SCRAM-SHA-256", b"p=tls-server-end-point,,", SASL_MALFORMED),
+        (END_POINT, PLUS, b"n,,", SASL_MALFORMED),
+        (END_POINT, PLUS, b"p=tls-unique,,", SASL_MALFORMED),
+        (END_POINT, PLUS, b"p=tls-server-end-point,,", None),
+        (
+            None,
+            PLUS,
+            b"p=tls-server-end-point,,",
+            ("08P01", "client selected an invalid SASL authentication mechanism"),
+        ),
+    ],
+)
+def test_the_flag_fits_the_mechanism(
+    end_point: bytes | None, mechanism: bytes, header: bytes, expected: tuple[str, str] | None
+) -> None:
+    """Each flag of channel binding with and without the offer; a downgrade is refused."""
+    exchange = bound(end_point)
+    exchange.first()
+    step = exchange.feed(initial(header + b"n=,r=theclientsnonce", mechanism))
+    if expected is None:
+        assert isinstance(step, Ask)
+    else:
+        assert refused(step) == expected

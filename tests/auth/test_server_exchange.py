@@ -8,6 +8,7 @@ import struct
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scramp import ScramException, ScramMechanism
 
 from poolproxy.auth.exchange import Compute
 from poolproxy.auth.scram import MAX_MESSAGE_BYTES, ScramKeys, keys_from, salted_password
@@ -275,3 +276,43 @@ def test_no_server_crashes_the_exchange(requests: list[tuple[int, bytes]]) -> No
         assert step != Done()
         if isinstance(step, Fail | Compute):
             break
+
+
+# -- channel binding ------------------------------------------------------------------------------
+
+END_POINT = b"e" * 32
+PLUS = "SCRAM-SHA-256-PLUS"
+
+
+@pytest.mark.parametrize("seen", [END_POINT, b"x" * 32])
+def test_channel_binding_covers_the_certificate(seen: bytes) -> None:
+    """scramp takes our proof if it has the certificate that we have seen, and no other."""
+    mechanism = ScramMechanism(PLUS)
+    info = mechanism.make_auth_info("pw", iteration_count=CHEAP, salt=SALT)
+    server = mechanism.make_server(
+        lambda _user: info,
+        channel_binding=("tls-server-end-point", seen),
+        s_nonce="theserversnonce",
+    )
+    exchange = ServerExchange("joe", None, "pw", None, NONCE, END_POINT)
+    step = exchange.feed(10, MECHANISMS)
+    assert isinstance(step, Reply)
+    name, _, rest = step.payload.partition(b"\0")
+    assert name == PLUS.encode()
+    server.set_client_first(rest[4:].decode())
+    step = settle(exchange, exchange.feed(11, server.get_server_first().encode()))
+    assert isinstance(step, Reply)
+    if seen == END_POINT:
+        server.set_client_final(step.payload.decode())
+        assert exchange.feed(12, server.get_server_final().encode()) == Wait()
+    else:
+        with pytest.raises(ScramException):
+            server.set_client_final(step.payload.decode())
+
+
+def test_a_withdrawn_offer_is_noticed() -> None:
+    """We could have bound the channel: the flag y lets a server see that its offer was taken away."""
+    exchange = ServerExchange("joe", None, "pw", None, NONCE, END_POINT)
+    step = exchange.feed(10, b"SCRAM-SHA-256\0\0")
+    assert isinstance(step, Reply)
+    assert step.payload.partition(b"\0")[2][4:].startswith(b"y,,")

@@ -86,3 +86,18 @@ def test_a_reserve_that_is_off_does_not_count() -> None:
     """With reserve_pool_timeout = 0 the reserve is never used."""
     text = "reserve_pool_timeout = 0\n" + entry("app", "pool_size = 3\nreserve_pool_size = 2")
     assert capacity(text).total == 6
+
+
+def test_users_whom_auth_query_finds_have_no_number() -> None:
+    """Where users are looked up only max_db_connections bounds what they open."""
+    text = (
+        '[poolproxy]\nauth_user = "asker"\n[databases.open]\nhost = "h"\n'
+        '[databases.bound]\nhost = "h"\nmax_db_connections = 7\n'
+        '[databases.forced]\nhost = "h"\nuser = "app"\npool_size = 3\nauth_dbname = "bound"\n'
+        '[databases.both]\nhost = "h"\nuser = "app"\npool_size = 3\n'
+        '[databases.any]\nhost = "h"\nuser = "app"\npool_size = 3\nauth_type = "any"\nauth_user = ""\n'
+    )
+    found = worst_case(load(text), [])
+    shares = {share.database: share.connections for share in found.shares}
+    assert found.total is None
+    assert shares == {"open": None, "bound": 7, "forced": 3, "both": 6, "any": 3}

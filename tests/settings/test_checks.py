@@ -27,13 +27,46 @@ CONTRADICTIONS = {
     ),
     "nobody": (
         f'[poolproxy]\nauth_type = "plain"\n{DATABASE}',
-        ':2: nobody can log in: auth_type is "plain", but there is neither auth_file nor a '
-        "password in any [users.NAME]",
+        ':2: nobody can log in: auth_type is "plain", but there is neither '
+        "auth_file, nor a password in any [users.NAME], nor auth_user",
     ),
     "nobody by default": (
         f"[poolproxy]\n{DATABASE}",
-        ':1: nobody can log in: auth_type is "md5", but there is neither auth_file nor a '
-        "password in any [users.NAME]",
+        ':1: nobody can log in: auth_type is "md5", but there is neither '
+        "auth_file, nor a password in any [users.NAME], nor auth_user",
+    ),
+    "hba without rules": (
+        f'{USER}[poolproxy]\nauth_type = "hba"\n{DATABASE}',
+        ':4: auth_type "hba" needs auth_hba_file',
+    ),
+    "any without a user": (
+        f'{USER}[poolproxy]\nauth_type = "any"\n[databases.db]\nhost = "h"\n',
+        ':4: auth_type "any" needs a user here: the client\'s own name proves nothing',
+    ),
+    "any for a user": (
+        f'{DATABASE}[users.ann]\npassword = "x"\nauth_type = "any"\n',
+        ':5: auth_type "any" is for databases: it asks for no user',
+    ),
+    "auth_dbname of nothing": (
+        f'{USER}[poolproxy]\nauth_dbname = "x"\n[databases.db]\nhost = "h"\n',
+        ':4: auth_dbname: there is no database "x"',
+    ),
+    "auth_dbname of the console": (
+        f'{USER}[databases.db]\nhost = "h"\nauth_dbname = "pgbouncer"\n',
+        ':5: auth_dbname can\'t be "pgbouncer", the admin console',
+    ),
+    "look-ups where a client says": (
+        f'{USER}[poolproxy]\nauth_user = "a"\n[databases."*"]\nhost = "h"\n',
+        ':4: the database "*" needs auth_dbname: its users can\'t be looked up in a database whose name '
+        "the client makes up",
+    ),
+    "two passwords": (
+        f'{USER}[databases.db]\nhost = "h"\npassword = "x"\npassword_command = "y"\n',
+        ":6: password and password_command exclude each other",
+    ),
+    "command with an open quote": (
+        f'{USER}[databases.db]\nhost = "h"\npassword_command = "a \'b"\n',
+        ":5: password_command: No closing quotation",
     ),
     "console's name": (
         f"{REST}[databases.poolproxy]\n",

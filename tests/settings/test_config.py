@@ -3,7 +3,7 @@ from __future__ import annotations
 import attrs
 
 from poolproxy.settings.config import REMEMBERED, PoolSettings
-from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.enums import PoolMode, StatePolicy
 from tests.settings.loading import USER, load, load_with
 
 
@@ -23,7 +23,9 @@ def test_a_pool_without_settings_of_its_own_has_the_proxys() -> None:
         port=5432,
         dbname="app",
         password="secret",
+        password_command="",
         pool_mode=PoolMode.SESSION,
+        session_state=StatePolicy.RESET,
         pool_size=20,
         min_pool_size=0,
         reserve_pool_size=0,

@@ -19,6 +19,7 @@ from poolproxy.auth.exchange import (
 from poolproxy.auth.scram import (
     MAX_MESSAGE_BYTES,
     MECHANISM,
+    MECHANISM_PLUS,
     KeyRequest,
     ScramError,
     WrongProofError,
@@ -44,11 +45,14 @@ class Scram(ClientExchange):
 
     def __init__(self, login: Login) -> None:
         super().__init__(login)
-        self._server = ScramServer(login.nonce)
+        self._server = ScramServer(login.nonce, login.end_point)
+        # The mechanism with channel binding comes first, as clients may take the first that they know.
+        self._offered = (MECHANISM,) if login.end_point is None else (MECHANISM_PLUS, MECHANISM)
         self._secret: ScramSecret | None = None  # set once client-first has been read
 
     def _first(self) -> Step:
-        return Ask(AuthCode.SASL, MECHANISM.encode("ascii") + b"\0\0")
+        names = b"".join(name.encode("ascii") + b"\0" for name in self._offered)
+        return Ask(AuthCode.SASL, names + b"\0")
 
     def _feed(self, payload: bytes) -> Step:
         try:
@@ -61,10 +65,11 @@ class Scram(ClientExchange):
             return _malformed(str(error))
 
     def _client_first(self, payload: bytes) -> Step:
-        data = _read_initial_response(payload)
-        if isinstance(data, Reject):
-            return data
-        self._server.read_first(data)
+        response = _read_initial_response(payload, self._offered)
+        if isinstance(response, Reject):
+            return response
+        mechanism, data = response
+        self._server.read_first(data, plus=mechanism == MECHANISM_PLUS)
         login = self.login
         match login.usable_secret():
             case ScramSecret() as secret:
@@ -92,20 +97,21 @@ class Scram(ClientExchange):
         return Accept((AuthCode.SASL_FINAL, proven.final), proven.keys if genuine else None)
 
 
-def _read_initial_response(payload: bytes) -> bytes | Reject:
-    """client-first out of a SASLInitialResponse: mechanism, NUL, 32-bit length, data."""
-    mechanism, terminator, rest = payload.partition(b"\0")
+def _read_initial_response(payload: bytes, offered: tuple[str, ...]) -> tuple[str, bytes] | Reject:
+    """(mechanism, client-first) of a SASLInitialResponse: mechanism, NUL, 32-bit length, data."""
+    name, terminator, rest = payload.partition(b"\0")
+    mechanism = name.decode("ascii", "replace")
     if not terminator or len(payload) > MAX_MESSAGE_BYTES:
         raise ScramError("the SASLInitialResponse is cut short or too long")
-    if mechanism != MECHANISM.encode("ascii"):
+    if mechanism not in offered:
         return reject(
             "client selected an invalid SASL authentication mechanism",
-            f"The only mechanism offered is {MECHANISM}.",
+            f"Offered is {' and '.join(offered)}.",
             PROTOCOL_VIOLATION,
         )
     if len(rest) < 4 or struct.unpack_from("!i", rest)[0] != len(rest) - 4:
         raise ScramError("the SASLInitialResponse has a wrong length")
-    return rest[4:]
+    return mechanism, rest[4:]
 
 
 def _wrong_proof() -> Reject:

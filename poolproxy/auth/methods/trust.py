@@ -7,13 +7,13 @@ from poolproxy.auth.exchange import NOT_AUTHORIZED, Accept, ClientExchange, Step
 
 @method("trust")
 class Trust(ClientExchange):
-    """Accept every user that has an entry, whatever its secret."""
+    """Accept every known user, whatever its secret."""
 
     def _first(self) -> Step:
         if self.login.secret is not None:
             return Accept()
         return reject(
             '"trust" authentication failed',
-            "auth_type = trust lets in the users that auth_file lists: add the user there.",
+            "trust lets in the users that auth_file lists or auth_query finds: add the user there.",
             NOT_AUTHORIZED,
         )

@@ -1,0 +1,131 @@
+"""What the pooler logs in to PostgreSQL with.
+
+In this order: the database's ``password`` or ``password_command``, the user's, a line of ``passfile``, the
+user's secret in auth_file, what auth_query has found. A SCRAM secret serves with the keys of a client that
+has logged in by the very same secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+from collections.abc import Mapping
+from subprocess import DEVNULL, PIPE
+from time import monotonic
+
+import attrs
+import trio
+
+from poolproxy.auth.passfile import password_for
+from poolproxy.auth.scram import ScramKeys
+from poolproxy.auth.secrets import PlainSecret, ScramSecret, Secret, parse_secret
+from poolproxy.settings.config import PoolSettings
+from poolproxy.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+MAX_PRINTED = 65_530  # bytes that a password_command may print: PgBouncer's limit of a password
+
+
+class CommandFailed(Exception):
+    """password_command gave no password; the text is for the log."""
+
+
+@attrs.frozen
+class Credential:
+    """``keys``: those of a client's log-in that fit ``secret``, a SCRAM secret."""
+
+    secret: Secret | None
+    keys: ScramKeys | None = None
+
+
+async def credential(worker: Worker, settings: PoolSettings) -> Credential:
+    """For the servers of a pool; raises CommandFailed."""
+    if settings.password_command:
+        return Credential(PlainSecret(await _printed(worker, settings)))
+    secret = known_secret(worker, settings)
+    keys = worker.scram_keys.get(secret.stored_key) if isinstance(secret, ScramSecret) else None
+    return Credential(secret, keys)
+
+
+def known_secret(worker: Worker, settings: PoolSettings) -> Secret | None:
+    """What there is without running a command."""
+    if settings.password:
+        return parse_secret(settings.password)
+    found = password_for(
+        worker.files.passwords, settings.host, settings.port, settings.dbname, settings.user
+    )
+    if found is not None:
+        return PlainSecret(found)
+    secret = worker.secret(settings.user)
+    if secret is None and (known := worker.looked_up(settings)) is not None:
+        return known.secret
+    return secret
+
+
+def forget(worker: Worker, settings: PoolSettings) -> None:
+    """PostgreSQL has refused the log-in: what a command has printed may have expired."""
+    worker.printed.pop(_key(settings), None)
+
+
+def _key(settings: PoolSettings) -> tuple[str, ...]:
+    where = settings.host, str(settings.port), settings.dbname, settings.user
+    return (settings.password_command, *where)
+
+
+async def _printed(worker: Worker, settings: PoolSettings) -> str:
+    key = _key(settings)
+    known = worker.printed.get(key)
+    if known is not None and monotonic() - known[1] < worker.config.settings.password_command_ttl:
+        return known[0]
+    began = monotonic()
+    printed = await _run(shlex.split(settings.password_command), _environment(settings))
+    worker.printed[key] = printed, began
+    return printed
+
+
+def _environment(settings: PoolSettings) -> dict[str, str]:
+    return dict(os.environ) | {
+        "PGHOST": settings.host,
+        "PGPORT": str(settings.port),
+        "PGDATABASE": settings.dbname,
+        "PGUSER": settings.user,
+    }
+
+
+async def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    """The first line that the command prints. Bounded by server_connect_timeout around it."""
+    try:
+        process = await trio.lowlevel.open_process(
+            command, stdin=DEVNULL, stdout=PIPE, env=environment, start_new_session=True
+        )
+    except OSError as error:
+        raise CommandFailed(f"can't be run: {error.strerror}") from error
+    assert process.stdout is not None
+    try:
+        async with process.stdout:
+            printed = b""
+            while data := await process.stdout.receive_some():
+                printed += data
+                if len(printed) > MAX_PRINTED:
+                    raise CommandFailed("prints too much")
+        status = await process.wait()
+    finally:
+        _end(process)
+    if status:
+        raise CommandFailed(f"ended with status {status}")
+    line = printed.decode("utf-8", "surrogateescape").partition("\n")[0].rstrip("\r")
+    if not line or "\0" in line:
+        raise CommandFailed("printed no password")
+    return line
+
+
+def _end(process: trio.Process) -> None:
+    # Not by SIGTERM: workers ignore it, and so do their children unless they care.
+    if process.returncode is None:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass

@@ -1,0 +1,67 @@
+"""Clients and servers that speak TLS by hand."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+from poolproxy.demo.postgres import PostgresServer
+from tests.fixtures.proxy import HOST, ProxyProcess
+from tests.fixtures.tls import Certificates, Pem
+from tests.system.fake_database import Conversation
+from tests.system.protocol_client import SSL_REQUEST, RawClient
+from tests.system.support import Tables, tables
+
+ALPN = "postgresql"
+
+
+def settings(
+    server: PostgresServer, pem: Pem, certificates: Certificates, **more: object
+) -> Tables:
+    """Databases ``transaction`` and ``session``; clients may use TLS, and may have a certificate."""
+    databases = {mode: {"pool_mode": mode, "pool_size": 4} for mode in ("transaction", "session")}
+    ours = {
+        "client_tls_sslmode": "prefer",
+        "client_tls_key_file": str(pem.key),
+        "client_tls_cert_file": str(pem.cert),
+        "client_tls_ca_file": str(certificates.ca),
+    }
+    return tables(server, databases, **{"workers": 1, **ours, **more})
+
+
+def connect(
+    proxy: ProxyProcess,
+    context: ssl.SSLContext,
+    *,
+    direct: bool = False,
+    alpn: str = ALPN,
+) -> RawClient:
+    """A client whose handshake is done, and that has not logged in."""
+    one = RawClient((proxy.host, proxy.port), log_in=False)
+    try:
+        if not direct:
+            one.send(SSL_REQUEST)
+            assert one.read_bytes(1) == b"S"
+        if alpn:
+            context.set_alpn_protocols([alpn])
+        one.sock = context.wrap_socket(one.sock, server_hostname=HOST)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def client(proxy: ProxyProcess, context: ssl.SSLContext, database: str, **how: Any) -> RawClient:
+    """A client that has logged in over TLS."""
+    one = connect(proxy, context, **how)
+    one.log_in({"user": "postgres", "database": database})
+    return one
+
+
+def secure(conversation: Conversation, pem: Pem, *, alpn: bool = True) -> None:
+    """The fake server's side of a handshake; ``conversation`` goes on encrypted."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem.cert, pem.key)
+    if alpn:
+        context.set_alpn_protocols([ALPN])
+    conversation.sock = context.wrap_socket(conversation.sock, server_side=True)
