@@ -21,7 +21,6 @@ MAKERS = {
     "_timeout": (2, PROTOCOL_VIOLATION),
     "reject": (2, "28P01"),
     "lost": (9, "08006"),
-    "_violated": (9, "08006"),
 }
 # What makes a reason for which a server connection could not be made.
 REASONS = {"ServerError", "_fail"}
@@ -31,7 +30,6 @@ PUT_TOGETHER = {
         ("client_login_timeout", "08P01"),
         ("client_login_timeout (server down)", "08P01"),
     },
-    "str(error)": {("unknown pkt", "08006")},  # a Violation is logged; clients get this
     "'server conn crashed?' if isinstance(error, Eof) else str(error)": {
         ("server conn crashed?", None)
     },

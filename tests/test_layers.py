@@ -92,9 +92,10 @@ def test_the_channel_is_for_the_two_processes_only() -> None:
         assert {name.split(".")[2] for name in used} <= {"messages", "codec"}, path
 
 
-def test_settings_know_how_passwords_are_written_and_no_more_of_auth() -> None:
-    """The acceptor checks auth_file through them, and must not come near the exchanges."""
+def test_settings_know_the_files_of_auth_and_no_more_of_it() -> None:
+    """The acceptor checks auth_file and its like through them, and must not come near the exchanges."""
+    parsers = {"userlist", "secrets", "hba", "ident", "passfile"}
     for path in FILES:
         if layer_of(path).name == "settings":
             used = {name for name in imports(path) if name.startswith("poolproxy.auth.")}
-            assert {name.split(".")[2] for name in used} <= {"userlist", "secrets"}, path
+            assert {name.split(".")[2] for name in used} <= parsers, path

@@ -14,16 +14,19 @@ from poolproxy.acceptor.ending import Duplicate, end
 from poolproxy.acceptor.workers import Worker, Workers
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import (
+    LoginWant,
     PoolKey,
     ServerClosed,
     ServerFailed,
     ServerOpening,
     ServerUp,
     Want,
+    WhyWait,
 )
 from poolproxy.metrics.schema import LedgerMetrics
 from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, Sends, UnknownPermit
 from poolproxy.settings.config import TEMPLATE, Config
+from poolproxy.settings.enums import PoolMode
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -33,8 +36,8 @@ def limits_of(config: Config) -> LimitsOf:
     ours = config.settings
 
     def limits(key: PoolKey) -> PoolLimits | None:
-        pool = config.pool(key.database, key.user)
-        if pool is None or pool.user != key.user:
+        pool = config.pool_of((key.database, key.user))
+        if pool is None:
             return None  # the database is gone or has got another forced user
         return PoolLimits(
             pool_size=pool.pool_size,
@@ -45,6 +48,7 @@ def limits_of(config: Config) -> LimitsOf:
             max_user_connections=pool.max_user_connections,
             server_login_retry=ours.server_login_retry,
             forced_user=pool.forced,
+            session_mode=pool.pool_mode is PoolMode.SESSION,
             target=repr((pool.host, pool.port, pool.dbname, pool.startup, pool.connect_query)),
         )
 
@@ -118,6 +122,12 @@ class LedgerHost:
 
     def want(self, worker: Worker, message: Want) -> None:
         self._send(self._ledger.want(worker.number, message, time.monotonic()))
+
+    def why_wait(self, worker: Worker, message: WhyWait) -> None:
+        self._send(self._ledger.why_wait(worker.number, message.pool, time.monotonic()))
+
+    def login_want(self, worker: Worker, message: LoginWant) -> None:
+        self._send(self._ledger.login_want(worker.number, message, time.monotonic()))
 
     def server_opening(self, worker: Worker, message: ServerOpening, fds: list[int]) -> None:
         permit = message.permit

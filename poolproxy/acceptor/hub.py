@@ -31,10 +31,12 @@ from poolproxy.ipc.messages import (
     CancelRequest,
     ClientsGone,
     ClientUp,
+    ConfigFile,
     Configure,
     Handoff,
     Leave,
     Login,
+    LoginWant,
     Message,
     Ready,
     ServerClosed,
@@ -43,6 +45,7 @@ from poolproxy.ipc.messages import (
     ServerUp,
     Snapshot,
     Want,
+    WhyWait,
 )
 from poolproxy.pool.ledger import UnknownPermit
 from poolproxy.settings.files import LoadedConfig
@@ -73,8 +76,9 @@ class Hub:
     def configure_message(self) -> Configure:
         """The configuration in use, for a worker."""
         loaded = self.loaded
+        files = tuple(ConfigFile(name, text) for name, text in loaded.files.items())
         return Configure(
-            self.generation, str(loaded.path), loaded.text, loaded.auth_text, self._mock_key
+            self.generation, str(loaded.path), loaded.text, loaded.auth_text, self._mock_key, files
         )
 
     def configure(self, loaded: LoadedConfig) -> None:
@@ -165,6 +169,10 @@ class Hub:
         match message:
             case Want():
                 self.host.want(worker, message)
+            case WhyWait():
+                self.host.why_wait(worker, message)
+            case LoginWant():
+                self.host.login_want(worker, message)
             case ServerOpening():
                 self.host.server_opening(worker, message, fds)
             case ServerUp():

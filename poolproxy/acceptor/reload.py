@@ -12,8 +12,8 @@ from poolproxy.errors import ConfigError
 from poolproxy.settings.config import Config
 from poolproxy.settings.enums import Reload
 from poolproxy.settings.field import settings_of
-from poolproxy.settings.files import read_config
 from poolproxy.settings.schema import Settings
+from poolproxy.tls.contexts import load
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -22,7 +22,7 @@ async def reload(hub: Hub) -> None:
     """Read the files again and put them into use; with any mistake in them the old ones stay."""
     try:
         # In a thread: the accept loop must not wait for a slow disk or a long auth_file.
-        loaded = await trio.to_thread.run_sync(read_config, hub.loaded.path)
+        loaded = await trio.to_thread.run_sync(load, hub.loaded.path)
     except ConfigError as error:
         for mistake in error.mistakes:
             log.error("%s", mistake)

@@ -72,6 +72,14 @@ class Parameter:
     value: str
 
 
+@attrs.frozen
+class ConfigFile:
+    """The text of a file of the configuration; ``setting`` names it."""
+
+    setting: str
+    text: str = attrs.field(repr=False)
+
+
 # -- acceptor -> worker ---------------------------------------------------------------------------
 
 
@@ -89,6 +97,7 @@ class Configure:
     text: str
     auth_file: str  # the text of userlist.txt, "" if there is none
     mock_key: bytes
+    files: tuple[ConfigFile, ...] = ()
 
 
 @message(2, fds=MANY)
@@ -102,11 +111,15 @@ class Handoff:
 @message(3)
 @attrs.frozen
 class Permit:
-    """The right to hold one server connection. ``keep``: not to be closed for idleness (min_pool_size)."""
+    """The right to hold one server connection. ``keep``: not to be closed for idleness (min_pool_size).
+
+    ``client``: the permit answers the :class:`LoginWant` of this client; 0: it is for whoever waits.
+    """
 
     permit: int
     pool: PoolKey
     keep: bool
+    client: int = 0
 
 
 @message(4)
@@ -184,6 +197,42 @@ class Leave:
     mode: str
 
 
+@message(11)
+@attrs.frozen
+class NoServer:
+    """The other answer to :class:`LoginWant`: the client logs in without a server connection."""
+
+    client: int
+
+
+@message(12)
+@attrs.frozen
+class Blocked:
+    """Clients of a session pool wait, and a limit is what keeps them waiting (``blocked``), or is no more.
+
+    A worker closes then what stands in its own clients' way: servers that logged-in clients have not used
+    yet, and those that were opened with other clients' start-up parameters.
+    """
+
+    pool: PoolKey
+    blocked: bool
+
+
+@message(13)
+@attrs.frozen
+class WaitReason:
+    """The answer to :class:`WhyWait`. ``limit`` names the setting that allows no further server connection,
+    ``size`` is its value; "" if none does. ``failing``: why the last log-in to the server failed, "" if a
+    next one may be tried. ``waiting``: clients over all workers, as far as they have told.
+    """
+
+    pool: PoolKey
+    limit: str
+    size: int
+    failing: str
+    waiting: int
+
+
 # -- worker -> acceptor ---------------------------------------------------------------------------
 
 
@@ -252,6 +301,7 @@ class ServerFailed:
 
     ``from_server``: PostgreSQL answered, with this error (then ``sqlstate`` is its own) or with a
     request that can't be fulfilled. Either way those who wait need not wait for the next attempt.
+    ``reason`` is "" if it was the fault of one client's start-up parameters: this says nothing of the pool.
     """
 
     permit: int
@@ -336,8 +386,30 @@ class Bye:
     reason: str
 
 
+@message(77)
+@attrs.frozen
+class LoginWant:
+    """A client of a session pool logs in and would like a server connection from the start, if nobody
+    waits and a permit can be had. Answered by a :class:`Permit` for it, or by :class:`NoServer`. If it is
+    gone before, a second message says that it is not ``wanted``.
+    """
+
+    client: int
+    pool: PoolKey
+    wanted: bool = True
+
+
+@message(78)
+@attrs.frozen
+class WhyWait:
+    """Clients of the pool have waited for query_wait_notify: what for? Answered by :class:`WaitReason`."""
+
+    pool: PoolKey
+
+
 Message = (
     Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
-    | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login | ClientUp
-    | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye
+    | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
+    | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
+    | WaitReason | WhyWait
 )  # fmt: skip

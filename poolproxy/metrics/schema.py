@@ -24,6 +24,7 @@ from poolproxy.metrics.registry import (
 
 CLIENT_STATES = ("active", "idle", "waiting")
 SERVER_STATES = ("active", "idle", "testing", "login", "closing")
+STATE_KINDS = ("set", "listen", "prepare", "cursor", "temp", "load")
 WORKER_STATES = ("starting", "ready", "leaving")
 
 
@@ -117,6 +118,14 @@ class PoolMetrics:
         label="reason",
         panel="Errors",
     )
+    session_logins: dict[str, int] = labelled_counter(
+        "pool_session_logins",
+        "Clients that logged in in session mode, by the server connection that they got then: equal (idle,"
+        " with the same start-up parameters), opened (for the client), adapted (idle, with others), later"
+        " (none).",
+        label="server",
+        panel="Log-ins in session mode",
+    )
     client_disconnects: dict[str, int] = labelled_counter(
         "pool_client_disconnects",
         "Logged-in clients that have gone, by the reason.",
@@ -128,6 +137,34 @@ class PoolMetrics:
         "Server connections that have ended, by the reason.",
         label="reason",
         panel="Server closes",
+    )
+    violations: dict[str, int] = labelled_counter(
+        "pool_violations",
+        "Messages of servers that broke the protocol, by the kind: unasked (it answers nothing), "
+        "unexpected (its type has no place there), malformed. Each has cost its connection.",
+        label="kind",
+        panel="Protocol violations by servers",
+    )
+    abandoned: dict[str, int] = labelled_counter(
+        "pool_abandoned_work",
+        "Clients that went away amid a query or transaction, by what became of the server "
+        "connection: reused or closed.",
+        label="outcome",
+        panel="Abandoned work",
+    )
+
+    state_changes: dict[str, int] = labelled_counter(
+        "pool_session_state_changes",
+        "Transactions after which a server connection was left with session state, by its kind; "
+        "in transaction and statement mode.",
+        label="kind",
+        values=STATE_KINDS,
+        panel="Session state left by clients",
+    )
+    state_resets: int = counter(
+        "pool_session_resets",
+        "Times a server connection was cleaned because of it.",
+        panel="Session state left by clients",
     )
 
     clients: dict[str, int] = state_gauge(
@@ -143,6 +180,13 @@ class PoolMetrics:
         label="state",
         values=SERVER_STATES,
         panel="Servers by state",
+    )
+    pinned: dict[str, int] = state_gauge(
+        "pool_pinned_clients",
+        "Clients that keep their server connection for its session state, by the kind that was first.",
+        label="reason",
+        values=STATE_KINDS,
+        panel="Pinned clients",
     )
     maxwait: float = gauge(
         "pool_max_wait_seconds",
@@ -200,6 +244,23 @@ class WorkerMetrics:
         "Clients that could not log in, by the reason. Not by user: the name is the peer's choice.",
         label="reason",
         panel="Log-in failures",
+    )
+    tls_clients: int = gauge(
+        "worker_tls_clients",
+        "Logged-in clients whose connection is encrypted.",
+        panel="TLS connections",
+    )
+    tls_servers: int = gauge(
+        "worker_tls_servers",
+        "Server connections that are encrypted.",
+        panel="TLS connections",
+    )
+    tls_failures: dict[str, int] = labelled_counter(
+        "worker_tls_handshake_failures",
+        "Clients whose TLS handshake has failed, by the reason: certificate (theirs, or ours to them), "
+        "protocol, no_alpn, eof or timeout.",
+        label="reason",
+        panel="TLS handshake failures",
     )
     bad_packets: int = counter(
         "worker_bad_packets",

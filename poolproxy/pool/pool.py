@@ -10,6 +10,7 @@ seconds of one monotonic clock, given by the caller.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict, deque
 from typing import Generic, Protocol, TypeVar
 
@@ -17,7 +18,7 @@ from poolproxy.ipc.messages import Parameter, PoolKey, Want
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import PoolMetrics
 from poolproxy.settings.config import PoolSettings
-from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.enums import AbandonedWork, PoolMode
 from poolproxy.settings.schema import Settings
 from poolproxy.wire.statements import Statements
 
@@ -55,18 +56,27 @@ class WorkerPool(Generic[C, S]):
     many have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the
     ledger wants back. ``failing``: the cached log-in error while servers can't be had, else "".
     ``want_stands``: the ledger knows that clients wait here. ``logins_waiting``: by client id, since
-    when a log-in waits for the pool's welcome. ``singles`` and ``singles_time``: transactions of one
-    statement, not yet part of ``stats`` (see :meth:`statistics`).
+    when a log-in waits for the pool's welcome. ``demands``: the same of those that need a new server, see
+    ``worker.replication``. ``aside``: idle servers that suit few clients, see ``relay.session``.
+    ``blocked``: it is a limit that keeps the waiting clients waiting, as the ledger says of session pools.
+    ``singles``: times of transactions of one statement, and ``waits``: times of waits, both not yet part of
+    ``stats`` (see :meth:`count`). ``brisk``: nothing but the server itself can stand in the way of its next
+    use. ``logged_states``: pairs of an application and a kind of session state.
     """
 
     __slots__ = (
+        "aside",
+        "blocked",
+        "brisk",
         "check_delay",
         "check_query",
         "clients",
+        "demands",
         "failing",
         "idle",
         "key",
         "last_expiry",
+        "logged_states",
         "logins_waiting",
         "max_prepared",
         "opening",
@@ -77,14 +87,16 @@ class WorkerPool(Generic[C, S]):
         "servers",
         "session_mode",
         "settings",
+        "settle_timeout",
+        "settles",
         "shared",
         "singles",
-        "singles_time",
         "statement_mode",
         "statements",
         "stats",
         "unused_since",
         "waiting",
+        "waits",
         "want_sent",
         "want_stands",
         "welcome",
@@ -93,12 +105,15 @@ class WorkerPool(Generic[C, S]):
     def __init__(self, key: PoolKey, settings: PoolSettings, proxy: Settings) -> None:
         self.key = key
         self.stats = PoolMetrics(key.database, key.user)
-        self.singles = [0] * (len(BOUNDS) + 1)
-        self.singles_time = 0.0
+        self.singles: list[float] = []
+        self.waits: list[float] = []
         self.idle: deque[S] = deque()
+        self.aside: deque[S] = deque()
+        self.blocked = False
         self.servers: set[S] = set()
         self.waiting: OrderedDict[C, None] = OrderedDict()
         self.logins_waiting: dict[int, float] = {}
+        self.demands: dict[int, float] = {}
         self.clients = 0
         self.opening = 0
         self.unused_since = 0.0
@@ -108,6 +123,7 @@ class WorkerPool(Generic[C, S]):
         self.want_sent: Want | None = None
         self.want_stands = False
         self.last_expiry = 0.0
+        self.logged_states: set[tuple[str, str]] = set()
         self.shared = Statements()
         self.statements: Statements | None = None
         self.configure(settings, proxy)
@@ -116,7 +132,8 @@ class WorkerPool(Generic[C, S]):
         """Take new settings; servers that no longer fit them are doomed by the caller.
 
         ``check_query``: None for no check; "" is PgBouncer's <empty>, an empty query. ``statements``: the
-        prepared statements that its clients share, None if they don't.
+        prepared statements that its clients share, None if they don't. ``settles``: what a client has left
+        behind is ended, in ``settle_timeout`` seconds, instead of the server.
         """
         self.settings = settings
         self.round_robin = proxy.server_round_robin
@@ -125,22 +142,35 @@ class WorkerPool(Generic[C, S]):
         self.check_delay = proxy.server_check_delay if self.check_query is not None else NEVER
         self.reset_query = proxy.server_reset_query
         self.reset_always = proxy.server_reset_query_always
+        self.settles = proxy.abandoned_work is AbandonedWork.ROLLBACK
+        self.settle_timeout = proxy.abandoned_work_timeout or NEVER
         self.max_prepared = proxy.max_prepared_statements
         shares = self.max_prepared > 0 and settings.pool_mode is not PoolMode.SESSION
         # Kept while they are not shared: a number must not be given to a second statement.
         self.statements = self.shared if shares else None
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT
+        self._set_brisk()
+
+    def _set_brisk(self) -> None:
+        self.brisk = not (
+            self.session_mode
+            or self.reset_always
+            or self.round_robin
+            or self.reclaim
+            or self.check_delay <= 0
+        )
+
+    def reclaims(self, count: int) -> None:
+        """The ledger wants so many permits back, now; those of idle servers are the caller's part."""
+        self.reclaim = count
+        self._set_brisk()
 
     def welcomed(self, welcome: tuple[Parameter, ...]) -> None:
         """The welcome is known: log-ins that have waited for it go on, and need no server yet."""
         self.welcome = welcome
         if welcome:
             self.logins_waiting.clear()
-
-    def take_idle(self) -> S:
-        """An idle server; there must be one."""
-        return self.idle.pop()
 
     def requeue(self, client: C) -> None:
         """The server that ``client`` was given turned out bad: it is the first in line again."""
@@ -163,20 +193,29 @@ class WorkerPool(Generic[C, S]):
         else:
             self.idle.append(server)
 
+    def set_aside(self, server: S) -> None:
+        """``server``, if it is idle, does not suit just any client."""
+        if server in self.idle:
+            self.idle.remove(server)
+            self.aside.append(server)
+
+    def resting(self) -> list[S]:
+        """The idle servers, those that suit any client first."""
+        return [*self.idle, *self.aside]
+
     def remove(self, server: S) -> None:
         """``server`` is ending: nobody gets it any more."""
         self.servers.discard(server)
-        try:
-            self.idle.remove(server)
-        except ValueError:
-            pass
+        for kept in (self.idle, self.aside):
+            if server in kept:
+                kept.remove(server)
 
     def why_close(self, server: S, now: float) -> str:
         """Why a server that is free now should be closed instead of reused; "" to keep it."""
         if server.doomed:
             return server.doomed
         if self.reclaim > 0:
-            self.reclaim -= 1
+            self.reclaims(self.reclaim - 1)
             return GIVEN_BACK
         if now >= server.expires_at and self._may_expire(now):
             return LIFETIME_OVER
@@ -194,7 +233,7 @@ class WorkerPool(Generic[C, S]):
     def to_close(self, now: float, server_idle_timeout: float) -> list[tuple[S, str]]:
         """Idle servers whose time is over, or that the ledger wants back, with the reason."""
         result = []
-        for server in list(self.idle):
+        for server in self.resting():
             reason = self.why_close(server, now)
             idle_too_long = 0 < server_idle_timeout <= now - server.idle_since
             if not reason and idle_too_long and not server.keep:
@@ -209,14 +248,14 @@ class WorkerPool(Generic[C, S]):
         While clients wait the picture counts as right until :meth:`refreshed_want`: how many wait changes
         with every transaction, and the steady state shall cost no messages.
         """
-        waiting = len(self.waiting) + len(self.logins_waiting)
+        waiting = len(self.waiting) + len(self.logins_waiting) + len(self.demands)
         if not probe and (not waiting or self.want_stands):
             return None
         return self._new_want(waiting, probe)
 
     def refreshed_want(self) -> Want | None:
         """As :meth:`want`, for the timer: also withdraws, and tells changed numbers."""
-        waiting = len(self.waiting) + len(self.logins_waiting)
+        waiting = len(self.waiting) + len(self.logins_waiting) + len(self.demands)
         sent = self.want_sent
         if not waiting and (sent is None or not sent.waiting):
             return None
@@ -228,36 +267,46 @@ class WorkerPool(Generic[C, S]):
             self.key, waiting, self.waiting_since(), bool(self.logins_waiting), probe
         )
         self.want_stands = waiting > 0
+        self.blocked = self.blocked and self.want_stands
         return self.want_sent
 
     def waiting_since(self) -> float:
         """When the longest present wait began; 0 if nobody waits."""
-        since = [*self.logins_waiting.values()]
+        since = [*self.logins_waiting.values(), *self.demands.values()]
         if self.waiting:
             since.append(next(iter(self.waiting)).wait_since)
         return min(since, default=0.0)
 
-    def statistics(self) -> PoolMetrics:
-        """``stats``, brought up to date.
+    def count(self) -> None:
+        """Take ``singles`` and ``waits`` into ``stats``; must be called often, as they grow until then.
 
-        Most transactions are one statement, and most clients do not wait. These are counted once
-        where they happen, and spread over the metrics that they belong to only here.
+        Where they happen, in the middle of the relay, counting would cost several times as much as noting.
         """
         stats = self.stats
-        for bucket, count in enumerate(self.singles):
-            stats.xact_hist[bucket] += count
-            stats.query_hist[bucket] += count
-            stats.xact_count += count
-            stats.query_count += count
-            self.singles[bucket] = 0
-        stats.xact_time += self.singles_time
-        stats.query_time += self.singles_time
-        self.singles_time = 0.0
+        for took in self.singles:
+            bucket = bisect_left(BOUNDS, took)
+            stats.xact_hist[bucket] += 1
+            stats.query_hist[bucket] += 1
+        for waited in self.waits:
+            stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
+        took = sum(self.singles)
+        stats.xact_count += len(self.singles)
+        stats.query_count += len(self.singles)
+        stats.xact_time += took
+        stats.query_time += took
+        stats.wait_time += sum(self.waits)
+        stats.server_assignment_count += len(self.waits)
+        self.singles.clear()
+        self.waits.clear()
+
+    def statistics(self) -> PoolMetrics:
+        """``stats``, brought up to date."""
+        self.count()
+        stats = self.stats
         shared = self.shared
         stats.client_parse_count = shared.client_parses
         stats.server_parse_count = shared.server_parses
         stats.bind_count = shared.binds
-        stats.wait_hist[0] += stats.server_assignment_count - sum(stats.wait_hist)
         return stats
 
     def forgotten(self, now: float) -> bool:
@@ -265,7 +314,8 @@ class WorkerPool(Generic[C, S]):
 
         Any name can be a database where the configuration has a * entry, so pools must have an end.
         """
-        if self.servers or self.clients or self.waiting or self.logins_waiting or self.opening:
+        waits = self.waiting or self.logins_waiting or self.demands
+        if self.servers or self.clients or waits or self.opening:
             self.unused_since = 0.0
         elif not self.unused_since:
             self.unused_since = now

@@ -9,24 +9,27 @@ has a server.
 from __future__ import annotations
 
 import logging
+import os
 import socket
-from bisect import bisect_left
 from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
-from poolproxy.metrics.registry import BOUNDS
-from poolproxy.relay.connection import CHUNK, Connection
+from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
+from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
+from poolproxy.relay.engine import CHUNK
 from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
+from poolproxy.wire.backend import UNSYNCED
 from poolproxy.wire.build import error_response
-from poolproxy.wire.codes import QUERY
 from poolproxy.wire.frontend import HEADER, UNANSWERED, Frontend, expected_size, skip_unanswered
 from poolproxy.wire.parameters import Values
+from poolproxy.wire.said import joined
 from poolproxy.wire.statements import Names
+from poolproxy.wire.whole import Whole, whole_request
 
 if TYPE_CHECKING:
     from poolproxy.relay.context import Pool
@@ -38,13 +41,16 @@ log = logging.getLogger(__name__)
 # complete, so that a slow sender holds none meanwhile.
 HOLD = 65_536
 
-_ONE_QUERY = [QUERY]
+# Reasons of errors for which a client is closed because of what it has sent.
+FAULTS = frozenset(("protocol", "prepared_statements"))
 
 
 class Client(Connection):
     """``id`` is the acceptor's; ``user`` the one it logged in as; ``peer`` and ``port`` where from.
 
-    ``wait_since``: when it began to need a server, 0 when it needs none.
+    ``wait_since``: when it began to need a server, 0 when it needs none. ``fresh``: it is idle, and of what
+    it has sent nothing is kept, so that its next byte begins a message. ``whole``: what ``held`` is.
+    ``own_since``: ``Server.xact_since`` of the transaction in which the unnamed statement became its own.
     """
 
     # What is not forwarded as it is; always empty here, see PreparingClient.
@@ -55,12 +61,15 @@ class Client(Connection):
         "connected_at",
         "context",
         "drop",
+        "fresh",
         "front",
         "held",
         "held_types",
         "id",
         "key",
         "last_activity",
+        "notified",
+        "own_since",
         "peer",
         "pool",
         "port",
@@ -69,6 +78,7 @@ class Client(Connection):
         "user",
         "values",
         "wait_since",
+        "whole",
     )
 
     def __init__(
@@ -99,11 +109,15 @@ class Client(Connection):
         self.connected_at = connected_at
         self.last_activity = connected_at
         self.wait_since = 0.0
+        self.notified = 0.0
+        self.own_since = 0.0
         self.server: Server | None = None
         self.front = Frontend()
         self.held = b""
         self.held_types: Sequence[int] = ()
         self.drop = 0
+        self.fresh = False
+        self.whole: Whole | None = None
 
     @property
     def name(self) -> str:
@@ -112,34 +126,48 @@ class Client(Connection):
 
     def begin(self, early: bytes) -> None:
         """Start watching. ``early``: what the client has sent before it was welcomed."""
-        self.engine.watch(self.fd, self)
+        self.watch()
+        self.fresh = not early
         if early:
-            self.front.head = early
-            try:
-                self._request_more(b"")
-            except PoolerError as error:
-                self.fail(error)
+            self.take_early(early)
+
+    def take_early(self, data: bytes) -> None:
+        """Bytes of this client, which is not linked, that have come before; they begin a message, or go
+        on with one that is to be dropped.
+        """
+        self.front.head = data
+        try:
+            self._request_more(b"")
+        except PoolerError as error:
+            self.fail(error)
+
+    def drop_held(self) -> None:
+        """Forget what was sent and has not been forwarded; the next byte begins a message."""
+        self.held, self.held_types, self.whole = b"", (), None
+        self.front.left = 0
+        self.front.head = b""
 
     # -- bytes from the client --------------------------------------------------------------------
 
-    def readable(self) -> None:
-        try:
-            data = self.sock.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def received(self, data: bytes) -> None:
         if not data:
             self.leave("client unexpected eof")
             return
+        if self.fresh:
+            self.fresh = False
+            self.whole = whole = whole_request(data)
+            if whole is not None and (self.names is None or not self.sweeps(data)):
+                self.held = data
+                self._serve_or_queue()
+                return
+            if self.names is not None and self.executes(data):
+                self.whole, self.held_types = None, ()
+                self._serve_or_queue()
+                return
         try:
             if self.server is not None:
                 self._forward(self.server, data)
-            elif self.held or self.drop or self.raw:
-                self._request_more(data)
-            elif self.front.is_whole_query(data) and (self.names is None or not self.sweeps(data)):
-                self._request(data, _ONE_QUERY)
-            elif self.front.head or data[0] in UNANSWERED:
+            elif self.held or self.drop or self.raw or self.front.head or data[0] in UNANSWERED:
                 self._request_more(data)
             else:
                 self._request(*self.feed(data))
@@ -150,6 +178,10 @@ class Client(Connection):
         """Whether ``data`` may deallocate statements of this client by SQL."""
         return False
 
+    def executes(self, data: bytes) -> bool:
+        """Whether ``data`` only executes a prepared statement; it is then kept for a server."""
+        return False
+
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         """(bytes to forward as they are, the types of the messages that begin in them)."""
         return self.front.feed(data, self.context.max_packet_size)
@@ -158,14 +190,27 @@ class Client(Connection):
         """Forward what is in ``raw``, as far as it goes."""
 
     def _forward(self, server: Server, data: bytes) -> None:
-        data, types = self.feed(data)
         back = server.back
+        whole = None
+        may_be = back.settled and not back.state.marked  # rest() and ready() must be asked then
+        if may_be and self.front.between_messages and not (self.raw or self.out):
+            whole = whole_request(data)
+            if whole is not None and self.names is not None and self.sweeps(data):
+                whole = None
+        if whole is not None:
+            types: Sequence[int] = whole.types
+            self.own_since = server.xact_since
+        else:
+            data, types = self.feed(data)
+        more = back.owed or back.status == UNSYNCED
+        back.said = joined(back.said, data) if more else data
         if types:
             back.owe(types)
             if not server.query_since:
                 server.query_since = monotonic()
                 if not server.xact_since:
                     server.xact_since = server.query_since
+        back.whole = whole
         if data:
             self.pool.stats.bytes_received += len(data)
             server.write(data)
@@ -180,12 +225,16 @@ class Client(Connection):
 
     def _request_more(self, data: bytes) -> None:
         """Bytes from an unlinked client that has sent some already, or ends a failed COPY."""
-        if not self.held and not self.raw:
+        if self.drop == TO_SYNC:
+            data = drop_to_sync(self, data)
+            if self.drop:
+                return
+        elif not self.held and not self.raw:
             data = self._without_copy(data)
         data, types = self.feed(data)
         if self.held:
             data = self.held + data
-            types = [*self.held_types, *types]
+            types = [*(self.whole.types if self.whole else self.held_types), *types]
         if not self.wait_since:
             self._request(data, types)
         elif self.front.terminated:
@@ -204,22 +253,24 @@ class Client(Connection):
         if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)
             return
-        self.held, self.held_types = data, types
-        self.wait_since = now = monotonic()
+        self._hold(data, types)
+        self._serve_or_queue()
+
+    def _serve_or_queue(self) -> None:
         pool = self.pool
+        self.wait_since = now = monotonic()
         if pool.idle:
-            self.serve(pool.take_idle(), now)
-        elif pool.failing and not pool.servers:
-            raise self._fast_failure()
-        else:
-            pool.waiting[self] = None
-            if len(data) >= HOLD:
-                self.pause()
-            if not pool.want_stands:
-                self.context.host.want(pool)
+            self.serve(pool.idle.pop(), now)
+            return
+        if pool.failing and not pool.servers:
+            self.fail(self._fast_failure())
+            return
+        pool.waiting[self] = None
+        if not pool.want_stands:
+            self.context.host.want(pool)
 
     def _hold(self, data: bytes, types: Sequence[int]) -> None:
-        self.held, self.held_types = data, types
+        self.held, self.held_types, self.whole = data, types, None
         if len(data) >= HOLD:
             self.pause()
 
@@ -260,20 +311,31 @@ class Client(Connection):
         """Link with a server that is ready for this client, and send it what was held."""
         data = self.held
         self.held = b""
-        stats = self.pool.stats
-        stats.server_assignment_count += 1
-        stats.bytes_received += len(data)
-        waited = now - self.wait_since
+        pool = self.pool
+        pool.stats.bytes_received += len(data)
+        pool.waits.append(now - self.wait_since)
         self.wait_since = 0.0
-        if waited:  # those who did not wait are counted when the statistics are read
-            stats.wait_time += waited
-            stats.wait_hist[bisect_left(BOUNDS, waited)] += 1
         self.server = server
         server.client = self
         server.query_since = server.xact_since = now
-        server.back.names = self.names
-        if data:
-            server.back.owe(self.held_types)
+        back = server.back
+        back.names = self.names
+        back.said = data
+        whole = self.whole
+        if whole is not None:
+            back.owed.extend(whole.types)
+            try:
+                sent = os.write(server.fd, data)
+            except OSError:
+                sent = 0
+            if sent == len(data):
+                back.whole = whole
+                return
+            server.write(data[sent:])
+            if not server.out:
+                back.whole = whole
+        elif data:
+            back.owe(self.held_types)
             server.write(data)
         if server.out:
             self.pause()
@@ -302,15 +364,16 @@ class Client(Connection):
         server = self.server
         if self.closed:
             return
-        if not self.out and (server is None or not (server.back.left or server.back.head)):
+        if not self.out and (server is None or not server.back.left):
             try:
                 self.sock.send(error_response(error))
             except OSError:
                 pass
         self.pool.stats.errors[error.reason] = self.pool.stats.errors.get(error.reason, 0) + 1
-        self._end(error.message, error=True)
+        # What was wrong with its bytes was found amid forwarding them: the server may lack some.
+        self._end(error.message, error=True, certain=error.reason not in FAULTS)
 
-    def _end(self, reason: str, *, error: bool) -> None:
+    def _end(self, reason: str, *, error: bool, certain: bool = True) -> None:
         if self.closed:
             return
         self._drain_socket()
@@ -318,7 +381,7 @@ class Client(Connection):
         self.pool.give_up(self)
         server, self.server = self.server, None
         if server is not None:
-            server.client_left(half_way=bool(self.front.left))
+            server.client_left(certain=certain and not self.front.left)
         self.context.host.client_closed(self, reason, error=error)
 
     def _drain_socket(self) -> None:
@@ -332,4 +395,4 @@ class Client(Connection):
         self.leave("client unexpected eof")
 
     def crashed(self, error: Exception) -> None:
-        self.leave(f"error in the pooler: {type(error).__name__}")
+        self._end(f"error in the pooler: {type(error).__name__}", error=False, certain=False)

@@ -7,11 +7,12 @@ its backend left the list that CONNECTION LIMIT counts.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 
-from poolproxy.relay.connection import CHUNK
-from poolproxy.relay.engine import READ, Engine
+from poolproxy.relay.engine import CHUNK, READ, Engine
+from poolproxy.relay.tls import shut_down
 
 MOST_READS = 16  # a turn: a server that never stops sending must not keep the others waiting
 
@@ -46,14 +47,15 @@ class Closing:
         if self.ended:
             return
         try:
-            self._sock.shutdown(socket.SHUT_WR)
+            shut_down(self._sock)
         except OSError:
             pass  # it has closed already: the next read says so
 
     def readable(self) -> None:
         try:
             for _ in range(MOST_READS):
-                if not self._sock.recv(CHUNK):
+                # As they come, also those of a TLS connection: nobody wants to know what they say.
+                if not os.read(self._sock.fileno(), CHUNK):
                     self.end(clean=True)
                     return
         except BlockingIOError:

@@ -10,15 +10,17 @@ the bytes are dropped, and epoll reports the broken socket to its own connection
 
 from __future__ import annotations
 
+import os
 import socket
 
-from poolproxy.relay.engine import HANGUP, READ, WRITE, Engine
-
-CHUNK = 65_536  # bytes read at once
+from poolproxy.relay.engine import CHUNK, HANGUP, READ, WRITE, Engine
 
 
 class Connection:
-    """Owner of one socket from construction to :meth:`close`; ``reading`` is off for back-pressure."""
+    """Owner of one socket from construction to :meth:`close`; ``reading`` is off for back-pressure.
+
+    ``fd`` is -1 afterwards: its number may be another connection's by then.
+    """
 
     __slots__ = ("__weakref__", "closed", "engine", "fd", "out", "reading", "sock", "writing")
 
@@ -37,7 +39,7 @@ class Connection:
             self.out += data
             return
         try:
-            sent = self.sock.send(data)
+            sent = os.write(self.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -50,7 +52,7 @@ class Connection:
     def flush(self) -> None:
         """The socket can take more; calls :meth:`drained` when all is sent."""
         try:
-            self.out = self.out[self.sock.send(self.out) :]
+            self.out = self.out[os.write(self.fd, self.out) :]
         except BlockingIOError:
             return
         except OSError:
@@ -76,6 +78,10 @@ class Connection:
         if not self.closed:
             self.engine.modify(self.fd, READ * self.reading | WRITE * self.writing)
 
+    def watch(self) -> None:
+        """Have the engine read."""
+        self.engine.read_for(self.fd, self)
+
     def other_event(self, mask: int) -> None:
         """Anything but plain readability. Hang-ups are reported whatever the interest is."""
         if mask & HANGUP and not self.reading:
@@ -84,15 +90,29 @@ class Connection:
         if mask & WRITE:
             self.flush()
         if not self.closed and self.reading and mask & (READ | HANGUP):
-            self.readable()
+            self._read()
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self.fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        self.received(data)
 
     def close(self) -> None:
         """End the socket; idempotent."""
         if not self.closed:
             self.closed = True
+            self.fd = -1
             self.engine.close_later(self.sock)
 
-    def readable(self) -> None:
+    def received(self, data: bytes) -> None:
+        """These bytes have come; b"" is the end, however it came about."""
+        raise NotImplementedError
+
+    def crashed(self, error: Exception) -> None:
         raise NotImplementedError
 
     def drained(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
@@ -32,6 +33,9 @@ class Host(Protocol):
         ``busy``: it may be working on something that should be cancelled first. ``ended``: PostgreSQL
         has closed its end already.
         """
+
+    def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
+        """Send CancelRequests to the server for as long as ``runs()``."""
 
 
 @attrs.define

@@ -20,6 +20,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable
+from os import read
 from time import monotonic
 from typing import Protocol
 
@@ -30,14 +31,23 @@ log = logging.getLogger(__name__)
 LINGER = 0.001  # seconds; the resolution of epoll_wait
 TURN = 0.005  # seconds between two visits to trio's scheduler
 BATCH = 128  # events taken at once
+CHUNK = 65_536  # bytes read at once
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 HANGUP = select.EPOLLHUP | select.EPOLLERR
 
 
+class Reader(Protocol):
+    """What the engine reads for; an exception ends this connection only. b"" is the end."""
+
+    def received(self, data: bytes) -> None: ...
+    def other_event(self, mask: int) -> None: ...
+    def crashed(self, error: Exception) -> None: ...
+
+
 class Watched(Protocol):
-    """What the engine calls; an exception ends this connection only."""
+    """What reads for itself."""
 
     def readable(self) -> None: ...
     def other_event(self, mask: int) -> None: ...
@@ -65,6 +75,7 @@ class Engine:
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
         self._epoll = select.epoll()
+        self._readers: dict[int, Reader] = {}
         self._watched: dict[int, Watched] = {}
         self._to_close: list[socket.socket] = []
         self._in_batch = False
@@ -73,7 +84,12 @@ class Engine:
         self.yielding = False
 
     def __len__(self) -> int:
-        return len(self._watched)
+        return len(self._readers) + len(self._watched)
+
+    def read_for(self, fd: int, reader: Reader) -> None:
+        """Read from ``fd``, which must be non-blocking and no TLS socket."""
+        self._readers[fd] = reader
+        self._epoll.register(fd, READ)
 
     def watch(self, fd: int, watched: Watched, mask: int = READ) -> None:
         self._watched[fd] = watched
@@ -87,7 +103,7 @@ class Engine:
         self._epoll.modify(fd, mask)
 
     def forget(self, fd: int) -> None:
-        if self._watched.pop(fd, None) is not None:
+        if (self._readers.pop(fd, None) or self._watched.pop(fd, None)) is not None:
             self._epoll.unregister(fd)
 
     def close_later(self, sock: socket.socket) -> None:
@@ -114,33 +130,48 @@ class Engine:
         while events:
             self._dispatch(events)
             self.rounds += 1
-            events = poll(0, BATCH)
             if self.yielding or monotonic() > end:
-                # What is ready now is level-triggered: the next turn sees it again.
                 return
-            if not events and self._quiet():
-                events = poll(LINGER, BATCH)
+            events = poll(LINGER if self._quiet() else 0, BATCH)
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
-        watched = self._watched
+        # The usual event, data from a connection, is dealt with right here: a call of a method that reads
+        # costs more, and so do a socket's own methods, whose arguments take a tuple.
+        readers = self._readers
         self._in_batch = True
         for fd, mask in events:
-            one = watched.get(fd)
-            if one is None:
+            reader = readers.get(fd)
+            if reader is None or mask != READ:
+                self._dispatch_other(fd, mask)
                 continue
             try:
-                if mask == READ:
-                    one.readable()
-                else:
-                    one.other_event(mask)
+                data = read(fd, CHUNK)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            try:
+                reader.received(data)
             except Exception as error:
-                log.exception("a connection is closed because of an error in the pooler")
-                self._end_crashed(fd, one, error)
+                self._end_crashed(fd, reader, error)
         self._in_batch = False
         while self._to_close:
             self._to_close.pop().close()
 
-    def _end_crashed(self, fd: int, one: Watched, error: Exception) -> None:
+    def _dispatch_other(self, fd: int, mask: int) -> None:
+        one = self._readers.get(fd) or self._watched.get(fd)
+        if one is None:
+            return  # ended earlier in this batch
+        try:
+            if mask == READ:
+                self._watched[fd].readable()
+            else:
+                one.other_event(mask)
+        except Exception as error:
+            self._end_crashed(fd, one, error)
+
+    def _end_crashed(self, fd: int, one: Reader | Watched, error: Exception) -> None:
+        log.error("a connection is closed because of an error in the pooler", exc_info=error)
         try:
             one.crashed(error)
         except Exception:

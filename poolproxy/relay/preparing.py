@@ -13,39 +13,107 @@ from typing import TYPE_CHECKING, Any
 
 from poolproxy.errors import PoolerError
 from poolproxy.relay.client import HOLD, Client
-from poolproxy.wire.frontend import PLAIN, PLAIN_BUT_SQL, SWEEP
+from poolproxy.wire.backend import UNSYNCED
+from poolproxy.wire.codes import BIND, DESCRIBE, PARSE, QUERY, SYNC
+from poolproxy.wire.frontend import PLAIN, SWEEP
 from poolproxy.wire.prepared import PreparedBackend
-from poolproxy.wire.statements import Names
+from poolproxy.wire.said import joined
+from poolproxy.wire.statements import UNNAMED, Names, Statement
+from poolproxy.wire.whole import Whole, renamed, whole_execution
 
 if TYPE_CHECKING:
     from poolproxy.relay.server import Server
 
 
-class PreparingClient(Client):
-    """``names``: the statements that it has prepared. ``raw``: bytes that begin a message."""
+_DESCRIBE_UNNAMED = b"D\0\0\0\x06S\0"
 
-    __slots__ = ("names", "raw")
+
+class PreparingClient(Client):
+    """``names``: the statements that it has prepared. ``raw``: bytes that begin a message.
+
+    ``execution``: what ``raw`` is, if it only executes one of them.
+    """
+
+    __slots__ = ("execution", "names", "raw")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.names: Names | None = None
         self.raw = b""
+        self.execution: tuple[Whole, bytes, Statement] | None = None
 
     def sweeps(self, data: bytes) -> bool:
-        return self.names is not None and SWEEP.search(data) is not None
+        names = self.names
+        return names is not None and (names.unnamed or SWEEP.search(data) is not None)
+
+    def drop_held(self) -> None:
+        super().drop_held()
+        self.raw = b""
+        self.execution = None
+
+    def executes(self, data: bytes) -> bool:
+        found = whole_execution(data)
+        if found is None or self.names is None or self.names.unsettled:
+            return False
+        whole, name = found
+        statement = self.names.statements.get(name)
+        if statement is None:
+            return False
+        self.raw = data
+        self.execution = whole, name, statement
+        return True
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         if self.raw:
             self.raw += data
+            self.execution = None
             if self.wait_since and len(self.raw) >= HOLD:
                 self.pause()
             return b"", ()
-        plain = PLAIN if self.names is None else PLAIN_BUT_SQL
+        plain = PLAIN if self.names is None else self.names.plain
         limit = self.context.max_packet_size
+        before = self.front.left
         data, types, self.raw = self.front.feed_until_named(data, limit, plain)
         if self.raw and self.names is None:
-            self.names = Names()
+            self.names = Names(self.context.tracker.place(self.values))
+        if self.names is not None and self.names.unnamed and QUERY in types:
+            self.names.drop(UNNAMED)  # as PostgreSQL does
+        if self.server is not None and self._borrows(self.server, types, data):
+            self._take_unnamed(data[before:])
+            return data[:before], ()
         return data, types
+
+    def _borrows(self, server: Server, types: Sequence[int], data: bytes) -> bool:
+        """Whether these messages, of a linked client, may use another client's unnamed statement."""
+        if PARSE in types or QUERY in types:
+            self.own_since = server.xact_since
+            return False
+        if BIND not in types and not (DESCRIBE in types and _DESCRIBE_UNNAMED in data):
+            return False
+        began = self.whole.types if self.whole is not None else self.held_types
+        return not (
+            self.own_since == server.xact_since
+            or PARSE in began
+            or QUERY in began
+            or (self.names is not None and self.names.unnamed)
+        )
+
+    def _take_unnamed(self, data: bytes) -> None:
+        """The unnamed statement is a name like others from here on; ``data`` begins a message."""
+        if self.names is None:
+            self.names = Names(self.context.tracker.place(self.values))
+        self.names.unnamed = True
+        self.raw = data + self.front.head + self.raw
+        self.front.head, self.front.left = b"", 0
+        self.execution = None
+
+    def _hold(self, data: bytes, types: Sequence[int]) -> None:
+        # Of all that comes for a server, only these need the unnamed statement of another server.
+        left = PARSE in types and SYNC in types and BIND not in types
+        if left or (PARSE not in types and (BIND in types or DESCRIBE in types)):
+            self._take_unnamed(data)
+            data, types = b"", ()
+        super()._hold(data, types)
 
     def forward_raw(self) -> None:
         server, names = self.server, self.names
@@ -55,11 +123,17 @@ class PreparingClient(Client):
         if not isinstance(back, PreparedBackend):
             self._forward_untouched(server)
             return
+        said = back.said if back.owed or back.status == UNSYNCED else b""
+        execution, self.execution = self.execution, None
+        if execution is not None and back.execute(execution[0], execution[2]):
+            self._execute(server, *execution)
+            return
         try:
             result = back.forward(names, self.raw, self.context.max_packet_size)
         except PoolerError as error:
             self.fail(error)  # here, as the caller may be the server: it is not to blame
             return
+        back.said = joined(said, self.raw[: result.used])
         self.raw = self.raw[result.used :]
         self.front.left = result.left
         if result.messages and not server.query_since:
@@ -79,6 +153,18 @@ class PreparingClient(Client):
         elif not back.owed and back.at_rest:
             server.rest(self, monotonic())
 
+    def _execute(self, server: Server, whole: Whole, name: bytes, statement: Statement) -> None:
+        """Have it executed by a server that has the statement and owes nothing else."""
+        data = renamed(self.raw, name, statement.name)
+        self.pool.stats.bytes_received += len(self.raw)
+        server.back.said = self.raw
+        self.raw = b""
+        server.write(data)
+        if server.out:
+            self.pause()
+        else:
+            server.back.whole = whole
+
     def _forward_untouched(self, server: Server) -> None:
         """max_prepared_statements has been set to 0: PostgreSQL gets the names as they are."""
         try:
@@ -87,6 +173,7 @@ class PreparingClient(Client):
             self.fail(error)
             return
         self.raw = b""
+        server.back.said = None
         if types:
             server.back.owe(types)
         if data:

@@ -14,6 +14,7 @@ A server that is not certainly at rest is never given to another client: it is e
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from bisect import bisect_left
 from time import monotonic
@@ -22,12 +23,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
 from poolproxy.metrics.registry import BOUNDS
-from poolproxy.relay.connection import CHUNK, Connection
+from poolproxy.relay.abandoned import abandon
+from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
+from poolproxy.relay.guard import clean, keeps, tracked_names
 from poolproxy.relay.task import Task, reset
-from poolproxy.wire.backend import Backend, Violation, only_notifications
+from poolproxy.wire.backend import (
+    MALFORMED,
+    UNASKED,
+    Backend,
+    Violation,
+    may_come_unasked,
+    only_notifications,
+)
 from poolproxy.wire.build import query
 from poolproxy.wire.codes import (
+    IDLE,
     IN_FAILED_TRANSACTION,
     IN_TRANSACTION,
     QUERY,
@@ -35,6 +46,7 @@ from poolproxy.wire.codes import (
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.prepared import PreparedBackend
 from poolproxy.wire.read import parameter_status
+from poolproxy.wire.whole import answers
 
 if TYPE_CHECKING:
     from poolproxy.relay.client import Client
@@ -47,14 +59,24 @@ log = logging.getLogger(__name__)
 
 _IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
 
+VIOLATION = PoolerError(
+    "unknown pkt",
+    sqlstate="08006",
+    hint="The database server has sent something that breaks the protocol, or that answers nothing. Its"
+    " connection is closed; the transaction may or may not have been committed. The log says more.",
+    reason="server_violation",
+)
+
 
 class Server(Connection):
     """``permit`` is the ledger's number; ``doomed`` says why it is closed when it is free, "" if not.
 
     ``cancels``: cancel requests on their way to it; it must not be reused before they have arrived.
     ``keep``: not to be closed for idleness. ``address``: where a CancelRequest for it goes.
-    ``query_since`` and ``xact_since`` are 0 when none runs.
+    ``query_since`` and ``xact_since`` are 0 when none runs. ``endless``: no limit binds how long that takes.
     """
+
+    endless = False
 
     __slots__ = (
         "address",
@@ -113,6 +135,7 @@ class Server(Connection):
         self.back: Backend = (
             PreparedBackend(statements, pool.max_prepared) if statements is not None else Backend()
         )
+        self.back.state.tracked = tracked_names(context.tracker, values)
         self.client: Client | None = None
         self.task: Task | None = None
 
@@ -124,14 +147,15 @@ class Server(Connection):
 
     # -- bytes from the server --------------------------------------------------------------------
 
-    def readable(self) -> None:
-        try:
-            data = self.sock.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            data = b""
+    def received(self, data: bytes) -> None:
         client, back = self.client, self.back
+        whole = back.whole
+        if whole is not None:
+            back.whole = None
+            status = answers(data, whole)
+            if status and client is not None:
+                self._answered(client, data, status)
+                return
         if not data:
             self.lost("server conn crashed?")
             return
@@ -143,8 +167,8 @@ class Server(Connection):
             data, at_rest = back.feed(data) if back.awake else Backend.feed(back, data)
             if back.reports:
                 self._take_reports(client)
-        except (Violation, PoolerError) as error:
-            self._violated(str(error))
+        except Violation as error:
+            self._violated(error)
             return
         self.pool.stats.bytes_sent += len(data)
         client.write(data)
@@ -160,6 +184,52 @@ class Server(Connection):
         elif not back.owed:
             self._between_queries(client, monotonic())
 
+    def _answered(self, client: Client, data: bytes, status: int) -> None:
+        """``data`` is the whole answer to a whole request: what ``received`` and ``rest`` do, in short.
+
+        The client has no unsent bytes, as it was read.
+        """
+        pool = self.pool
+        pool.stats.bytes_sent += len(data)
+        try:
+            sent = os.write(client.fd, data)
+        except OSError:
+            sent = 0
+        if sent != len(data):
+            client.write(data[sent:])
+        back = self.back
+        back.owed.clear()
+        now = monotonic()
+        if back.status != IDLE or status != IDLE:
+            self._amid_transaction(client, status, now)
+            return
+        if not pool.brisk or self.doomed or self.cancels or now >= self.expires_at:
+            self.rest(client, now)
+            return
+        pool.singles.append(now - self.xact_since)
+        client.last_activity = self.idle_since = now
+        self.client = client.server = None
+        client.fresh = True
+        if client.out:
+            client.pause()  # it gets no further answer before it has read this one
+        if pool.waiting:
+            client = pool.waiting.popitem(last=False)[0]
+            if client.values == self.values:
+                client.start(self, now)
+            else:
+                client.serve(self, now)
+        else:
+            pool.idle.append(self)
+
+    def _amid_transaction(self, client: Client, status: int, now: float) -> None:
+        self.back.status = status
+        if client.out:
+            self.pause()
+        if status == IDLE:
+            self.rest(client, now)
+        else:
+            self._between_queries(client, now)
+
     def _take_reports(self, client: Client | None) -> None:
         """ParameterStatus: what the server has now, and so the client that it serves."""
         tracker = self.context.tracker
@@ -168,6 +238,8 @@ class Server(Connection):
             self.values = tracker.updated(self.values, name, value)
             if client is not None:
                 client.values = tracker.updated(client.values, name, value)
+        if client is not None and client.names is not None:
+            client.names.place = tracker.place(client.values)
         self.back.reports.clear()
 
     def _between_queries(self, client: Client, now: float) -> None:
@@ -210,20 +282,21 @@ class Server(Connection):
             took = now - since
             if self.query_since == since:
                 # The usual case, one statement: its time is the transaction's, see WorkerPool.singles.
-                pool.singles_time += took
-                pool.singles[bisect_left(BOUNDS, took)] += 1
+                pool.singles.append(took)
             else:
                 self._count_transaction(took, now)
         client.last_activity = now
-        if pool.session_mode:
+        left_behind = self.back.state.marked
+        if pool.session_mode or (left_behind and keeps(self, client)):
             self.query_since = self.xact_since = 0.0
             return
         self.client = client.server = None
+        client.fresh = not (client.front.head or client.raw)
         if client.out:
             client.pause()  # it gets no further answer before it has read this one
             self.resume()
-        if pool.reset_always:
-            reset(self, now)
+        if pool.reset_always or left_behind:
+            self.release(now)
         else:
             self.pass_on(now)
 
@@ -249,60 +322,70 @@ class Server(Connection):
     def cancel_done(self) -> None:
         """A cancel request for this server has arrived there, or never will."""
         self.cancels -= 1
-        free = self.client is None and self.task is None and not self.closed
-        if free and not self.cancels and self not in self.pool.idle:
+        if self.cancels or self.closed or self.client is not None:
+            return
+        if self.task is not None:
+            if not self.back.owed:
+                self.task.go_on(self)
+        elif self not in self.pool.idle:
             self.pass_on(monotonic())
 
-    def client_left(self, *, half_way: bool) -> None:
-        """The linked client is gone; ``half_way``: in the middle of a message."""
+    def client_left(self, *, certain: bool) -> None:
+        """The linked client is gone; ``certain``: all that it was said to have sent is forwarded whole."""
         self.client = None
         self.query_since = self.xact_since = 0.0
-        if half_way or not self.back.at_rest or self.out:
-            self.end("client disconnect while server was not ready")
-            return
-        self.resume()
-        if self.pool.session_mode or self.pool.reset_always:
-            reset(self, monotonic())
+        self.back.whole = None
+        if certain and self.back.at_rest and not self.out:
+            self.resume()
+            self.release(monotonic())
         else:
-            self.pass_on(monotonic())
+            abandon(self, certain=certain)
+
+    def release(self, now: float) -> None:
+        """The server is at rest and its client gone: reset it where that is asked for, pass it on."""
+        if self.pool.session_mode or self.pool.reset_always:
+            reset(self, now)
+        elif self.back.state.marked:
+            clean(self, now)
+        else:
+            self.pass_on(now)
 
     # -- our own queries --------------------------------------------------------------------------
 
     def run(self, task: Task) -> None:
-        """Begin a task; its ``then`` is called when the server is at rest again."""
+        """Begin a task, now or when no cancel is on its way any more; its ``then`` is called when the
+        server is at rest again.
+        """
         self.task = task
         self.back.names = None
-        self._next_query(task)
+        if not self.cancels:
+            task.go_on(self)
 
-    def _next_query(self, task: Task) -> None:
-        if not task.queries or task.errors:
-            self.task = None
-            task.then(task.errors)
-            return
-        sql = task.queries.pop(0)
-        self.back.errors = 0
-        self.back.owe((QUERY,))
-        self.write(query(sql))
+    def ask(self, sql: str) -> None:
+        """Send a query of our task."""
+        back, message = self.back, query(sql)
+        back.errors = 0
+        back.said = message
+        back.owe((QUERY,))
+        self.write(message)
 
     def _unlinked(self, data: bytes) -> None:
         task = self.task
         if task is None:
             if not only_notifications(data):
+                if not may_come_unasked(data):
+                    self._violation(UNASKED, f"{data[:5].hex()} while idle")
                 self.end("idle server got dirty")
             return
         try:
             _, at_rest = self.back.feed(data)
+            task.hear(data)
             if self.back.reports:
                 self._take_reports(None)
         except (Violation, PoolerError) as error:
-            self._violated(str(error))
+            self._violated(error)
             return
-        if at_rest:
-            task.errors += self.back.errors
-            self._next_query(task)
-        elif not self.back.owed:
-            # server_reset_query or the like has left a transaction open
-            self.end("reset query failed")
+        task.answered(self, at_rest=at_rest)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -310,29 +393,39 @@ class Server(Connection):
         """PostgreSQL has closed the connection."""
         self.end(reason, ended=True)
 
-    def _violated(self, text: str) -> None:
-        log.error("%s: protocol violation by the server: %s", self.name, text)
-        self.end("unknown pkt")
+    def _violated(self, error: Exception | str) -> None:
+        """The server has sent what it did not owe, or what is no message: it is never used again."""
+        kind = error.kind if isinstance(error, Violation) else MALFORMED
+        self._violation(kind, str(error))
+        self.end(VIOLATION.message, error=VIOLATION)
 
-    def end(self, reason: str, *, ended: bool = False) -> None:
-        """Nobody gets this server any more; its client, if any, is told ``reason``. Idempotent."""
+    def _violation(self, kind: str, text: str) -> None:
+        log.error("%s: protocol violation by the server: %s", self.name, text)
+        violations = self.pool.stats.violations
+        violations[kind] = violations.get(kind, 0) + 1
+
+    def end(self, reason: str, *, ended: bool = False, error: PoolerError | None = None) -> None:
+        """Nobody gets this server any more; its client, if any, is told ``error``, which without one
+        has ``reason`` as its text. Idempotent.
+        """
         if self.closed:
             return
         self.closed = True
+        self.fd = -1
         self.pool.remove(self)
         client, self.client = self.client, None
         task, self.task = self.task, None
         busy = bool(self.back.owed)
-        half_way = bool(self.back.left or self.back.head)
+        half_way = bool(self.back.left)
         self.context.host.end_server(self, reason, busy=busy, ended=ended)
         if client is not None:
             client.server = None
             if half_way:
                 client.leave(reason)  # an error amid a message would be read as its data
             else:
-                client.fail(_server_error(reason))
-        if task is not None and task.client is not None and not task.client.closed:
-            self.retry_elsewhere(task.client)
+                client.fail(error or _server_error(reason))
+        if task is not None:
+            task.ended(self)
 
     def retry_elsewhere(self, client: Client) -> None:
         # The server failed before it had seen anything of this client, so nothing is lost.

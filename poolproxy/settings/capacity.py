@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import attrs
 
 from poolproxy.settings.config import TEMPLATE, Config, PoolSettings
+from poolproxy.settings.enums import AuthType
 
 
 @attrs.frozen
@@ -49,14 +50,15 @@ def worst_case(config: Config, userlist_names: Iterable[str]) -> Capacity:
     """The most server connections that ``config`` can have open at one time.
 
     ``userlist_names`` are the users of auth_file; with those that have a password in the
-    configuration they are all that can log in.
+    configuration they are all that can log in, but for those whom auth_query finds.
     """
     own = (name for name, user in config.users.items() if user.password is not None)
     logins = sorted({*userlist_names, *own})
     pools = {name: _pools(config, name, logins) for name in config.databases}
-    shares = tuple(_share(name, found) for name, found in pools.items())
+    shares = tuple(_share(config, name, found) for name, found in pools.items())
     by_database = sum(_or_infinite(share.connections) for share in shares)
-    by_user = _by_user(pools)
+    # Whom auth_query finds is not known here.
+    by_user = math.inf if any(map(config.lookup, pools)) else _by_user(pools)
     total = min(by_database, by_user)
     note = ""
     if total == math.inf:
@@ -69,12 +71,19 @@ def worst_case(config: Config, userlist_names: Iterable[str]) -> Capacity:
 def _pools(config: Config, database: str, logins: list[str]) -> list[PoolSettings]:
     """The pools of a database entry, one for each user that logs in to PostgreSQL."""
     forced = config.databases[database].user
+    lookup = config.lookup(database)
+    anybody = lookup is not None or config.auth_type(database, "") is AuthType.ANY
     # A forced user's pool is the same one whoever the client is.
-    found = (config.pool(database, user) for user in (logins if forced is None else logins[:1]))
+    users = logins if forced is None else logins[:1] or [""] * anybody
+    found = [config.pool(database, user) for user in users]
+    if lookup is not None and lookup.database == database and forced not in (None, lookup.user):
+        found.append(config.pool_of((database, lookup.user)))
     return [pool for pool in found if pool is not None]
 
 
-def _share(database: str, pools: list[PoolSettings]) -> Share:
+def _share(config: Config, database: str, pools: list[PoolSettings]) -> Share:
+    if config.databases[database].user is None and config.lookup(database) is not None:
+        return _of_any_user(config, database)
     if not pools:
         return Share(database, 0, "no user can log in")
     if database == TEMPLATE:
@@ -87,6 +96,14 @@ def _share(database: str, pools: list[PoolSettings]) -> Share:
     if limit and limit < total:
         return Share(database, limit, f"{why}, max_db_connections {limit}")
     return Share(database, None if total == math.inf else int(total), why)
+
+
+def _of_any_user(config: Config, database: str) -> Share:
+    limit = config.databases[database].max_db_connections or config.settings.max_db_connections
+    why = "users whom auth_query finds"
+    if database == TEMPLATE or not limit:
+        return Share(database, None, why)
+    return Share(database, limit, f"{why}, max_db_connections {limit}")
 
 
 def _by_user(pools: dict[str, list[PoolSettings]]) -> float:

@@ -5,13 +5,14 @@ Each check is a small generator over the finished configuration; :data:`CHECKS` 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 
 import attrs
 
-from poolproxy.settings.config import RESERVED, Config
+from poolproxy.settings.config import RESERVED, TEMPLATE, Config
 from poolproxy.settings.entries import LONGEST_DATABASE, LONGEST_USER, DatabaseSettings
-from poolproxy.settings.enums import AuthType
+from poolproxy.settings.enums import AuthType, Negotiation
 
 # Table, name and key of a setting, as far as it has them: ("databases", "app", "host").
 Path = tuple[str, ...]
@@ -52,13 +53,85 @@ def _no_databases(config: Config) -> Iterator[Finding]:
 def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
     ours = config.settings
     given = ours.auth_file or any(user.password for user in config.users.values())
-    if ours.auth_type is not AuthType.TRUST and not given:
+    given = given or any(config.lookup(name) for name in config.databases)
+    known = _OWN_KNOWLEDGE.isdisjoint(_auth_types(config))
+    if known and not given:
         text = (
             f'nobody can log in: auth_type is "{ours.auth_type.value}", but there is neither '
-            "auth_file nor a password in any [users.NAME]"
+            "auth_file, nor a password in any [users.NAME], nor auth_user"
         )
         passwords = [("users", name, "password") for name in config.users]
         yield Finding(text, (_proxy("auth_type"), _proxy("auth_file"), *passwords))
+
+
+# With these it does not take a secret of ours to get in, or they need no known user.
+_OWN_KNOWLEDGE = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.HBA})
+
+
+def _auth_types(config: Config) -> set[AuthType]:
+    databases = {entry.auth_type for entry in config.databases.values()}
+    users = {entry.auth_type for entry in config.users.values()}
+    return {config.settings.auth_type} | {found for found in databases | users if found is not None}
+
+
+def _hba_without_rules(config: Config) -> Iterator[Finding]:
+    if AuthType.HBA in _auth_types(config) and not config.settings.auth_hba_file:
+        text = 'auth_type "hba" needs auth_hba_file'
+        yield Finding(text, (_proxy("auth_hba_file"), _proxy("auth_type")))
+
+
+def _any_without_forced_user(config: Config) -> Iterator[Finding]:
+    for name, user in config.users.items():
+        if user.auth_type is AuthType.ANY:
+            path = ("users", name, "auth_type")
+            yield Finding('auth_type "any" is for databases: it asks for no user', (path,))
+    for name, entry in config.databases.items():
+        auth_type = entry.auth_type or config.settings.auth_type
+        if auth_type is AuthType.ANY and entry.user is None:
+            paths = (("databases", name, "user"), ("databases", name, "auth_type"))
+            text = 'auth_type "any" needs a user here: the client\'s own name proves nothing'
+            yield Finding(text, (*paths, _proxy("auth_type")))
+
+
+def _auth_dbname(config: Config) -> Iterator[Finding]:
+    given = [(_proxy("auth_dbname"), config.settings.auth_dbname)]
+    for name, entry in config.databases.items():
+        given.append((("databases", name, "auth_dbname"), entry.auth_dbname or ""))
+    for path, wanted in given:
+        if wanted in RESERVED:
+            yield Finding(f'auth_dbname can\'t be "{wanted}", the admin console', (path,))
+        elif wanted and config.database(wanted) is None:
+            yield Finding(f'auth_dbname: there is no database "{wanted}"', (path,))
+
+
+def _template_without_auth_dbname(config: Config) -> Iterator[Finding]:
+    entry = config.databases.get(TEMPLATE)
+    ours = config.settings
+    if entry is None or entry.auth_dbname or ours.auth_dbname:
+        return
+    if ours.auth_user if entry.auth_user is None else entry.auth_user:
+        text = (
+            'the database "*" needs auth_dbname: its users can\'t be looked up in a database whose '
+        )
+        text += "name the client makes up"
+        yield Finding(text, (("databases", TEMPLATE, "auth_dbname"), _proxy("auth_user")))
+
+
+def _two_passwords(config: Config) -> Iterator[Finding]:
+    for name, entry in config.databases.items():
+        if entry.password and entry.password_command:
+            path = ("databases", name, "password_command")
+            yield Finding("password and password_command exclude each other", (path,))
+
+
+def _commands(config: Config) -> Iterator[Finding]:
+    for table, entries in (("databases", config.databases), ("users", config.users)):
+        for name, entry in entries.items():
+            try:
+                shlex.split(entry.password_command or "")
+            except ValueError as error:
+                path = (table, name, "password_command")
+                yield Finding(f"password_command: {error}", (path,))
 
 
 def _names(config: Config) -> Iterator[Finding]:
@@ -127,14 +200,50 @@ def _is_ourselves(entry: DatabaseSettings, config: Config) -> bool:
     return entry.host in here or (entry.host in _LOOPBACK and everywhere_or_loopback)
 
 
+def _client_tls(config: Config) -> Iterator[Finding]:
+    ours = config.settings
+    mode = ours.client_tls_sslmode
+    needed = ["client_tls_key_file", "client_tls_cert_file"] if mode.enabled else []
+    if mode.verifies:
+        needed.append("client_tls_ca_file")
+    for name in needed:
+        if not getattr(ours, name):
+            text = f'client_tls_sslmode is "{mode.value}", but {name} is not set'
+            yield Finding(text, (_proxy("client_tls_sslmode"), _proxy(name)))
+
+
+def _server_tls(config: Config) -> Iterator[Finding]:
+    ours = config.settings
+    names = "server_tls_key_file", "server_tls_cert_file"
+    for given, lacking in (names, names[::-1]):
+        if getattr(ours, given) and not getattr(ours, lacking):
+            yield Finding(f"{given} is of no use without {lacking}", (_proxy(given),))
+    direct = ours.server_tls_sslnegotiation is Negotiation.DIRECT
+    if direct and not ours.server_tls_sslmode.required:
+        text = (
+            'server_tls_sslnegotiation = "direct" leaves a server no way to refuse TLS: set '
+            'server_tls_sslmode to "require", "verify-ca" or "verify-full"'
+        )
+        about = "server_tls_sslnegotiation", "server_tls_sslmode"
+        yield Finding(text, tuple(map(_proxy, about)))
+
+
 CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _nowhere_to_listen,
     _no_databases,
     _nobody_can_log_in,
+    _hba_without_rules,
+    _any_without_forced_user,
+    _auth_dbname,
+    _template_without_auth_dbname,
+    _two_passwords,
+    _commands,
     _names,
     _reserved_names,
     _min_pool_size,
     _hosts,
+    _client_tls,
+    _server_tls,
 )
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import attrs
 
 from poolproxy.settings.entries import LONGEST_DATABASE, DatabaseSettings, UserSettings
-from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.enums import AuthType, PoolMode, StatePolicy
 from poolproxy.settings.schema import Settings
 
 T = TypeVar("T")
@@ -48,7 +48,9 @@ class PoolSettings:
     port: int
     dbname: str
     password: str | None = attrs.field(repr=False)
+    password_command: str
     pool_mode: PoolMode
+    session_state: StatePolicy
     pool_size: int
     min_pool_size: int
     reserve_pool_size: int
@@ -60,6 +62,15 @@ class PoolSettings:
     query_timeout: float
     transaction_timeout: float
     idle_transaction_timeout: float
+
+
+@attrs.frozen
+class Lookup:
+    """Who asks for a user's secret, where (a database of the configuration), and how."""
+
+    database: str
+    user: str
+    query: str
 
 
 @attrs.frozen(kw_only=True)
@@ -112,10 +123,57 @@ class Config:
             return self._clients[key]
         return _remember(self._clients, key, lambda: self._client(database, login_user))
 
+    def pool_of(self, key: tuple[str, str]) -> PoolSettings | None:
+        """The pool of a database whose servers log in as this user; None if it is not to be any more.
+
+        Where the database has a forced user that is either its pool, or the one for its auth_query.
+        """
+        database, pool_user = key
+        pool = self.pool(database, pool_user)
+        if pool is None or pool.user == pool_user:
+            return pool
+        return self._lookup_pools().get((database, pool_user))
+
+    def auth_type(self, database: str, login_user: str) -> AuthType:
+        """How a client must prove that it is ``login_user``; neither need exist."""
+        entry = self.database(database) or DatabaseSettings()
+        user = self.users.get(login_user, _NOBODY)
+        return _first(user.auth_type, entry.auth_type, self.settings.auth_type)
+
+    def lookup(self, database: str) -> Lookup | None:
+        """How users of this database are looked up that no file knows; None if they are not.
+
+        Names that clients make up are no reason to connect anywhere: the template's users are looked up
+        in auth_dbname or not at all.
+        """
+        entry = self.databases.get(database)
+        own = entry or self.databases.get(TEMPLATE) or DatabaseSettings()
+        ours = self.settings
+        user = _first(own.auth_user, ours.auth_user)
+        where = own.auth_dbname or ours.auth_dbname or ("" if entry is None else database)
+        if not user or not where or database in RESERVED:
+            return None
+        return Lookup(where, user, own.auth_query or ours.auth_query)
+
+    def _lookup_pools(self) -> dict[tuple[str, str], PoolSettings]:
+        """The pools that only auth_query uses: those of databases with another, forced user."""
+        found = {}
+        for name in self.databases:
+            lookup = self.lookup(name)
+            entry = self.database(lookup.database) if lookup is not None else None
+            if lookup is not None and entry is not None and entry.user not in (None, lookup.user):
+                key = (lookup.database, lookup.user)
+                plain = attrs.evolve(entry, user=None, password=None, password_command=None)
+                found[key] = self._pool(lookup.database, plain, lookup.user)
+        return found
+
     def _pool(self, database: str, entry: DatabaseSettings, login_user: str) -> PoolSettings:
         ours = self.settings
         name = login_user if entry.user is None else entry.user
         user = self.users.get(name, _NOBODY)
+        # The database's own goes before the user's, be it a password or a command.
+        password = entry.password or (None if entry.password_command else user.password)
+        command = entry.password_command or (None if entry.password else user.password_command)
         pool_size = _first(user.pool_size, entry.pool_size, ours.default_pool_size)
         min_pool_size = _first(entry.min_pool_size, ours.min_pool_size)
         reserve = _first(user.reserve_pool_size, entry.reserve_pool_size, ours.reserve_pool_size)
@@ -126,8 +184,10 @@ class Config:
             host=entry.host or ours.unix_socket_dir,
             port=entry.port,
             dbname=entry.dbname or database,
-            password=entry.password or user.password,
+            password=password,
+            password_command=command or "",
             pool_mode=_first(user.pool_mode, entry.pool_mode, ours.pool_mode),
+            session_state=_first(user.session_state, entry.session_state, ours.session_state),
             pool_size=pool_size,
             # A user's own pool_size may be smaller than what its database keeps open.
             min_pool_size=min(min_pool_size, pool_size or min_pool_size),

@@ -10,9 +10,9 @@ from __future__ import annotations
 import attrs
 
 from poolproxy.settings.addresses import PORT, SERVER_HOST
-from poolproxy.settings.enums import PoolMode, Reload
+from poolproxy.settings.enums import AuthType, PoolMode, Reload, StatePolicy
 from poolproxy.settings.field import setting
-from poolproxy.settings.values import GIVEN, choice, count, name, seconds
+from poolproxy.settings.values import GIVEN, NAME_OR_NONE, choice, count, name, seconds
 
 # NAMEDATALEN - 1 for databases; for users what PgBouncer takes, as some log-in services have
 # longer names than PostgreSQL's roles.
@@ -54,6 +54,37 @@ class DatabaseSettings:
         secret=True,
         doc="Password for PostgreSQL; left out, it is the user's own.",
     )
+    password_command: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="Command that prints the password for PostgreSQL, such as a token of a cloud; run without a "
+        "shell, with PGHOST, PGPORT, PGUSER and PGDATABASE set. Not in PgBouncer.",
+    )
+    auth_type: AuthType | None = setting(
+        None,
+        parse=choice(AuthType),
+        reload=Reload.NEW,
+        doc="How clients of this database prove who they are. Not in PgBouncer.",
+    )
+    auth_user: str | None = setting(
+        None,
+        parse=NAME_OR_NONE,
+        reload=Reload.NEW,
+        doc="User that runs auth_query for clients of this database.",
+    )
+    auth_query: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="Finds the users of this database.",
+    )
+    auth_dbname: str | None = setting(
+        None,
+        parse=name(LONGEST_DATABASE),
+        reload=Reload.NEW,
+        doc="Database of this configuration in which this database's auth_query runs.",
+    )
     pool_size: int | None = setting(
         None,
         parse=count(),
@@ -75,6 +106,13 @@ class DatabaseSettings:
         parse=choice(PoolMode),
         reload=Reload.NEW,
         doc="When a server connection goes back to its pool.",
+    )
+    session_state: StatePolicy | None = setting(
+        None,
+        parse=choice(StatePolicy),
+        reload=Reload.NEW,
+        doc="What to do when a client leaves something in a server connection that outlives its "
+        "transaction.",
     )
     max_db_connections: int | None = setting(
         None,
@@ -133,11 +171,30 @@ class UserSettings:
         doc="The user's plain password, md5 or SCRAM secret; goes before auth_file. A plain one "
         "also serves for PostgreSQL. Not in PgBouncer.",
     )
+    password_command: str | None = setting(
+        None,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="As of a database, for all server connections of this user. Not in PgBouncer.",
+    )
+    auth_type: AuthType | None = setting(
+        None,
+        parse=choice(AuthType),
+        reload=Reload.NEW,
+        doc="How clients prove that they are this user, whatever the database. Not in PgBouncer.",
+    )
     pool_mode: PoolMode | None = setting(
         None,
         parse=choice(PoolMode),
         reload=Reload.NEW,
         doc="When a server connection goes back to its pool.",
+    )
+    session_state: StatePolicy | None = setting(
+        None,
+        parse=choice(StatePolicy),
+        reload=Reload.NEW,
+        doc="What to do when a client leaves something in a server connection that outlives its "
+        "transaction.",
     )
     pool_size: int | None = setting(
         None,

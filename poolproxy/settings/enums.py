@@ -13,13 +13,65 @@ class PoolMode(Enum):
     STATEMENT = "statement"
 
 
+class StatePolicy(Enum):
+    """What becomes of session state that a client has made outside of session mode."""
+
+    ALLOW = "allow"
+    RESET = "reset"
+    PIN = "pin"
+    ERROR = "error"
+
+
 class AuthType(Enum):
     """How clients prove who they are."""
 
+    ANY = "any"
     TRUST = "trust"
     PLAIN = "plain"
     MD5 = "md5"
     SCRAM_SHA_256 = "scram-sha-256"
+    PEER = "peer"
+    CERT = "cert"
+    HBA = "hba"
+
+
+class AbandonedWork(Enum):
+    """What becomes of a server connection whose client has gone amid a query or transaction."""
+
+    ROLLBACK = "rollback"
+    CLOSE = "close"
+
+
+class SslMode(Enum):
+    """How much TLS is asked of a connection: libpq's words; ``allow`` means ``prefer``, as in PgBouncer."""
+
+    DISABLE = "disable"
+    ALLOW = "allow"
+    PREFER = "prefer"
+    REQUIRE = "require"
+    VERIFY_CA = "verify-ca"
+    VERIFY_FULL = "verify-full"
+
+    @property
+    def enabled(self) -> bool:
+        return self is not SslMode.DISABLE
+
+    @property
+    def required(self) -> bool:
+        """Whether a connection in the clear is refused."""
+        return self not in (SslMode.DISABLE, SslMode.ALLOW, SslMode.PREFER)
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the peer's certificate must be good."""
+        return self in (SslMode.VERIFY_CA, SslMode.VERIFY_FULL)
+
+
+class Negotiation(Enum):
+    """How TLS begins: after PostgreSQL's SSLRequest, or at once (PostgreSQL 17 and later)."""
+
+    POSTGRES = "postgres"
+    DIRECT = "direct"
 
 
 class Reload(Enum):

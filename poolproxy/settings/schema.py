@@ -20,10 +20,21 @@ from poolproxy.settings.addresses import (
     WORKERS,
     Address,
 )
-from poolproxy.settings.enums import AuthType, PoolMode, Reload
+from poolproxy.settings.enums import (
+    AbandonedWork,
+    AuthType,
+    Negotiation,
+    PoolMode,
+    Reload,
+    SslMode,
+    StatePolicy,
+)
 from poolproxy.settings.field import setting
+from poolproxy.settings.tls import CIPHERS, CURVE, PROTOCOLS, SECURE, TlsVersion
 from poolproxy.settings.values import (
     BOOLEAN,
+    GIVEN,
+    NAME_OR_NONE,
     PARAMETERS,
     TEXT,
     choice,
@@ -36,6 +47,13 @@ from poolproxy.settings.values import (
 # What Linux accepts in TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT (tcp(7), linux/tcp.h).
 MOST_KEEPALIVE_SECONDS = 32767
 MOST_KEEPALIVE_PROBES = 127
+MOST_FAILURE_DELAY = 10.0  # seconds
+# PgBouncer's, with nothing left to the search_path of the user that runs it.
+AUTH_QUERY = (
+    "SELECT rolname, CASE WHEN rolvaliduntil OPERATOR(pg_catalog.<) pg_catalog.now() THEN NULL "
+    "ELSE rolpassword END FROM pg_catalog.pg_authid "
+    "WHERE rolname OPERATOR(pg_catalog.=) $1 AND rolcanlogin"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -178,6 +196,16 @@ class Settings:
         doc="Named prepared statements that a server connection keeps in transaction and statement "
         "mode, where they follow the client from server to server; 0 leaves names to the client.",
     )
+    session_state: StatePolicy = setting(
+        StatePolicy.RESET,
+        parse=choice(StatePolicy),
+        reload=Reload.NEW,
+        doc="What to do in transaction and statement mode when a client leaves something in a server "
+        "connection that outlives its transaction, such as SET or LISTEN: allow counts it, reset "
+        "cleans the server connection before the next client gets it, pin lets the client keep it "
+        "until it has cleaned up or leaves, error refuses the statement. Not in PgBouncer, which "
+        "allows.",
+    )
     server_reset_query: str = setting(
         "DISCARD ALL",
         section="Server connections",
@@ -221,6 +249,19 @@ class Settings:
         parse=seconds(),
         doc="Pause after a failed connection or log-in to PostgreSQL.",
     )
+    abandoned_work: AbandonedWork = setting(
+        AbandonedWork.ROLLBACK,
+        parse=choice(AbandonedWork),
+        doc="What becomes of a server connection whose client has gone amid a query or transaction: the "
+        "query is cancelled, the transaction rolled back and the connection used again (rollback), or "
+        "it is closed (close), as in PgBouncer, which has no such setting.",
+    )
+    abandoned_work_timeout: float = setting(
+        5.0,
+        parse=seconds(),
+        doc="Time for that cancelling and rolling back, after which the connection is closed all the "
+        "same; 0 is no limit. Not in PgBouncer.",
+    )
     server_close_timeout: float = setting(
         10.0,
         parse=seconds(),
@@ -234,10 +275,16 @@ class Settings:
         doc="How long a client waits for a server connection before it is disconnected; 0 is no "
         "limit.",
     )
+    query_wait_notify: float = setting(
+        5.0,
+        parse=seconds(),
+        doc="After waiting this long for a server connection a client gets a notice with its place in "
+        "the queue and the reason; 0 sends none.",
+    )
     query_timeout: float = setting(
         0.0,
         parse=seconds(),
-        doc="Time for one query, after which client and server connection are closed; 0 is no "
+        doc="Time for one query, after which it is cancelled and its client disconnected; 0 is no "
         "limit.",
     )
     transaction_timeout: float = setting(
@@ -272,7 +319,9 @@ class Settings:
         parse=choice(AuthType),
         reload=Reload.NEW,
         doc="How clients prove who they are. md5 asks for SCRAM where a user's secret is one; "
-        "scram-sha-256 refuses md5 secrets; trust believes every known user.",
+        "scram-sha-256 refuses md5 secrets; trust believes every known user; any lets everybody in as "
+        "the database's user; peer asks the system who is at the Unix socket; cert reads the client's "
+        "certificate; hba obeys auth_hba_file.",
     )
     auth_file: str = setting(
         "",
@@ -281,11 +330,197 @@ class Settings:
         doc='File of lines "user" "secret", PgBouncer\'s userlist.txt; a secret is plain, md5 or '
         "SCRAM. A relative name starts at the folder of this configuration.",
     )
+    auth_hba_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Rules for auth_type hba, in the form of pg_hba.conf. A relative name starts at the folder of "
+        "this configuration.",
+    )
+    auth_ident_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Lines MAP SYSTEM-USER USER for peer and cert rules with map=MAP. A relative name starts at "
+        "the folder of this configuration.",
+    )
+    auth_user: str = setting(
+        "",
+        parse=NAME_OR_NONE,
+        reload=Reload.NEW,
+        doc='User that runs auth_query for users without a secret in auth_file or [users]; "" looks '
+        "nobody up.",
+    )
+    auth_query: str = setting(
+        AUTH_QUERY,
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="Finds a user: two columns, name and secret, for the user name $1. The default one needs the "
+        "right to read pg_authid; it refuses expired roles and those without LOGIN.",
+    )
+    auth_dbname: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc='Database of this configuration in which auth_query runs; "" is the one that the client '
+        "asks for.",
+    )
+    auth_query_ttl: float = setting(
+        0.0,
+        parse=seconds(),
+        reload=Reload.NEW,
+        doc="How long an answer of auth_query is used again; a changed password or a dropped role is "
+        "noticed after this time. 0 asks at every log-in, as PgBouncer does, which has no such setting.",
+    )
+    auth_failure_delay: float = setting(
+        0.1,
+        parse=seconds(most=MOST_FAILURE_DELAY),
+        reload=Reload.NEW,
+        doc="A refused log-in is told so long after the client's last message: it slows guessing down, and "
+        "hides how long the check took. Not in PgBouncer.",
+    )
+    max_logins: int = setting(
+        0,
+        parse=count(),
+        reload=Reload.NEW,
+        doc="Clients that may be logging in at one time in each worker; beyond it the one that has kept "
+        "us waiting longest is closed, so that silent connections keep nobody out. 0 is half of "
+        "max_client_conn divided by the workers, but at least 16. Not in PgBouncer.",
+    )
+    passfile: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Passwords for PostgreSQL: lines host:port:database:user:password as in ~/.pgpass, readable by "
+        "the owner only. A relative name starts at the folder of this configuration. Not in PgBouncer.",
+    )
+    password_command_ttl: float = setting(
+        60.0,
+        parse=seconds(),
+        reload=Reload.NEW,
+        doc="How long what a password_command has printed is used again; a refused log-in forgets it at "
+        "once. Not in PgBouncer.",
+    )
     scram_iterations: int = setting(
         4096,
         parse=count(1, 1_000_000),
         reload=Reload.NEW,
         doc="Iterations for SCRAM secrets made from plain passwords.",
+    )
+    client_tls_sslmode: SslMode = setting(
+        SslMode.DISABLE,
+        section="TLS of clients",
+        parse=choice(SslMode),
+        reload=Reload.NEW,
+        doc="How much TLS is asked of clients over TCP. disable: none is offered; allow and "
+        "prefer: as the client wishes; require: who comes without is refused; verify-ca and "
+        "verify-full: so is who has no certificate of client_tls_ca_file. Any but disable "
+        "needs client_tls_key_file and client_tls_cert_file.",
+    )
+    client_tls_key_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Private key, PEM, without a passphrase. A relative name starts at the folder of this "
+        "configuration, as those of the other files.",
+    )
+    client_tls_cert_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Our certificate, PEM, with those between it and the root behind it.",
+    )
+    client_tls_ca_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Certificates by which those of clients are judged. In the modes below verify-ca a "
+        "client may still come without one; a bad one is refused.",
+    )
+    client_tls_protocols: tuple[TlsVersion, ...] = setting(
+        SECURE,
+        parse=PROTOCOLS,
+        reload=Reload.NEW,
+        doc='Versions of TLS, without a gap; "secure" (or "default") is 1.2 and 1.3, "all" begins '
+        "at 1.0.",
+    )
+    client_tls_ciphers: str = setting(
+        "default",
+        parse=CIPHERS,
+        reload=Reload.NEW,
+        doc='Ciphers up to TLS 1.2, in OpenSSL\'s notation; "default" (or "secure") leaves them to '
+        'Python, "fast", "normal" and "all" are PgBouncer\'s.',
+    )
+    client_tls13_ciphers: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc='Cipher suites of TLS 1.3, in OpenSSL\'s notation; "" leaves them to OpenSSL. Needs a '
+        "Python that can choose them: 3.15 or later.",
+    )
+    client_tls_ecdhcurve: str = setting(
+        "auto",
+        parse=CURVE,
+        reload=Reload.NEW,
+        doc='Curve for the key exchange; "auto" leaves it to OpenSSL.',
+    )
+    server_tls_sslmode: SslMode = setting(
+        SslMode.PREFER,
+        section="TLS of servers",
+        parse=choice(SslMode),
+        reload=Reload.NEW,
+        doc="How much TLS is asked of PostgreSQL over TCP. disable: none; allow and prefer: if it "
+        "has it; require: a server without is not used; verify-ca: nor one whose certificate "
+        "is not of server_tls_ca_file; verify-full: nor one whose certificate is not for the "
+        "host of the database.",
+    )
+    server_tls_sslnegotiation: Negotiation = setting(
+        Negotiation.POSTGRES,
+        parse=choice(Negotiation),
+        reload=Reload.NEW,
+        doc="postgres asks with an SSLRequest; direct begins with TLS at once, which takes "
+        "PostgreSQL 17 or later, saves a round trip, and needs server_tls_sslmode = require or more. "
+        "Clients may do either. Not in PgBouncer.",
+    )
+    server_tls_key_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Private key of the certificate with which we log in, PEM, without a passphrase.",
+    )
+    server_tls_cert_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="That certificate, PEM.",
+    )
+    server_tls_ca_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Certificates by which that of the server is judged with verify-ca and verify-full; "
+        "left out, those of the system.",
+    )
+    server_tls_protocols: tuple[TlsVersion, ...] = setting(
+        SECURE,
+        parse=PROTOCOLS,
+        reload=Reload.NEW,
+        doc='Versions of TLS, without a gap; "secure" (or "default") is 1.2 and 1.3, "all" begins '
+        "at 1.0.",
+    )
+    server_tls_ciphers: str = setting(
+        "default",
+        parse=CIPHERS,
+        reload=Reload.NEW,
+        doc='Ciphers up to TLS 1.2, in OpenSSL\'s notation; "default" (or "secure") leaves them to '
+        'Python, "fast", "normal" and "all" are PgBouncer\'s.',
+    )
+    server_tls13_ciphers: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc='Cipher suites of TLS 1.3, in OpenSSL\'s notation; "" leaves them to OpenSSL. Needs a '
+        "Python that can choose them: 3.15 or later.",
     )
     tcp_keepalive: bool = setting(
         True,
@@ -338,14 +573,14 @@ class Settings:
         reload=Reload.RESTART,
         doc="Session parameters that follow a client from server to server, beyond DateStyle, "
         "client_encoding, TimeZone, standard_conforming_strings and application_name. Only "
-        "parameters that PostgreSQL reports can be followed.",
+        "parameters that PostgreSQL reports can be followed after the start-up.",
     )
     ignore_startup_parameters: tuple[str, ...] = setting(
         (),
         parse=PARAMETERS,
         reload=Reload.NEW,
-        doc="Start-up parameters to drop instead of refusing the client, such as "
-        "extra_float_digits. options in this list drops what is unknown inside options.",
+        doc="Start-up parameters to drop instead of applying them, such as extra_float_digits. "
+        "options in this list drops all inside options that is not tracked.",
     )
     application_name_add_host: bool = setting(
         False,

@@ -22,6 +22,7 @@ E = TypeVar("E", bound=Enum)
 # No timeout means a century; a longer one is a slip of the unit.
 LONGEST = 100 * 365 * 86400.0
 MAX_INT = 2**31 - 1
+LONGEST_NAME = 127  # bytes of a user's name, as in PgBouncer
 
 _TIME_UNITS = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 0.001, "us": 0.000001}
 _SIZE_UNITS = {"gb": 2**30, "mb": 2**20, "kb": 2**10, "b": 1}
@@ -103,7 +104,7 @@ def count(least: int = 0, most: int = MAX_INT) -> Kind[int]:
 
 
 def _whole(value: object) -> int:
-    if isinstance(value, str) and _INTEGER.fullmatch(value.strip()):
+    if isinstance(value, str) and _INTEGER.fullmatch(value := value.strip()):
         return int(value)
     # bool is a subclass of int, but "listen_port = true" is a mistake.
     if isinstance(value, int) and not isinstance(value, bool):
@@ -111,19 +112,21 @@ def _whole(value: object) -> int:
     raise Unexpected
 
 
-def seconds(least: float = 0.0) -> Kind[float]:
-    """A time of at least ``least`` seconds; a bare number counts seconds."""
+def seconds(least: float = 0.0, most: float = LONGEST) -> Kind[float]:
+    """A time of at least ``least`` seconds, at most ``most``; a bare number counts seconds."""
 
     def read(value: object) -> float:
         time = _time(value)
         # A NaN fails this as well.
-        if not least <= time <= LONGEST:
+        if not least <= time <= most:
             raise Unexpected
         return time
 
     expected = 'a time such as "30s", "500ms", "5min" or a number of seconds'
     if least:
         expected += f", at least {write_time(least)}"
+    if most < LONGEST:
+        expected += f", at most {write_time(most)}"
     return Kind("time", expected, read, write_time)
 
 
@@ -253,6 +256,15 @@ def name(longest: int) -> Kind[str]:
         return text
 
     return Kind("name", f"a name in quotes, 1 to {longest} bytes", read, quoted)
+
+
+def _read_name_or_none(value: object) -> str:
+    return "" if value == "" else name(LONGEST_NAME).read(value)
+
+
+NAME_OR_NONE = Kind(
+    "name", f'a name of at most {LONGEST_NAME} bytes, or "" for none', _read_name_or_none, quoted
+)
 
 
 # -- lists ----------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict
 from struct import Struct
 
-from poolproxy.wire.backend import UNSYNCED, Backend
+from poolproxy.wire.backend import UNSYNCED, Backend, Violation
 from poolproxy.wire.codes import (
     COMMAND_COMPLETE,
     ERROR_RESPONSE,
@@ -104,6 +104,14 @@ class PreparedAnswers(Backend):
             if self.left and self.cut == COMMAND_COMPLETE and not self._tag:
                 self._tag = (head + data)[-LONGEST_TAG:]
             return forwarded, False
+        before = self.left
+        try:
+            return self._feed_special(data)
+        except Violation:
+            self.left = before  # nothing of ``data`` reaches the client, so it is where it was
+            raise
+
+    def _feed_special(self, data: bytes) -> tuple[bytes, bool]:
         if self.head:
             data = self.head + data
             self.head = b""
@@ -115,6 +123,8 @@ class PreparedAnswers(Backend):
             out.append(self._due_fakes())
         while position + HEADER <= end:
             code, length = _unpack_header(data, position)
+            if length < 4:
+                raise Violation(f"length {length} of message type {code:#04x}")
             stop = position + length + 1
             if stop > end and code in (ERROR_RESPONSE, COMMAND_COMPLETE) and length < MAX_ERROR:
                 break
@@ -155,6 +165,11 @@ class PreparedAnswers(Backend):
         if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
             shown = self._answered(entry, shown)
         return shown if self.left else shown + self._due_fakes()
+
+    def ended_with(self, tag: bytes) -> None:
+        first = self.owed[0] if self.owed else 0
+        if not (isinstance(first, Entry) and first.kind is Kind.DEALLOCATED):
+            super().ended_with(tag)
 
     def _owes(self, entry: Entry) -> bool:
         return bool(self.owed) and self.owed[0] is entry

@@ -68,9 +68,11 @@ from poolproxy.wire.codes import (
     ROW_DESCRIPTION,
     SYNC,
 )
+from poolproxy.wire.session_state import SessionState
 
 if TYPE_CHECKING:
     from poolproxy.wire.statements import Names
+    from poolproxy.wire.whole import Whole
 
 _unpack_header = Struct(">BI").unpack_from
 
@@ -79,6 +81,12 @@ UNSYNCED = 0
 MAX_PARAMETER_STATUS = 65_536  # bytes; held back until whole, so bounded
 
 _PARSED_AND_BOUND = b"1\0\0\0\x042\0\0\0\x04"
+
+LONGEST_COMMAND = 128  # of CommandComplete: tags are shorter than 64 bytes in PostgreSQL
+_NINE = ord("9")  # tags that end otherwise tell no number of rows
+_S = ord("S")
+_BEGINNINGS = (b"2\0\0\0\4", b"n\0\0\0\4")  # BindComplete, NoData
+_BEFORE_NO_ROWS = b"\0\4"  # the last bytes of a CommandComplete, and of these
 
 # What a server message takes off the FIFO; 0: nothing.
 TAKES = {
@@ -99,15 +107,37 @@ TAKES = {
     NOTICE_RESPONSE: 0,
     NOTIFICATION_RESPONSE: 0,
 }
-_QUIET = frozenset(code for code, taken in TAKES.items() if not taken)
-_QUIET_IN_QUERY = frozenset(TAKES) - {PARSE_COMPLETE, BIND_COMPLETE, CLOSE_COMPLETE}
+# What takes nothing is an answer too, and only to what is owed first. Notices are no answers.
+_NOTICES = frozenset((NOTICE_RESPONSE, NOTIFICATION_RESPONSE))
+_ROWS = _NOTICES | {DATA_ROW, COPY_OUT_RESPONSE, COPY_DATA, COPY_DONE}
+_QUIET_IN_QUERY = _ROWS | {ROW_DESCRIPTION, EMPTY_QUERY_RESPONSE}
+_IN_QUERY = _QUIET_IN_QUERY | {COMMAND_COMPLETE}
+_QUIET = {
+    QUERY: _QUIET_IN_QUERY,
+    EXECUTE: _ROWS,
+    DESCRIBE: _NOTICES | {PARAMETER_DESCRIPTION},
+    FUNCTION_CALL: _NOTICES | {FUNCTION_CALL_RESPONSE},
+}
 _ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
 _ANSWERED = frozenset((PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, FUNCTION_CALL))
 _COPY_ENDS = frozenset((COPY_DONE, COPY_FAIL))
 
 
+# Kinds of violations: an answer to nothing, a type that has no place here, an impossible message.
+UNASKED, UNEXPECTED, MALFORMED = "unasked", "unexpected", "malformed"
+# What PostgreSQL sends on its own account: a notice, a notification, a parameter that has changed
+# by a reload, the reason for which it closes the connection.
+_ASYNCHRONOUS = frozenset(
+    (NOTICE_RESPONSE, NOTIFICATION_RESPONSE, PARAMETER_STATUS, ERROR_RESPONSE)
+)
+
+
 class Violation(Exception):
     """The server sent what it did not owe; the connection is in no known state."""
+
+    def __init__(self, text: str, kind: str = MALFORMED) -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Backend:
@@ -119,7 +149,9 @@ class Backend:
     ``left``: bytes of a message that are still to come, ``cut`` its type. ``reports``: bodies of
     ParameterStatus messages seen and not yet collected. ``errors`` counts ErrorResponses.
     ``names``: the linked client's prepared statements, and ``awake``: any have been used here; see
-    PreparedBackend.
+    PreparedBackend. ``whole``: all that is owed is the answer to this, and nothing of it has come.
+    ``state``: what clients have left in the session; ``said``: all that has been forwarded since nothing was
+    owed, None if that is too much to keep.
     """
 
     __slots__ = (
@@ -133,9 +165,12 @@ class Backend:
         "names",
         "owed",
         "reports",
+        "said",
         "skipping",
+        "state",
         "status",
         "tainted",
+        "whole",
     )
 
     def __init__(self) -> None:
@@ -151,7 +186,10 @@ class Backend:
         self.errors = 0
         self.awake = False
         self.names: Names | None = None
+        self.whole: Whole | None = None
         self.reports: list[bytes] = []
+        self.said: bytes | None = b""
+        self.state = SessionState()
 
     @property
     def at_rest(self) -> bool:
@@ -166,6 +204,18 @@ class Backend:
             and not self.head
             and not self.client_copies
             and not self.skipping
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Nothing owed, and nothing half way in either direction; a transaction may be open."""
+        return not (
+            self.owed
+            or self.left
+            or self.head
+            or self.client_copies
+            or self.skipping
+            or self.status == UNSYNCED
         )
 
     def owe(self, types: Sequence[int]) -> None:
@@ -219,13 +269,29 @@ class Backend:
         code = self.cut
         if not position and data.startswith(_PARSED_AND_BOUND) and self._owes_parse_and_bind():
             position = len(_PARSED_AND_BOUND)
-        # In answer to a Query most messages take nothing; one look at the FIFO serves for all of them.
-        quiet = _QUIET_IN_QUERY if owed and owed[0] == QUERY and not self.copy_in else _QUIET
+        # Most messages take nothing; one look at the FIFO serves for all of them.
+        quiet = _QUIET.get(owed[0], _NOTICES) if owed and not self.copy_in else _NOTICES
         while position <= last:
             code, length = _unpack_header(data, position)
             if code in quiet and length > 3:
                 position += length + 1
                 continue
+            if code == COMMAND_COMPLETE and length > 4:
+                stop = position + length
+                if stop >= end:
+                    if length <= LONGEST_COMMAND:
+                        break  # its tag shall be seen whole
+                elif data[stop - 1] > _NINE:
+                    tag = data[position + HEADER : stop]
+                    if tag in self.state.watched:
+                        self.ended_with(tag)
+                elif data[position + HEADER] == _S and (
+                    not position or data[position - 1] in _BEFORE_NO_ROWS
+                ):
+                    self._may_have_created(data, position)
+                if quiet is _QUIET_IN_QUERY:
+                    position = stop + 1
+                    continue
             if length < 4:
                 raise Violation(f"length {length} of message type {code:#04x}")
             taken = TAKES.get(code)
@@ -236,26 +302,34 @@ class Backend:
                     self._take_unusual(code, taken)
             elif taken is None:
                 if code == READY_FOR_QUERY:
+                    if length != 5:
+                        raise Violation(f"ReadyForQuery of {length} bytes")
                     if position + 6 > end:
                         break
                     if owed and owed[0] in _ANSWERED_BY_READY:
                         owed.popleft()
                         self.status = data[position + HEADER]
+                        if self.state.marked:
+                            self.state.ready(self.status, self.errors)
                         if self.copy_in or owed:
                             self.ready_amid_more()
                     else:
                         self._ready_unusual(data[position + HEADER])
-                    quiet = _QUIET
                 elif code == PARAMETER_STATUS:
                     if length > MAX_PARAMETER_STATUS:
                         raise Violation(f"ParameterStatus of {length} bytes")
                     if position + length + 1 > end:
                         break
-                    self.reports.append(data[position + HEADER : position + length + 1])
+                    body = data[position + HEADER : position + length + 1]
+                    if body.count(0) != 2 or body[-1]:
+                        raise Violation("broken ParameterStatus packet")
+                    self.reports.append(body)
                 else:
                     self._unusual(code, data[position : position + length + 1])
-                    quiet = _QUIET
+            elif not self.tainted:
+                self._check_quiet(code)
             position += length + 1
+            quiet = _QUIET.get(owed[0], _NOTICES) if owed and not self.copy_in else _NOTICES
         if position >= end:
             self.left = left = position - end
             if left:
@@ -266,6 +340,12 @@ class Backend:
         self.left = 0
         self.head = data[position:]
         return data[:position], False
+
+    def _check_quiet(self, code: int) -> None:
+        """A message that takes nothing and is no answer to what is owed first, as it seems."""
+        self._drop_copy_dones()
+        if not self.owed or code not in _QUIET.get(self.owed[0], _NOTICES):
+            raise Violation(f"message type {code:#04x} that answers nothing", UNASKED)
 
     def _owes_parse_and_bind(self) -> bool:
         """Take both: the commonest answer in the extended protocol, and two rounds of the loop less."""
@@ -283,13 +363,29 @@ class Backend:
         if self.owed and self.owed[-1] not in _ANSWERED_BY_READY:
             self.status = UNSYNCED  # the status told ends before what is still owed
 
+    def ended_with(self, tag: bytes) -> None:
+        """A command has ended with this tag, which may tell of a change in the session's state."""
+        self.state.answered(tag, self.said, self.errors, self.names)
+
+    def _may_have_created(self, data: bytes, position: int) -> None:
+        # A SELECT whose rows nobody got may have put them into a table. Right before its CommandComplete
+        # there is then no row or RowDescription, but what begins the answer or another CommandComplete.
+        rows = position and not (
+            data.startswith(_BEGINNINGS, position - HEADER)
+            or (position > 1 and not data[position - 1] and data[position - 2])
+        )
+        if not rows and data.startswith(b"SELECT", position + HEADER):
+            self.ended_with(b"SELECT")
+
     def _ready_unusual(self, status: int) -> None:
         self._drop_copy_dones()
         if self.owed and self.owed[0] in _ANSWERED_BY_READY:
             self.owed.popleft()
         elif not self.tainted:
-            raise Violation("ReadyForQuery that answers nothing")
+            raise Violation("ReadyForQuery that answers nothing", UNASKED)
         self.status = status
+        if self.state.marked:
+            self.state.ready(status, self.errors)
         self.ready_amid_more()
 
     def _drop_copy_dones(self) -> None:
@@ -303,8 +399,8 @@ class Backend:
         head = self.owed[0] if self.owed else 0
         if head == taken:
             self.owed.popleft()
-        elif (head != QUERY or code not in _QUIET_IN_QUERY) and not self.tainted:
-            raise Violation(f"message type {code:#04x} that answers nothing")
+        elif (head != QUERY or code not in _IN_QUERY) and not self.tainted:
+            raise Violation(f"message type {code:#04x} that answers nothing", UNASKED)
 
     def _copy_is_done(self) -> None:
         # The first entry is the Query or Execute that copies. What the client sent between it and
@@ -327,13 +423,13 @@ class Backend:
         elif code == COPY_IN_RESPONSE:
             self._drop_copy_dones()
             if not self.owed or self.owed[0] not in (QUERY, EXECUTE):
-                raise Violation("CopyInResponse that answers nothing")
+                raise Violation("CopyInResponse that answers nothing", UNASKED)
             self.copy_in = True
             self.client_copies = COPY_DONE not in self.owed
         elif code == COPY_BOTH_RESPONSE:
-            raise Violation("CopyBothResponse outside of a replication connection")
+            raise Violation("CopyBothResponse outside of a replication connection", UNEXPECTED)
         else:
-            raise Violation(f"unexpected message type {code:#04x}")
+            raise Violation(f"unexpected message type {code:#04x}", UNEXPECTED)
 
     def _error(self) -> None:
         owed = self.owed
@@ -341,7 +437,8 @@ class Backend:
         copying, self.copy_in = self.copy_in, False
         self._drop_copy_dones()
         if not owed:
-            self.tainted = True  # nothing asked for it: the server is about to close
+            # Nothing asked for it: the server is about to close. Its client has been told, and goes with it.
+            self.tainted = self.skipping = True
         elif owed[0] in _ANSWERED_BY_READY:
             if copying:
                 query = owed.popleft()
@@ -350,6 +447,7 @@ class Backend:
         else:
             before = list(owed)
             if copying:
+                owed.popleft()
                 self._drop_through_copy_done()
             while owed and owed[0] != SYNC:
                 owed.popleft()
@@ -363,13 +461,19 @@ class Backend:
         """The server has sent this ErrorResponse, or its beginning; nothing more here."""
 
     def _drop_through_copy_done(self) -> None:
+        # Inside a COPY the server takes no other message, so it has not read what follows these.
         owed = self.owed
-        while owed:
-            code = owed.popleft()
-            if code == COPY_DONE:
+        while owed and owed[0] in (SYNC, COPY_DONE):
+            if owed.popleft() == COPY_DONE:
                 return
-            if code == SYNC:
-                self.tainted = True
+            self.tainted = True
+        if owed:
+            self.client_copies = False  # it went on without CopyDone before it knew of the error
+
+
+def may_come_unasked(data: bytes) -> bool:
+    """Whether an idle server may send ``data``, as far as its first message tells."""
+    return data[0] in _ASYNCHRONOUS
 
 
 def only_notifications(data: bytes) -> bool:

@@ -33,6 +33,19 @@ def error_response(error: PoolerError) -> bytes:
     return message(ord("E"), _fields(fields))
 
 
+def notice_response(text: str, detail: str = "", hint: str = "") -> bytes:
+    """A NoticeResponse of severity NOTICE."""
+    fields = (
+        ("S", "NOTICE"),
+        ("V", "NOTICE"),
+        ("C", "00000"),
+        ("M", text),
+        ("D", detail),
+        ("H", hint),
+    )
+    return message(ord("N"), _fields(fields))
+
+
 def authentication(code: int, data: bytes = b"") -> bytes:
     """An AuthenticationRequest: 0 is Ok."""
     return message(ord("R"), code.to_bytes(4, "big") + data)
@@ -50,13 +63,14 @@ def ready_for_query(status: int = IDLE) -> bytes:
     return message(ord("Z"), bytes((status,)))
 
 
-def negotiate_protocol_version(unknown: Iterable[str]) -> bytes:
-    """NegotiateProtocolVersion: 3.0 is the newest here; ``unknown`` are the ``_pq_.`` options.
+def negotiate_protocol_version(minor: int, unknown: Iterable[str]) -> bytes:
+    """NegotiateProtocolVersion: 3.``minor`` is spoken; ``unknown`` are the ``_pq_.`` options.
 
     The protocol's description speaks of the minor version alone; PostgreSQL sends, and libpq wants, both.
     """
     names = [name.encode() + b"\0" for name in unknown]
-    return message(ord("v"), struct.pack(">II", PROTOCOL_3, len(names)) + b"".join(names))
+    head = struct.pack(">II", PROTOCOL_3 + minor, len(names))
+    return message(ord("v"), head + b"".join(names))
 
 
 def query(sql: str) -> bytes:

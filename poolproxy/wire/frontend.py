@@ -27,17 +27,20 @@ from poolproxy.wire.codes import (
     QUERY,
     TERMINATE,
 )
+from poolproxy.wire.whole import SMALL
 
 _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
-SMALL = 8192  # bytes; below any sensible max_packet_size
 ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
 # How the body of a message begins that names no prepared statement (Describe and Close of the unnamed
 # one begin otherwise); b"" where the type says it.
 PLAIN = dict.fromkeys(ORDINARY, b"") | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
 # The same where a Query may name one, too: no text begins with a zero byte but the empty one.
 PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0"}
+# The same where a client uses the unnamed statement beyond its Sync, so that it is a name as others are. No
+# valid message begins so: what is empty ends earlier, and no type is a zero byte.
+PLAIN_BUT_UNNAMED = PLAIN_BUT_SQL | {PARSE: b"\0" * 5, BIND: b"\0" * 9}
 SWEEP = re.compile(rb"deallocate|discard", re.IGNORECASE)
 UNANSWERED = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH))
 
@@ -59,20 +62,6 @@ class Frontend:
     def between_messages(self) -> bool:
         """True when no message is half way through."""
         return not self.left and not self.head
-
-    def is_whole_query(self, data: bytes) -> bool:
-        """Whether ``data``, which begins a message, is one Query and nothing else.
-
-        It is the commonest chunk, and :meth:`feed` has nothing to add to it. A large one may be more than
-        max_packet_size, so it is left to ``feed``.
-        """
-        size = len(data)
-        return (
-            HEADER <= size < SMALL
-            and data[0] == QUERY
-            and not self.head
-            and _unpack_header(data)[1] == size - 1
-        )
 
     def feed(self, data: bytes, max_packet_size: int) -> tuple[bytes, list[int]]:
         """(bytes to forward, types of the messages that begin in them); raises PoolerError."""
@@ -125,7 +114,11 @@ class Frontend:
                     return data[:position], types, b""
                 raise bad_message(code, data[position : position + HEADER])
             body = position + HEADER
-            if start and not data.startswith(start, body) and may_name(code, data, body, length):
+            if (
+                start
+                and not data.startswith(start, body)
+                and may_name(code, data, body, length, plain)
+            ):
                 self.left = 0
                 return data[:position], types, data[position:]
             types.append(code)
@@ -138,7 +131,7 @@ class Frontend:
         return data[:position], types, b""
 
 
-def may_name(code: int, data: bytes, body: int, length: int) -> bool:
+def may_name(code: int, data: bytes, body: int, length: int, plain: dict[int, bytes]) -> bool:
     """Whether a message names a statement, when it does not begin as those that don't; also when its
     beginning is not there yet.
 
@@ -149,7 +142,9 @@ def may_name(code: int, data: bytes, body: int, length: int) -> bool:
         if end > len(data):
             return length < SMALL
         return SWEEP.search(data, body, end) is not None
-    return code not in (DESCRIBE, CLOSE) or data[body + 1 : body + 2] != b"\0"
+    if plain is PLAIN_BUT_UNNAMED or code not in (DESCRIBE, CLOSE):
+        return True
+    return data[body + 1 : body + 2] != b"\0"
 
 
 def bad_message(code: int, header: bytes) -> PoolerError:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from struct import Struct
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -38,6 +39,7 @@ from poolproxy.wire.codes import (
     DESCRIBE,
     FLUSH,
     FUNCTION_CALL,
+    IDLE,
     PARSE,
     QUERY,
     SYNC,
@@ -46,18 +48,23 @@ from poolproxy.wire.codes import (
 from poolproxy.wire.frontend import (
     HEADER,
     ORDINARY,
-    PLAIN_BUT_SQL,
     SWEEP,
     bad_message,
     may_name,
 )
 from poolproxy.wire.statements import (
     ALL,
+    MISSING,
     NO_STATEMENT,
+    UNNAMED,
+    Entry,
     Kind,
     Names,
     Statement,
 )
+
+if TYPE_CHECKING:
+    from poolproxy.wire.whole import Whole
 
 _unpack_header = Struct(">BI").unpack_from
 _pack_header = Struct(">BI").pack
@@ -123,6 +130,8 @@ class PreparedBackend(PreparedAnswers):
         """Rewrite what the client has sent; ``data`` begins a message. Raises PoolerError."""
         self.names = names
         self.awake = True
+        if names.unsettled or self.unsettled:
+            self._note_end_of_segment()
         result = Forwarded()
         end = len(data)
         while result.used + HEADER <= end and not result.left:
@@ -134,9 +143,9 @@ class PreparedBackend(PreparedAnswers):
                 raise bad_message(code, data[result.used : result.used + HEADER])
             stop = result.used + length + 1
             body = result.used + HEADER
-            start = PLAIN_BUT_SQL[code]
-            if data.startswith(start, body) or not may_name(code, data, body, length):
-                self._plain(data, max_packet_size, result)
+            plain = names.plain
+            if data.startswith(plain[code], body) or not may_name(code, data, body, length, plain):
+                self._plain(names, data, max_packet_size, result)
                 continue
             try:
                 self._one(names, code, data[result.used : stop], length + 1, result)
@@ -150,10 +159,20 @@ class PreparedBackend(PreparedAnswers):
             result.used = min(stop, end)
         return result
 
-    def _plain(self, data: bytes, max_packet_size: int, result: Forwarded) -> None:
+    def execute(self, whole: Whole, statement: Statement) -> bool:
+        """Owe the answer to an execution of ``statement``, if nothing else is owed and the server has it."""
+        if self.owed or statement not in self.prepared or self.status != IDLE:
+            return False
+        self.prepared.move_to_end(statement)
+        self.awake = True
+        self.pool.binds += 1
+        self.owed.extend(whole.types)
+        return True
+
+    def _plain(self, names: Names, data: bytes, max_packet_size: int, result: Forwarded) -> None:
         """Messages that name no statement, the first of which is known to be good, go as they are."""
         position, end = result.used, len(data)
-        plain = PLAIN_BUT_SQL
+        plain = names.plain
         types = []
         while position + HEADER <= end:
             code, length = _unpack_header(data, position)
@@ -161,12 +180,18 @@ class PreparedBackend(PreparedAnswers):
             if start is None or not 4 <= length < max_packet_size:
                 break
             body = position + HEADER
-            if start and not data.startswith(start, body) and may_name(code, data, body, length):
+            if (
+                start
+                and not data.startswith(start, body)
+                and may_name(code, data, body, length, plain)
+            ):
                 break
             types.append(code)
             position += length + 1
             if code in _ENDS_SEGMENT:
                 self._segment += 1
+            if code == QUERY:
+                names.drop(UNNAMED)  # as PostgreSQL does
         self._note_transaction()
         self.owe(types)
         result.messages += len(types)
@@ -197,8 +222,12 @@ class PreparedBackend(PreparedAnswers):
             self._segment += 1
 
     def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
-        if len(message) > HEADER and not message[HEADER]:
-            return False  # the unnamed statement
+        unnamed = len(message) > HEADER and not message[HEADER]
+        if unnamed:
+            names.passed = size > MAX_STATEMENT
+            if names.passed or not names.unnamed:
+                names.drop(UNNAMED)
+                return False
         if size > MAX_STATEMENT:
             raise _too_long()
         if len(message) < size:
@@ -209,7 +238,9 @@ class PreparedBackend(PreparedAnswers):
         name, tail = message[HEADER:end], message[end + 1 :]
         self._settled_name(names, name)
         known = names.statements.get(name)
-        if known is not None:
+        if known is not None and unnamed:
+            names.drop(UNNAMED)
+        elif known is not None:
             self._refuse_duplicate(known, name, tail, result)
             return True
         if len(names.statements) >= MAX_NAMES or names.size + size > MAX_BYTES:
@@ -220,7 +251,7 @@ class PreparedBackend(PreparedAnswers):
                 " Close those that are no longer used.",
                 reason="prepared_statements",
             )
-        statement = self.pool.get(tail)
+        statement = self.pool.get(tail, names.place)
         self._settled(statement)
         if statement not in self.prepared:
             self._make_room(statement, result)
@@ -312,11 +343,12 @@ class PreparedBackend(PreparedAnswers):
         return True
 
     def _find(self, names: Names, name: bytes) -> Statement | None:
-        if not name:
+        if not name and not names.unnamed:
             return None
         if names.unsettled:
             self._settled_name(names, name)
-        return names.statements.get(name)
+        found = names.statements.get(name)
+        return found if found is not None or name or names.passed else MISSING
 
     def _settled_name(self, names: Names, name: bytes) -> None:
         for entry in (names.unsettled.get(name), names.unsettled.get(ALL)):
@@ -328,12 +360,23 @@ class PreparedBackend(PreparedAnswers):
         if entry is not None and entry.segment != self._segment:
             raise _Wait
 
+    def _note_end_of_segment(self) -> None:
+        """What names no statement may have come here another way, its Sync too."""
+        for code in reversed(self.owed):
+            if code in _ENDS_SEGMENT:
+                self._segment += 1
+                return
+            if isinstance(code, Entry):
+                return
+
     def _amid_segments(self) -> bool:
         owed = self.owed
         return SYNC in owed or QUERY in owed or FUNCTION_CALL in owed
 
     def _ensure(self, statement: Statement, result: Forwarded) -> None:
         """Make sure that the server has the statement when it gets to the next message."""
+        if statement is MISSING:
+            return
         self._settled(statement)
         if statement in self.prepared:
             self.prepared.move_to_end(statement)

@@ -37,6 +37,11 @@ class MessageReader:
         del self._buffer[: length + 1]
         return code, body
 
+    def put_back(self, message: tuple[int, bytes]) -> None:
+        """Make ``message``, the one that was taken last, the next one again."""
+        code, body = message
+        self._buffer[:0] = _HEAD.pack(code, len(body) + 4) + body
+
     def rest(self) -> bytes:
         """The bytes behind the messages that were taken."""
         return bytes(self._buffer)

@@ -15,13 +15,20 @@ SSL_REQUEST_CODE = (1234 << 16) | 5679
 GSSENC_REQUEST_CODE = (1234 << 16) | 5680
 CANCEL_REQUEST_CODE = (1234 << 16) | 5678
 PROTOCOL_3 = 3 << 16
+# The newest minor version that is spoken here: 3.2, which differs from 3.0 in the length of cancel keys.
+# (There is no 3.1.) https://www.postgresql.org/docs/current/protocol.html#PROTOCOL-VERSIONS
+NEWEST_MINOR = 2
+PROTOCOL_OPTION = "_pq_."  # how the names of protocol options begin; none is known here
 
 MAX_STARTUP = 10_000  # bytes; PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 MAX_CANCEL_SECRET = 256  # bytes; protocol 3.2 allows as many, 3.0 has four
+SHORT_SECRET, LONG_SECRET = 4, 32  # bytes of the secrets that PostgreSQL gives in 3.0 and 3.2
 MAX_USER = 127  # bytes; PgBouncer's limit
 MAX_DATABASE = 63  # bytes; PostgreSQL's identifier limit
 
 _HEAD = struct.Struct(">II")
+
+SSL_REQUEST = _HEAD.pack(8, SSL_REQUEST_CODE)
 
 
 @attrs.frozen
@@ -46,6 +53,26 @@ class Startup:
 
     minor: int
     parameters: dict[str, str]
+
+    @property
+    def spoken(self) -> int:
+        """The minor version that both sides know."""
+        return min(self.minor, NEWEST_MINOR)
+
+    @property
+    def unknown_options(self) -> tuple[str, ...]:
+        """The protocol options that the client asks for in vain."""
+        return tuple(name for name in self.parameters if name.startswith(PROTOCOL_OPTION))
+
+    @property
+    def needs_negotiation(self) -> bool:
+        """Whether the client must be told that it gets less than it has asked for."""
+        return self.minor > NEWEST_MINOR or bool(self.unknown_options)
+
+    @property
+    def secret_size(self) -> int:
+        """Bytes of a cancel key's secret that this client can take."""
+        return LONG_SECRET if self.minor >= 2 else SHORT_SECRET
 
 
 FirstPacket = SslRequest | GssRequest | CancelPacket | Startup
@@ -106,10 +133,10 @@ def _text(item: bytes) -> str:
         raise PoolerError("invalid startup packet layout: text is not UTF-8") from None
 
 
-def startup_message(parameters: dict[str, str]) -> bytes:
-    """A StartupMessage of protocol 3.0."""
+def startup_message(parameters: dict[str, str], minor: int = 0) -> bytes:
+    """A StartupMessage of protocol 3.``minor``."""
     items = b"".join(f"{k}\0{v}\0".encode() for k, v in parameters.items()) + b"\0"
-    return _HEAD.pack(8 + len(items), PROTOCOL_3) + items
+    return _HEAD.pack(8 + len(items), PROTOCOL_3 + minor) + items
 
 
 def cancel_request(pid: int, secret: bytes) -> bytes:

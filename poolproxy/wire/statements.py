@@ -10,10 +10,12 @@ from struct import Struct
 from weakref import WeakValueDictionary
 
 from poolproxy.wire.codes import CLOSE, PARSE
+from poolproxy.wire.frontend import PLAIN_BUT_SQL, PLAIN_BUT_UNNAMED
 
 _pack_header = Struct(">BI").pack
 
-ALL = b""  # no statement of a client's has this name
+ALL = b"\0"  # no statement of a client's has this name
+UNNAMED = b""
 
 
 class Statement:
@@ -34,6 +36,9 @@ class Statement:
 
 
 NO_STATEMENT = Statement(b"", b"")
+# The unnamed statement of a client that has none, on a server where another client's may be: its name there
+# is that of none, so that PostgreSQL refuses it.
+MISSING = Statement(b"(unnamed)", b"")
 
 
 class Statements:
@@ -43,7 +48,7 @@ class Statements:
     """
 
     def __init__(self) -> None:
-        self._known: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
+        self._known: WeakValueDictionary[tuple[str, bytes], Statement] = WeakValueDictionary()
         self._last = 0
         self.client_parses = 0
         self.server_parses = 0
@@ -52,13 +57,13 @@ class Statements:
     def __len__(self) -> int:
         return len(self._known)
 
-    def get(self, tail: bytes) -> Statement:
-        """The statement with this text and these types."""
-        statement = self._known.get(tail)
+    def get(self, tail: bytes, place: str = "") -> Statement:
+        """The statement with this text and these types, in this place (see :class:`Names`)."""
+        statement = self._known.get((place, tail))
         if statement is None:
             self._last += 1
             statement = Statement(b"POOLPROXY_%d" % self._last, tail)
-            self._known[tail] = statement
+            self._known[place, tail] = statement
         return statement
 
 
@@ -66,14 +71,27 @@ class Names:
     """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.
 
     The name ``ALL`` is unsettled by a query that may deallocate all. ``size``: bytes of names and texts.
+    ``place``: what else the meaning of a text hangs on, such as search_path; those who differ in it share
+    no statement, or PostgreSQL would refuse it to one of them ("cached plan must not change result type").
+    ``unnamed``: the client has used the unnamed statement beyond the Sync of its Parse, or its Bind
+    came without a Parse: it is a name among these from then on, but for one that is too long (``passed``),
+    which PostgreSQL has as it came.
     """
 
-    __slots__ = ("size", "statements", "unsettled")
+    __slots__ = ("passed", "place", "size", "statements", "unnamed", "unsettled")
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = "") -> None:
+        self.place = place
         self.statements: dict[bytes, Statement] = {}
         self.unsettled: dict[bytes, Entry] = {}
         self.size = 0
+        self.unnamed = False
+        self.passed = False
+
+    @property
+    def plain(self) -> dict[int, bytes]:
+        """How messages begin that have nothing to do with these names."""
+        return PLAIN_BUT_UNNAMED if self.unnamed else PLAIN_BUT_SQL
 
     def put(self, name: bytes, statement: Statement) -> None:
         """``name``, which is free, stands for ``statement``."""

@@ -1,4 +1,13 @@
-"""Sending a CancelRequest to PostgreSQL.
+"""Sending CancelRequests to PostgreSQL.
+
+Theory of operation. A CancelRequest names a backend, not a query. That it hits nobody else's query
+hangs on three things. The server's ``cancels`` is counted before anything waits, and while it is not
+0 the server is given to nobody. PostgreSQL closes a canceller's connection after it has signalled the
+backend: a cancel is over when that is seen, and not before. One that was sent but whose end is not
+seen may still arrive at any time: its server is closed as soon as it is free.
+
+At most one request is on its way to a server. Those that come meanwhile share the next one: a signal
+that is on its way may have been sent before what they are to cancel began.
 
 https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS
 """
@@ -7,13 +16,23 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from functools import partial
 
+import attrs
 import trio
 
 from poolproxy.ipc.messages import CancelKey
-from poolproxy.relay.server import Address
+from poolproxy.relay.server import Address, Server
+from poolproxy.relay.tls import Encryption, TlsConnection
 from poolproxy.wire.startup import cancel_request
+from poolproxy.worker import tls
 from poolproxy.worker.streams import Eof, Stream
+from poolproxy.worker.tls import Handshakes, TlsFailed
+
+# A pipeline may hold many statements, and a cancel ends only the one that runs.
+CANCEL_EVERY = 0.25  # seconds
 
 
 async def connect(sock: socket.socket, address: object) -> None:
@@ -44,19 +63,131 @@ async def _retry_unix(sock: socket.socket, address: object) -> None:
             continue
 
 
-async def send_cancel(address: Address, key: CancelKey) -> str:
-    """Deliver a CancelRequest; "sent" when PostgreSQL has closed the connection, else "failed".
+SENT, FAILED, TIMEOUT, UNCONFIRMED = "sent", "failed", "timeout", "unconfirmed"
+NOTHING, WAITING = "nothing_to_cancel", "waiting"
 
-    PostgreSQL closes after it has signalled the backend, so the signal can't hit a later query.
+MAY_ARRIVE = "cancel request not confirmed"
+
+
+async def cancel(server: Server, handshakes: Handshakes, patience: float) -> str:
+    """As :func:`send_cancel`, to the backend of ``server``, encrypted if its connection is."""
+    encryption = server.encryption if isinstance(server, TlsConnection) else None
+    begin = partial(_encrypted, handshakes, encryption) if encryption is not None else None
+    return await send_cancel(server.address, server.key, patience, begin)
+
+
+async def _encrypted(
+    handshakes: Handshakes, encryption: Encryption, sock: socket.socket
+) -> socket.socket:
+    if not encryption.direct and await tls.ask(sock) != b"S":
+        raise TlsFailed("server refused SSL", "protocol")
+    wrapped = tls.wrap_server(sock, encryption)
+    try:
+        await handshakes.shake(wrapped, direct=encryption.direct)
+    except BaseException:
+        wrapped.close()
+        raise
+    return wrapped
+
+
+async def send_cancel(
+    address: Address,
+    key: CancelKey,
+    patience: float,
+    begin: Callable[[socket.socket], Awaitable[socket.socket]] | None = None,
+) -> str:
+    """Deliver a CancelRequest within ``patience`` seconds; ``begin`` comes after connecting, and takes the
+    socket for another.
+
+    "sent": PostgreSQL has signalled the backend. "failed" and "timeout": it never got the request.
+    "unconfirmed": it may have got it, or get it later.
     """
+    outcome = TIMEOUT
     family, where = address
-    with socket.socket(family, socket.SOCK_STREAM) as sock:
+    with trio.move_on_after(patience), ExitStack() as stack:
+        sock = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
         sock.setblocking(False)
-        stream = Stream(sock)
         try:
             await connect(sock, where)
+            if begin is not None:
+                sock = stack.enter_context(await begin(sock))
+            stream = Stream(sock)
             await stream.send(cancel_request(key.pid, key.secret))
-        except (OSError, Eof):
-            return "failed"
-        await stream.until_eof()
-    return "sent"
+        except (OSError, Eof, TlsFailed):
+            return FAILED
+        outcome = UNCONFIRMED
+        if await _ends(stream):
+            outcome = SENT
+    return outcome
+
+
+async def _ends(stream: Stream) -> bool:
+    """Read to the end; whether it is PostgreSQL that has closed, and nothing has broken on the way."""
+    while True:
+        try:
+            await stream.receive()
+        except Eof as end:
+            return end.__cause__ is None
+
+
+@attrs.frozen(eq=False)
+class Wish:
+    """``holds()``: there still is what is to be cancelled. ``done`` is told the outcome."""
+
+    holds: Callable[[], bool]
+    done: Callable[[str], None]
+
+
+class Canceller:
+    """Cancels what servers run. ``start`` runs a task; ``timeout()`` is cancel_wait_timeout."""
+
+    def __init__(
+        self, start: Callable[..., None], timeout: Callable[[], float], handshakes: Handshakes
+    ) -> None:
+        self._start = start
+        self._timeout = timeout
+        self._handshakes = handshakes
+        self._wishes: dict[Server, list[Wish]] = {}
+
+    def request(self, server: Server, wish: Wish) -> None:
+        """Cancel what ``server`` runs, as soon as no other cancel is on its way there."""
+        server.cancels += 1
+        wishes = self._wishes.get(server)
+        if wishes is not None:
+            wishes.append(wish)
+            return
+        self._wishes[server] = [wish]
+        self._start(self._in_turn, server)
+
+    async def repeat(self, server: Server, holds: Callable[[], bool]) -> None:
+        """Cancel for as long as ``holds()``: of a pipeline each cancel ends one statement, and one that the
+        server has not read yet is not hit.
+        """
+        while holds():
+            over = trio.Event()
+
+            def done(outcome: str, over: trio.Event = over) -> None:
+                over.set()
+
+            self.request(server, Wish(holds, done))
+            await over.wait()
+            await trio.sleep(CANCEL_EVERY)
+
+    async def _in_turn(self, server: Server) -> None:
+        wishes = self._wishes[server]
+        while wishes:
+            batch = wishes[:]
+            wishes.clear()
+            outcome = NOTHING
+            try:
+                if not server.closed and any(wish.holds() for wish in batch):
+                    patience = self._timeout() or float("inf")
+                    outcome = await cancel(server, self._handshakes, patience)
+                    if outcome == UNCONFIRMED:
+                        server.doomed = server.doomed or MAY_ARRIVE
+            finally:
+                if not wishes:
+                    del self._wishes[server]
+                for wish in batch:
+                    server.cancel_done()
+                    wish.done(outcome)

@@ -10,6 +10,7 @@ from poolproxy.ipc.channel import ChannelClosed, close_fds
 from poolproxy.ipc.codec import IpcError
 from poolproxy.ipc.messages import (
     Admit,
+    Blocked,
     Cancel,
     CancelDone,
     Collect,
@@ -17,16 +18,21 @@ from poolproxy.ipc.messages import (
     Handoff,
     Leave,
     Message,
+    NoServer,
     Permit,
     PoolFailing,
     Reclaim,
     ServerClosed,
+    WaitReason,
     Welcome,
 )
-from poolproxy.worker import leaving
+from poolproxy.relay.session import let_go
+from poolproxy.worker import leaving, queue_notice
 from poolproxy.worker.login import serve_socket
 from poolproxy.worker.reload import reload
+from poolproxy.worker.replication import next_claim, refuse_all
 from poolproxy.worker.report import report
+from poolproxy.worker.session import unblock
 from poolproxy.worker.upstream import open_server
 from poolproxy.worker.worker import Worker
 
@@ -59,6 +65,12 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             _use_permit(worker, message)
         case Reclaim():
             _give_back(worker, message)
+        case NoServer():
+            claim = worker.claims.get(message.client)
+            if claim is not None:
+                claim.refuse()
+        case Blocked():
+            _blocked(worker, message)
         case Welcome():
             _welcome(worker, message)
         case PoolFailing():
@@ -69,6 +81,8 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
                 answer(message.limit)
         case Cancel():
             _cancel(worker, message)
+        case WaitReason():
+            queue_notice.tell(worker, message)
         case CancelDone():
             done = worker.cancels.get(message.request)
             if done is not None:
@@ -97,22 +111,36 @@ def _take_clients(worker: Worker, message: Handoff, fds: list[int]) -> None:
 
 def _use_permit(worker: Worker, message: Permit) -> None:
     assert worker.nursery is not None
-    settings = worker.config.pool(message.pool.database, message.pool.user)
-    if settings is None or worker.leaving in ("servers", "orphan"):
+    settings = worker.config.pool_of((message.pool.database, message.pool.user))
+    claim = worker.claims.get(message.client)
+    gone = claim is None and message.client
+    if settings is None or gone or worker.leaving in ("servers", "orphan"):
         worker.channel.post(ServerClosed(message.permit, clean=True))
+        if claim is not None:
+            claim.refuse()
         return
     pool = worker.pool(settings)
     pool.opening += 1
-    worker.nursery.start_soon(open_server, worker, pool, message)
+    if not message.client:
+        claim = next_claim(worker, pool)
+    worker.nursery.start_soon(open_server, worker, pool, message, claim)
 
 
 def _give_back(worker: Worker, message: Reclaim) -> None:
     pool = worker.pools.get(message.pool)
     if pool is not None:
-        pool.reclaim = message.count
-        while pool.reclaim and pool.idle:
-            pool.reclaim -= 1
-            pool.idle[0].end("given to another worker or pool")
+        resting = pool.resting()[: message.count]
+        pool.reclaims(message.count - len(resting))
+        for server in resting:
+            server.end("given to another worker or pool")
+        pool.reclaims(pool.reclaim - let_go(pool, pool.reclaim))
+
+
+def _blocked(worker: Worker, message: Blocked) -> None:
+    pool = worker.pools.get(message.pool)
+    if pool is not None:
+        pool.blocked = message.blocked
+        unblock(worker, pool)
 
 
 def _welcome(worker: Worker, message: Welcome) -> None:
@@ -143,6 +171,7 @@ def _failing(worker: Worker, message: PoolFailing) -> None:
     )
     worker.refusals[pool.key] = error
     worker.wake_logins(pool.key)
+    refuse_all(worker, pool, error)
     for client in list(pool.waiting):
         client.fail(error)
 

@@ -17,7 +17,10 @@ from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Server
-from poolproxy.worker import leaving
+from poolproxy.relay.session import is_unused
+from poolproxy.worker import leaving, patience, queue_notice
+from poolproxy.worker.replication import make_way
+from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
 
 TICK = 0.1  # seconds; wants are reported as often, time-outs are as exact
@@ -77,10 +80,14 @@ def _note_lag(worker: Worker, lag: float) -> None:
 def tick(worker: Worker, now: float) -> None:
     """One round."""
     for pool in list(worker.pools.values()):
+        pool.count()
         _waiting(pool, now)
+        queue_notice.ask(worker, pool, now)
         _servers(pool, now)
         for server, reason in pool.to_close(now, worker.config.settings.server_idle_timeout):
             server.end(reason)
+        unblock(worker, pool)
+        make_way(worker, pool)
         want = pool.refreshed_want()
         if want is not None:
             worker.channel.post(want)
@@ -89,6 +96,7 @@ def tick(worker: Worker, now: float) -> None:
     for closing in [c for c in worker.closings if now >= c.deadline]:
         closing.end(clean=False)
     _idle_clients(worker, now)
+    patience.enforce(worker, now)
     leaving.look(worker)
 
 
@@ -108,14 +116,11 @@ def _waiting(pool: Pool, now: float) -> None:
 def _servers(pool: Pool, now: float) -> None:
     for server in list(pool.servers):
         if server.client is not None:
-            error = _why_late(pool, server, now)
+            error = None if server.endless else _why_late(pool, server, now)
             if error is not None:
                 server.client.fail(error)
-        elif server.task is not None and now - server.task.since > TASK_TIMEOUT:
-            server.end("test query failed")
-
-
-TASK_TIMEOUT = 15.0  # seconds for a query of our own, as server_connect_timeout's default
+        elif server.task is not None and now - server.task.since > server.task.limit:
+            server.end(server.task.failure)
 
 
 def _why_late(pool: Pool, server: Server, now: float) -> PoolerError | None:
@@ -145,6 +150,6 @@ def _idle_too_long(client: Client, now: float) -> bool:
     return bool(
         limit
         and now - client.last_activity >= limit
-        and client.server is None
+        and (client.server is None or is_unused(client))
         and not client.wait_since
     )

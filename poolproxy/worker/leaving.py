@@ -10,6 +10,8 @@ import trio
 
 from poolproxy.errors import PoolerError
 from poolproxy.relay.client import Client
+from poolproxy.relay.replication import close_all
+from poolproxy.relay.session import let_go
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -57,8 +59,10 @@ def _free_servers(worker: Worker) -> None:
     for pool in worker.pools.values():
         for server in list(pool.servers):
             server.doomed = "server shutting down"
-        for server in list(pool.idle):
+        for server in pool.resting():
             server.end("server shutting down")
+        let_go(pool, len(pool.servers))
+        close_all(pool, "server shutting down")
 
 
 async def as_orphan(worker: Worker) -> None:

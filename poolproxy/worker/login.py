@@ -7,37 +7,45 @@ authenticated.
 
 from __future__ import annotations
 
-import base64
 import logging
 import os
 import socket
+import ssl
 import sys
 from time import monotonic
 
 import attrs
 import trio
 
-from poolproxy.auth.client import Accept, Ask, Compute, Reject, start
-from poolproxy.auth.scram import KeyRequest
+from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
-from poolproxy.relay.preparing import PreparingClient
+from poolproxy.relay.guard import client_class
+from poolproxy.relay.replication import ReplicationClient, ReplicationServer
+from poolproxy.relay.session import SessionClient, SessionServer
+from poolproxy.relay.tls import TlsConnection, over_tls, say_goodbye, shut_down
 from poolproxy.settings.config import PoolSettings
-from poolproxy.settings.enums import AuthType
+from poolproxy.tls.contexts import Contexts
 from poolproxy.wire import build
-from poolproxy.wire.codes import PASSWORD
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.startup import (
+    SHORT_SECRET,
     CancelPacket,
     GssRequest,
     SslRequest,
     Startup,
     parse_first_packet,
 )
+from poolproxy.worker import tls
+from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.options import Wishes, wishes
+from poolproxy.worker.patience import Waiting, unproven
+from poolproxy.worker.replication import own_server
+from poolproxy.worker.session import Own, held, take
 from poolproxy.worker.streams import Eof, Stream, tune
+from poolproxy.worker.tls import TlsFailed
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -45,6 +53,7 @@ log = logging.getLogger(__name__)
 MAX_NEGOTIATIONS = 2  # SSLRequest and GSSENCRequest, each once
 GOODBYE = 1.0  # seconds that a refused client gets to read its error
 REFUSED_PATIENCE = 5.0  # seconds for the start-up packet of a client over max_client_conn
+MAX_APPLICATION_NAME = 63  # bytes; PostgreSQL keeps no more
 
 
 class Refused(Exception):
@@ -56,16 +65,18 @@ async def serve_socket(worker: Worker, sock: socket.socket, accepted: Accepted) 
     worker.logging_in += 1
     worker.hurried += 1
     handed_over = False
+    login = ClientLogin(worker, sock, accepted)
     try:
         tune(sock, worker.config.settings)
-        handed_over = await ClientLogin(worker, sock, accepted).run()
+        handed_over = await login.run()
     except OSError as error:
         log.debug("client %d: %s", accepted.id, error)
     finally:
         worker.logging_in -= 1
         worker.hurried -= 1
         if not handed_over:
-            sock.close()
+            say_goodbye(login.sock)
+            login.sock.close()
             worker.socket_gone(accepted.id)
 
 
@@ -79,7 +90,12 @@ class ClientLogin:
         self.stream = Stream(sock)
         self.database = "(nodb)"
         self.user = "(nouser)"
+        self.secret_size = SHORT_SECRET
         self.waits_for_server = False
+        self.cancels = False
+        self.tls: TlsInfo | None = None
+        self.waiting: Waiting
+        self.silent = False  # amid a handshake an error could not be read
 
     @property
     def name(self) -> str:
@@ -96,10 +112,16 @@ class ClientLogin:
             with trio.move_on_after(timeout or float("inf")) as scope:
                 await self._log_in()
             if scope.cancelled_caught:
+                if self.cancels:
+                    return False  # a canceller is never told anything
+                if self.silent:
+                    raise TlsFailed("client_login_timeout", "timeout")
                 raise self._too_late()
             return True
         except PoolerError as error:
             await self._refuse(error)
+        except TlsFailed as error:
+            await self._end_failed_tls(error)
         except (Eof, Refused):
             pass
         return False
@@ -126,12 +148,30 @@ class ClientLogin:
         with trio.move_on_after(GOODBYE):
             try:
                 await self.stream.send(build.error_response(error))
-                self.sock.shutdown(socket.SHUT_WR)
+                shut_down(self.sock)
                 await self.stream.until_eof()
             except (Eof, OSError):
                 pass
 
+    async def _end_failed_tls(self, error: TlsFailed) -> None:
+        metrics = self.worker.metrics
+        metrics.tls_failures[error.kind] = metrics.tls_failures.get(error.kind, 0) + 1
+        if self.worker.config.settings.log_pooler_errors:
+            log.warning("%s TLS handshake error: %s", self.name, error)
+        await tls.end(self.sock, GOODBYE)
+
     async def _log_in(self) -> None:
+        with unproven(self.worker, self.accepted.id, self.sock) as self.waiting:
+            wanted = await self._prove()
+        settings = self._find_pool()
+        await self._admit(settings)
+        pool = self.worker.pool(settings)
+        server = await self._server(pool, wanted)
+        with held(server):
+            await self._welcome(pool, wanted, server)
+
+    async def _prove(self) -> Wishes:
+        """What the client wants, once it has proven who it is."""
         startup = await self._startup()
         if self.accepted.refused:
             raise PoolerError(
@@ -140,19 +180,24 @@ class ClientLogin:
                 hint="Raise max_client_conn, or close idle client connections.",
                 reason="max_client_conn",
             )
+        self._demand_tls()
         wanted = wishes(startup, self.worker.config.settings, self.worker.context.tracker)
         wanted = self._with_host(wanted)
         self.database, self.user = wanted.database, wanted.user
-        if wanted.negotiate:
-            await self.stream.send(build.negotiate_protocol_version(wanted.unknown_options))
-        await self._authenticate(wanted.user)
-        settings = self._find_pool()
-        await self._admit(settings)
-        pool = self.worker.pool(settings)
-        await self._wait_for_welcome(pool)
-        await self._welcome(pool, wanted)
+        self.secret_size = startup.secret_size
+        if startup.needs_negotiation:
+            await self.stream.send(
+                build.negotiate_protocol_version(startup.spoken, startup.unknown_options)
+            )
+        arrival = Arrival(self.accepted, self.sock, self.stream, wanted, self.waiting, self.tls)
+        await authenticate(self.worker, arrival)
+        return wanted
 
     async def _startup(self) -> Startup:
+        # The same ones for all that follows, whatever is reloaded meanwhile.
+        offered = None if self.sock.family == socket.AF_UNIX else self.worker.contexts
+        if offered is not None and offered.client and await tls.begins_with_handshake(self.sock):
+            await self._begin_tls(offered.client, offered.certificate, direct=True)
         data = bytearray()
         negotiations = 0
         while True:
@@ -171,16 +216,47 @@ class ClientLogin:
             negotiations += 1
             if negotiations > MAX_NEGOTIATIONS:
                 raise PoolerError("bad packet header: repeated encryption request")
-            await self._no_encryption(packet, bool(data))
+            await self._negotiate(packet, offered, early_data=bool(data))
 
-    async def _no_encryption(self, packet: SslRequest | GssRequest, early_data: bool) -> None:
-        if early_data:
+    async def _negotiate(
+        self, packet: SslRequest | GssRequest, offered: Contexts | None, *, early_data: bool
+    ) -> None:
+        if early_data or (self.tls is None and tls.comes_early(self.sock)):
             what = "SSL request" if isinstance(packet, SslRequest) else "GSSAPI encryption request"
             raise PoolerError(f"received unencrypted data after {what}")
-        await self.stream.send(b"N")
+        if isinstance(packet, GssRequest) or offered is None or offered.client is None:
+            await self.stream.send(b"N")
+        elif self.tls is not None:
+            raise TlsFailed("SSL req inside SSL", "protocol")
+        else:
+            await self.stream.send(b"S")
+            await self._begin_tls(offered.client, offered.certificate, direct=False)
+
+    async def _begin_tls(
+        self, context: ssl.SSLContext, certificate: bytes, *, direct: bool
+    ) -> None:
+        self.sock = sock = tls.wrap_client(self.sock, context)
+        self.waiting.sock = sock
+        self.silent = True
+        await self.worker.handshakes.shake(sock, direct=direct)
+        self.silent = False
+        self.stream = Stream(sock)
+        self.tls = tls.client_info(sock, certificate)
+
+    def _demand_tls(self) -> None:
+        mode = self.worker.config.settings.client_tls_sslmode
+        if mode.required and self.tls is None and self.sock.family != socket.AF_UNIX:
+            raise PoolerError(
+                "SSL required",
+                sqlstate="28000",
+                hint="Connect with sslmode=require or more, or set client_tls_sslmode = prefer.",
+                reason="client_tls_sslmode",
+            )
 
     async def _cancel(self, key: CancelKey) -> None:
         """Pass a CancelRequest on; the socket stays open until it has been delivered."""
+        self.cancels = True
+        self.waiting.excused = True
         done = trio.Event()
         request = self.accepted.id
         self.worker.cancels[request] = done
@@ -196,48 +272,13 @@ class ClientLogin:
     def _with_host(self, wanted: Wishes) -> Wishes:
         if not self.worker.config.settings.application_name_add_host:
             return wanted
-        host = f"{self.accepted.peer}:{self.accepted.port}"
-        name = dict(self.worker.context.tracker.items(wanted.values)).get("application_name")
-        name = f"{name or 'app'} - {host}"
-        values = self.worker.context.tracker.updated(wanted.values, "application_name", name)
-        return attrs.evolve(wanted, values=values)
-
-    # -- who is it --------------------------------------------------------------------------------
-
-    async def _authenticate(self, user: str) -> None:
-        worker = self.worker
-        settings = worker.config.settings
-        exchange = start(
-            settings.auth_type.value,
-            user,
-            worker.secret(user),
-            salt=os.urandom(16 if settings.auth_type is AuthType.SCRAM_SHA_256 else 4),
-            nonce=base64.b64encode(os.urandom(18)).decode(),
-            mock_key=worker.mock_key,
-            iterations=settings.scram_iterations,
-        )
-        step = exchange.first()
-        while True:
-            match step:
-                case Ask(code, data):
-                    await self.stream.send(build.authentication(code, data))
-                    step = exchange.feed(await self._password())
-                case Compute(request):
-                    step = exchange.computed(await derive(request))
-                case Accept(final, keys):
-                    if keys is not None:
-                        worker.scram_keys[user] = keys
-                    if final is not None:
-                        await self.stream.send(build.authentication(*final))
-                    return
-                case Reject(error):
-                    raise error
-
-    async def _password(self) -> bytes:
-        code, body = await self.stream.message()
-        if code != PASSWORD:
-            raise PoolerError("unknown pkt", hint="A password message was expected.")
-        return body
+        parameters = dict(wanted.parameters)
+        given = [parameters.pop(n) for n in wanted.parameters if n.lower() == "application_name"]
+        host = f" - {self.accepted.peer}:{self.accepted.port}"
+        name = given[-1] if given and given[-1] else "app"
+        # PostgreSQL cuts the whole, and would cut the address off.
+        parameters["application_name"] = name[: MAX_APPLICATION_NAME - len(host)] + host
+        return attrs.evolve(wanted, parameters=parameters)
 
     # -- may it in --------------------------------------------------------------------------------
 
@@ -305,28 +346,69 @@ class ClientLogin:
             pool.logins_waiting.pop(self.accepted.id, None)
         self.waits_for_server = False
 
-    async def _welcome(self, pool: Pool, wanted: Wishes) -> None:
+    async def _server(self, pool: Pool, wanted: Wishes) -> SessionServer | None:
+        """The server that the client has from its log-in on, if it has one."""
+        if wanted.replication:
+            self.waits_for_server = True
+            return await own_server(
+                self.worker, pool, self.accepted.id, wanted, check=self._find_pool
+            )
+        await self._wait_for_welcome(pool)
+        return await self._take_server(pool, wanted) if pool.session_mode else None
+
+    async def _take_server(self, pool: Pool, wanted: Wishes) -> SessionServer | None:
+        """The client's server from now on, in session mode, if one can be had."""
+        worker, tracker = self.worker, self.worker.context.tracker
+        defaults = tracker.values({p.name: p.value for p in pool.welcome})
+        named_by_us = worker.config.settings.application_name_add_host
+        own = Own.of(wanted, tracker, defaults, named_by_us=named_by_us)
+        self.waits_for_server = True
+        server = await take(worker, pool, self.accepted.id, own)
+        self.waits_for_server = False
+        return server
+
+    async def _welcome(self, pool: Pool, wanted: Wishes, server: SessionServer | None) -> None:
         worker = self.worker
         tracker = worker.context.tracker
-        theirs = {p.name: p.value for p in pool.welcome}
-        defaults = tracker.values(theirs)
-        values = tracker.missing_from(wanted.values, defaults)
-        key = CancelKey(int.from_bytes(os.urandom(4), "big") >> 1, os.urandom(4))
+        theirs = {p.name: p.value for p in (server.welcome if server else pool.welcome)}
+        values = tracker.wished(wanted.parameters, tracker.values(theirs))
+        told = theirs | {n: v for n, v in tracker.others(values).items() if n in theirs}
+        if server is not None:
+            values = tracker.canonical(values, server.values)
+        key = self._key(server)
         parts = [build.authentication(0)]
-        parts += [build.parameter_status(n, v) for n, v in theirs.items() if not tracker.tracks(n)]
+        parts += [build.parameter_status(n, v) for n, v in told.items() if not tracker.tracks(n)]
         parts += [build.parameter_status(n, v) for n, v in tracker.items(values)]
         parts += [build.backend_key_data(key.pid, key.secret), build.ready_for_query()]
         await self.stream.send(b"".join(parts))
         # No checkpoint from here on: the socket has two owners for a moment.
         if worker.config.settings.log_connections:
-            log.info("%s login attempt: db=%s user=%s tls=no", self.name, self.database, self.user)
-        worker.client_up(self._client(pool, key, values), self.stream.messages.rest())
+            words = self.name, self.database, self.user, self.tls or "no"
+            log.info("%s login attempt: db=%s user=%s tls=%s", *words)
+        client = self._client(pool, key, values, server)
+        worker.client_up(client, self.stream.messages.rest())
 
-    def _client(self, pool: Pool, key: CancelKey, values: Values) -> Client:
+    def _key(self, server: SessionServer | None) -> CancelKey:
+        """The server's process id if it is known already (some poolers have none), with a secret of ours."""
+        pid = server.key.pid if server is not None else 0
+        pid = pid or int.from_bytes(os.urandom(4), "big") >> 1
+        key = CancelKey(pid, os.urandom(self.secret_size))
+        # Servers of different hosts, or one after the other, can have the same process id.
+        while key in self.worker.keys:
+            key = CancelKey(pid, os.urandom(self.secret_size))
+        return key
+
+    def _client(
+        self, pool: Pool, key: CancelKey, values: Values, server: SessionServer | None
+    ) -> Client:
         worker, accepted = self.worker, self.accepted
-        # Also where statements are not shared now: a reload can change that.
-        kind = Client if pool.session_mode else PreparingClient
-        return kind(
+        in_session = pool.session_mode or server is not None
+        kind: type[Client] = SessionClient if in_session else client_class(pool)
+        if isinstance(server, ReplicationServer):
+            kind = ReplicationClient
+        if self.tls is not None:
+            kind = over_tls(kind)
+        client = kind(
             worker.context,
             self.sock,
             id=accepted.id,
@@ -339,18 +421,8 @@ class ClientLogin:
             port=accepted.port,
             connected_at=accepted.accepted_at,
         )
-
-
-async def derive(request: KeyRequest) -> bytes:
-    """The expensive step of SCRAM, in a thread; remembered, as every log-in of a user repeats it."""
-    known = _derived.get(request)
-    if known is None:
-        known = await trio.to_thread.run_sync(request.derive)
-        if len(_derived) >= REMEMBERED_KEYS:
-            _derived.clear()
-        _derived[request] = known
-    return known
-
-
-REMEMBERED_KEYS = 1024  # a user has one for each side; more users than this derive again
-_derived: dict[KeyRequest, bytes] = {}
+        if isinstance(client, TlsConnection):
+            client.tls = str(self.tls)
+        if isinstance(client, SessionClient) and server is not None and not server.closed:
+            client.have(server)
+        return client

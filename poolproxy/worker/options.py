@@ -1,80 +1,83 @@
 """What a client asks for in its start-up packet.
 
-Keys as PgBouncer takes them: database, user, options, replication, the tracked parameters, and
-those of ignore_startup_parameters. https://www.postgresql.org/docs/current/protocol-message-formats.html
+https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 from poolproxy.errors import PoolerError
 from poolproxy.settings.schema import Settings
-from poolproxy.wire.parameters import Tracker, Values
-from poolproxy.wire.startup import MAX_DATABASE, MAX_USER, Startup
+from poolproxy.wire.parameters import Tracker
+from poolproxy.wire.startup import MAX_DATABASE, MAX_USER, PROTOCOL_OPTION, Startup
 
 # One word of options: a backslash takes the next character as it is.
 _WORD = re.compile(r"(?:\\.|[^\\\s])+", re.ASCII | re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_OPTIONS_HINT = "Set it with SET after connecting, or name it in ignore_startup_parameters."
+# What PostgreSQL takes for a parameter's name, if it is ASCII.
+_NAME = re.compile(r"[a-z_][a-z0-9_$]*(?:\.[a-z_][a-z0-9_$]*)*", re.ASCII | re.IGNORECASE)
+# It replaces the user that all else on the server connection is granted to.
+_FORBIDDEN = "session_authorization"
+_NOT_PARAMETERS = frozenset(("user", "database", "options", "replication"))
+
+_HINT = "It is no name of a parameter that can be set; ignore_startup_parameters drops it."
+_TRUE = ("true", "on", "yes", "1")
+_FALSE = ("false", "off", "no", "0")
 
 
 @attrs.frozen
 class Wishes:
-    """``values``: the tracked parameters that the client gave, None for the others.
+    """``parameters``: by their names as given, those to ignore left out.
 
-    ``negotiate``: the client must be told that only protocol 3.0 is spoken, and which ``_pq_.`` options
-    are unknown.
+    ``replication``: the value of that parameter for PostgreSQL, "" for an ordinary connection.
     """
 
     database: str
     user: str
-    values: Values
-    negotiate: bool
-    unknown_options: tuple[str, ...]
+    parameters: dict[str, str]
+    replication: str = ""
 
 
 def wishes(startup: Startup, settings: Settings, tracker: Tracker) -> Wishes:
     """Read a StartupMessage; raises PoolerError with PgBouncer's text for what can't be had."""
-    user = startup.parameters.get("user", "")
+    given = startup.parameters
+    user = given.get("user", "")
     if not user:
         raise PoolerError("no username supplied", sqlstate="28000", reason="no_user")
     if len(user.encode()) > MAX_USER:
         raise PoolerError("username too long", sqlstate="28000", reason="no_user")
-    database = startup.parameters.get("database") or user
+    database = given.get("database") or user
     if len(database.encode()) > MAX_DATABASE:
         raise PoolerError("database name too long", sqlstate="3D000", reason="no_such_database")
-    parameters: dict[str, str] = {}
-    for name, value in startup.parameters.items():
-        parameters.update(_parameter(name, value, settings, tracker))
-    unknown = tuple(name for name in startup.parameters if name.startswith("_pq_."))
-    return Wishes(
-        database, user, tracker.values(parameters), startup.minor > 0 or bool(unknown), unknown
-    )
+    ignored = {name.lower() for name in settings.ignore_startup_parameters}
+    # What stands in the packet itself goes before what stands in its options, as in PostgreSQL.
+    parameters = dict(_options(given.get("options", ""), ignored, tracker))
+    for name, value in _own(given, ignored, tracker):
+        parameters = {n: v for n, v in parameters.items() if n.lower() != name.lower()}
+        parameters[name] = value
+    return Wishes(database, user, parameters, _replication(given.get("replication")))
 
 
-def _parameter(name: str, value: str, settings: Settings, tracker: Tracker) -> dict[str, str]:
-    if name in ("user", "database") or name.startswith("_pq_."):
-        return {}
-    if name == "options":
-        return dict(_options(value, settings, tracker))
-    if tracker.tracks(name):
-        return {name: value}
-    if name == "replication" and value.lower() in ("false", "off", "no", "0"):
-        return {}
-    if name in settings.ignore_startup_parameters:
-        return {}
-    raise PoolerError(
-        f"unsupported startup parameter: {name}",
-        hint=_OPTIONS_HINT if name != "replication" else "Connect to the server directly for it.",
-        reason="startup_parameter",
-    )
+def _own(
+    given: Mapping[str, str], ignored: set[str], tracker: Tracker
+) -> Iterator[tuple[str, str]]:
+    for name, value in given.items():
+        if name in _NOT_PARAMETERS or name.startswith(PROTOCOL_OPTION):
+            continue
+        if not tracker.tracks(name) and name.lower() in ignored:
+            continue
+        if not _may_be_set(name):
+            raise PoolerError(
+                f"unsupported startup parameter: {name}", hint=_HINT, reason="startup_parameter"
+            )
+        yield name, value
 
 
-def _options(text: str, settings: Settings, tracker: Tracker) -> Iterator[tuple[str, str]]:
+def _options(text: str, ignored: set[str], tracker: Tracker) -> Iterator[tuple[str, str]]:
     """``-c name=value``, ``-cname=value`` and ``--name=value``."""
     words = iter([_ESCAPE.sub(r"\1", word) for word in _WORD.findall(text)])
     for word in words:
@@ -91,17 +94,43 @@ def _options(text: str, settings: Settings, tracker: Tracker) -> Iterator[tuple[
                 " only '-c config=val' and '--config=val' are allowed",
                 reason="startup_parameter",
             )
-        if tracker.tracks(name):
-            yield name, value
-        elif not {name, "options"} & set(settings.ignore_startup_parameters):
+        if not tracker.tracks(name) and ignored & {name.lower(), "options"}:
+            continue
+        if not _may_be_set(name):
             raise PoolerError(
                 f"unsupported startup parameter in options: {name}",
-                hint=_OPTIONS_HINT,
+                hint=_HINT,
                 reason="startup_parameter",
             )
+        yield name.lower(), value
 
 
 def _dashed(word: str) -> str:
     # PostgreSQL reads dashes in a name as underscores.
     name, equals, value = word.partition("=")
     return name.replace("-", "_") + equals + value
+
+
+def _may_be_set(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name.lower() != _FORBIDDEN
+
+
+def _replication(value: str | None) -> str:
+    """As PostgreSQL reads it: "database", or a boolean in any abbreviation."""
+    if value == "database":
+        return value
+    if value is None or _abbreviates(value.lower(), _FALSE):
+        return ""
+    if _abbreviates(value.lower(), _TRUE):
+        return "true"
+    raise PoolerError(
+        f'invalid value for parameter "replication": "{value}"',
+        sqlstate="22023",
+        hint='Valid values are: "false", 0, "true", 1, "database".',
+        reason="startup_parameter",
+    )
+
+
+def _abbreviates(value: str, words: tuple[str, ...]) -> bool:
+    # "o" could be on or off.
+    return value not in ("", "o") and any(word.startswith(value) for word in words)

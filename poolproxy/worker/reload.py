@@ -7,6 +7,8 @@ import logging
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Configure
 from poolproxy.relay.context import Pool
+from poolproxy.relay.replication import close_all
+from poolproxy.relay.session import let_go
 from poolproxy.settings.config import PoolSettings
 from poolproxy.worker.worker import Worker
 
@@ -14,7 +16,16 @@ log = logging.getLogger(__name__)
 
 CHANGED = "database configuration changed"
 # When one of these differs, servers that are connected now are not what clients should get.
-CONNECTION_SETTINGS = ("host", "port", "dbname", "user", "password", "connect_query", "startup")
+CONNECTION_SETTINGS = (
+    "host",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "password_command",
+    "connect_query",
+    "startup",
+)
 
 REMOVED = PoolerError(
     "database removed",
@@ -26,13 +37,15 @@ REMOVED = PoolerError(
 
 def reload(worker: Worker, configure: Configure) -> None:
     """Take the configuration over as a whole: the acceptor has found no mistake in it."""
+    before = worker.contexts.identity
     worker.configure(configure)
+    tls_changed = worker.contexts.identity != before
     for pool in list(worker.pools.values()):
-        settings = worker.config.pool(pool.key.database, pool.key.user)
-        if settings is None or settings.user != pool.key.user:
+        settings = worker.config.pool_of((pool.key.database, pool.key.user))
+        if settings is None:
             _remove(worker, pool)
         else:
-            _change(worker, pool, settings)
+            _change(worker, pool, settings, tls_changed=tls_changed)
     for client in worker.clients.values():
         client.settings = worker.config.client(client.pool.key.database, client.user)
     worker.channel.post(worker.ready())
@@ -46,20 +59,26 @@ def _remove(worker: Worker, pool: Pool) -> None:
     worker.wake_logins(pool.key)
 
 
-def _change(worker: Worker, pool: Pool, settings: PoolSettings) -> None:
-    before, shared = pool.settings, pool.statements
+def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: bool) -> None:
+    before, shared, session_mode = pool.settings, pool.statements, pool.session_mode
     pool.configure(settings, worker.config.settings)
     for server in pool.servers:
         server.expires_at = server.connected_at + settings.server_lifetime
-    if any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS):
+    tls_changed = tls_changed and not settings.host.startswith(("/", "@"))
+    changed = any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS)
+    if changed or tls_changed:
         pool.welcome = ()
         _replace_servers(pool)
-    elif pool.statements is not shared:
-        _replace_servers(pool)  # one that does not know the clients' statements would fail them
+        close_all(pool, CHANGED)
+    elif pool.statements is not shared or pool.session_mode is not session_mode:
+        # One that does not know the clients' statements would fail them, and one that was opened for a
+        # client of session mode is for nobody else.
+        _replace_servers(pool)
 
 
 def _replace_servers(pool: Pool) -> None:
     for server in list(pool.servers):
         server.doomed = CHANGED
-    for server in list(pool.idle):
+    for server in pool.resting():
         server.end(CHANGED)
+    let_go(pool, len(pool.servers))

@@ -6,9 +6,11 @@ import time
 from collections import Counter
 
 from poolproxy.ipc.messages import Snapshot
-from poolproxy.metrics.schema import CLIENT_STATES, SERVER_STATES
+from poolproxy.metrics.schema import CLIENT_STATES, SERVER_STATES, STATE_KINDS
 from poolproxy.metrics.snapshot import WorkerSnapshot, encode
 from poolproxy.relay.context import Pool
+from poolproxy.relay.guard import pinned_by
+from poolproxy.relay.tls import TlsConnection
 from poolproxy.worker.worker import Worker
 
 
@@ -20,16 +22,25 @@ def report(worker: Worker, request: int) -> None:
     metrics = worker.metrics
     metrics.clients = len(worker.clients) + worker.logging_in
     metrics.clients_logging_in = worker.logging_in
+    metrics.tls_clients = sum(isinstance(c, TlsConnection) for c in worker.clients.values())
+    metrics.tls_servers = sum(
+        isinstance(server, TlsConnection)
+        for pool in worker.pools.values()
+        for server in pool.servers
+    )
     metrics.busy = time.process_time()
     metrics.relay_rounds = worker.engine.rounds
     clients: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
+    pinned: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
     for client in worker.clients.values():
+        pinned[client.pool][pinned_by(client)] += 1
         state = "active" if client.server else "waiting" if client.wait_since else "idle"
         clients[client.pool][state] += 1
     closing = Counter(worker.closings.values())
     for pool in worker.pools.values():
         stats = pool.statistics()
         stats.clients = {state: clients[pool][state] for state in CLIENT_STATES}
+        stats.pinned = {kind: pinned[pool][kind] for kind in STATE_KINDS}
         servers = Counter(server.state for server in pool.servers)
         servers["login"] = pool.opening
         servers["closing"] = closing[pool.key]

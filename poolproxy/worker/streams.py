@@ -1,18 +1,22 @@
 """A non-blocking socket for the phases that wait: log-in, connecting, cancelling.
 
-Works on the plain socket object, which goes on to the relay unchanged when the log-in is done.
+Works on the socket object, plain or TLS, which goes on to the relay unchanged when the log-in is done.
 """
 
 from __future__ import annotations
 
 import socket
+import ssl
 
 import trio
 
 from poolproxy.settings.schema import Settings
 from poolproxy.wire.read import MessageReader
 
-LOGIN_CHUNK = 8192  # bytes
+# Bytes. As many as a record of TLS holds: OpenSSL must not keep back what the relay would wait for.
+LOGIN_CHUNK = 16_384
+WANTS_READ = (BlockingIOError, ssl.SSLWantReadError)
+WANTS_WRITE = (BlockingIOError, ssl.SSLWantWriteError)
 MAX_LOGIN_MESSAGE = 131_072  # bytes; a password may have 65530
 # Reads that found data at once before the others get their turn: a peer that never stops sending
 # must not keep them, and its own time limit, waiting.
@@ -29,6 +33,7 @@ class Stream:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.messages = MessageReader(MAX_LOGIN_MESSAGE)
+        self.received_at = trio.current_time()  # when the last bytes came, by trio's clock
         self._reads = 0
 
     async def receive(self) -> bytes:
@@ -39,13 +44,17 @@ class Stream:
         while True:
             try:
                 data = self.sock.recv(LOGIN_CHUNK)
-            except BlockingIOError:
+            except WANTS_READ:
                 await trio.lowlevel.wait_readable(self.sock.fileno())
+                continue
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.sock.fileno())
                 continue
             except OSError as error:
                 raise Eof(str(error)) from error
             if not data:
                 raise Eof("end of stream")
+            self.received_at = trio.current_time()
             return data
 
     async def send(self, data: bytes) -> None:
@@ -54,8 +63,10 @@ class Stream:
         while view:
             try:
                 view = view[self.sock.send(view) :]
-            except BlockingIOError:
+            except WANTS_WRITE:
                 await trio.lowlevel.wait_writable(self.sock.fileno())
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.sock.fileno())
             except OSError as error:
                 raise Eof(str(error)) from error
 
@@ -66,6 +77,12 @@ class Stream:
             if message is not None:
                 return message
             self.messages.feed(await self.receive())
+
+    async def peek(self) -> tuple[int, bytes]:
+        """As :meth:`message`, which returns the same once more."""
+        found = await self.message()
+        self.messages.put_back(found)
+        return found
 
     async def until_eof(self) -> None:
         """Discard until the peer has closed."""

@@ -12,13 +12,14 @@ import logging
 import os
 import socket
 from time import monotonic
+from typing import Any
 
 import attrs
 import trio
 
 from poolproxy.auth.exchange import Compute
-from poolproxy.auth.secrets import parse_secret
 from poolproxy.auth.server import Done, Fail, Reply, ServerExchange, Wait
+from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
     CancelKey,
@@ -31,6 +32,9 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Address, Server
+from poolproxy.relay.session import SessionServer
+from poolproxy.relay.tls import Encryption, TlsConnection, over_tls
+from poolproxy.settings.enums import Negotiation
 from poolproxy.wire.build import password_message
 from poolproxy.wire.codes import (
     AUTHENTICATION,
@@ -42,15 +46,23 @@ from poolproxy.wire.codes import (
     PARAMETER_STATUS,
     READY_FOR_QUERY,
 )
-from poolproxy.wire.read import backend_key, error_fields, parameter_status
-from poolproxy.wire.startup import startup_message
+from poolproxy.wire.read import ErrorFields, backend_key, error_fields, parameter_status
+from poolproxy.wire.startup import NEWEST_MINOR, PROTOCOL_3, startup_message
+from poolproxy.worker import tls
 from poolproxy.worker.cancel import connect
-from poolproxy.worker.login import derive
+from poolproxy.worker.credentials import CommandFailed, credential, forget
+from poolproxy.worker.deriving import derive
+from poolproxy.worker.reload import CHANGED
+from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
+from poolproxy.worker.tls import TlsFailed
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
+# PostgreSQL's error for a protocol that it does not know (feature_not_supported), and PgBouncer's.
+REFUSES_PROTOCOL = ("0A000", "08P01")
+TLS_GOODBYE = 1.0  # seconds that a server gets to close after a handshake has failed
 MAX_PARAMETERS = 200  # ParameterStatus messages of one log-in; PostgreSQL sends about 15
 
 
@@ -63,6 +75,10 @@ class ServerError(Exception):
     from_server: bool = False
 
 
+class TooNew(Exception):
+    """The server has closed at the sight of a protocol that it does not know."""
+
+
 @attrs.frozen
 class Greeting:
     """What PostgreSQL says in a successful log-in."""
@@ -71,10 +87,14 @@ class Greeting:
     parameters: dict[str, str]
 
 
-async def open_server(worker: Worker, pool: Pool, permit: Permit) -> None:
-    """Use ``permit``: connect, log in, give the server to the pool; or report why not."""
+async def open_server(
+    worker: Worker, pool: Pool, permit: Permit, claim: Claim | None = None
+) -> None:
+    """Use ``permit``: connect, log in, give the server to the pool, or to the client with this ``claim``;
+    or report why not.
+    """
     worker.hurried += 1
-    attempt = ServerLogin(worker, pool, permit)
+    attempt = ServerLogin(worker, pool, permit, claim)
     limit = worker.config.settings.server_connect_timeout or float("inf")
     try:
         with trio.move_on_after(limit) as scope:
@@ -98,21 +118,54 @@ async def open_server(worker: Worker, pool: Pool, permit: Permit) -> None:
 class ServerLogin:
     """One attempt. Owns the socket until the relay or a Closing has it."""
 
-    def __init__(self, worker: Worker, pool: Pool, permit: Permit) -> None:
+    def __init__(
+        self, worker: Worker, pool: Pool, permit: Permit, claim: Claim | None = None
+    ) -> None:
         self.worker = worker
         self.pool = pool
         self.permit = permit
+        self.claim = claim
+        self.contexts = worker.contexts
         self.sock: socket.socket | None = None
+        self.tls: TlsInfo | None = None
+        self.encryption: Encryption | None = None
         self.connected = False
         self.done = False
 
     async def run(self) -> None:
         began = monotonic()
-        address = await self._connect()
-        assert self.sock is not None
-        greeting = await self._log_in(Stream(self.sock))
+        address, greeting = await self._reach()
         # No checkpoint from here on: the socket changes its owner.
         self._succeed(address, greeting, monotonic() - began)
+
+    async def _reach(self) -> tuple[Address, Greeting]:
+        """Connect and log in, with the newest protocol that is understood there, and TLS if it is wanted
+        and can be had.
+        """
+        old = self.worker.old_servers
+        target = self.pool.settings.host, self.pool.settings.port
+        minor = 0 if target in old else NEWEST_MINOR
+        encryption = self._encryption()
+        while True:
+            address = await self._connect()
+            try:
+                await self._encrypt(encryption)
+                greeting = await self._log_in(minor)
+            except TooNew:
+                log.debug("%s refuses protocol 3.%d", self._name(0), minor)
+                minor = 0
+            except TlsFailed as failure:
+                if self.worker.config.settings.server_tls_sslmode.required:
+                    raise ServerError(f"TLS handshake failed: {failure}") from None
+                log.warning("%s TLS handshake failed: %s; trying without", self._name(0), failure)
+                encryption = None
+            else:
+                if not minor:
+                    old.add(target)
+                return address, greeting
+            sock, self.sock, self.connected = self.sock, None, False
+            assert sock is not None
+            sock.close()  # the server has closed its end
 
     # -- connecting -------------------------------------------------------------------------------
 
@@ -155,12 +208,58 @@ class ServerLogin:
         opening = ServerOpening(self.permit.permit, host, port)
         self.worker.channel.post(opening, [os.dup(sock.fileno())])
 
+    # -- TLS --------------------------------------------------------------------------------------
+
+    def _encryption(self) -> Encryption | None:
+        """How a connection is to be encrypted; None: not at all."""
+        context, host = self.contexts.server, self.pool.settings.host
+        if context is None or host.startswith(("/", "@")):
+            return None
+        negotiation = self.worker.config.settings.server_tls_sslnegotiation
+        return Encryption(context, host, negotiation is Negotiation.DIRECT)
+
+    async def _encrypt(self, encryption: Encryption | None) -> None:
+        """Begin TLS, unless the server has none and may go without; TlsFailed, ServerError, Eof."""
+        assert self.sock is not None
+        if encryption is None or not (encryption.direct or await self._may_begin(self.sock)):
+            return
+        self.sock = sock = tls.wrap_server(self.sock, encryption)
+        try:
+            await self.worker.handshakes.shake(sock, direct=encryption.direct)
+        except TlsFailed:
+            await tls.end(sock, TLS_GOODBYE)
+            raise
+        self.tls, self.encryption = tls.server_info(sock), encryption
+
+    async def _may_begin(self, sock: socket.socket) -> bool:
+        """Ask the server for TLS."""
+        answer = await tls.ask(sock)
+        if len(answer) > 1 and answer[:1] in (b"S", b"N"):
+            raise ServerError("received unencrypted data after SSL response")
+        if answer == b"S":
+            return True
+        if self.worker.config.settings.server_tls_sslmode.required:
+            raise ServerError("server refused SSL")
+        if answer != b"N":
+            await tls.end(sock, TLS_GOODBYE)
+            raise TlsFailed("the server does not know the SSLRequest", "protocol")
+        return False
+
     # -- logging in -------------------------------------------------------------------------------
 
-    async def _log_in(self, stream: Stream) -> Greeting:
+    async def _log_in(self, minor: int) -> Greeting:
+        """Log in with protocol 3.``minor``."""
+        assert self.sock is not None
+        stream = Stream(self.sock)
         settings = self.pool.settings
         startup = {"user": settings.user, "database": settings.dbname, **dict(settings.startup)}
-        await stream.send(startup_message(startup))
+        if self.claim is not None:
+            given = {name.lower() for name in self.claim.own.parameters}
+            startup = {n: v for n, v in startup.items() if n not in given}
+            startup |= self.claim.own.parameters
+        await stream.send(startup_message(startup, minor))
+        if minor:
+            await understood(stream)
         await self._authenticate(stream)
         key = CancelKey(0, b"\0\0\0\0")
         parameters: dict[str, str] = {}
@@ -180,18 +279,19 @@ class ServerLogin:
 
     async def _authenticate(self, stream: Stream) -> None:
         settings, worker = self.pool.settings, self.worker
-        exchange = ServerExchange(
-            settings.user,
-            parse_secret(settings.password) if settings.password else worker.secret(settings.user),
-            None,
-            worker.scram_keys.get(settings.user) if not settings.forced else None,
-            base64.b64encode(os.urandom(18)).decode(),
-        )
+        try:
+            ours = await credential(worker, settings)
+        except CommandFailed as failure:
+            raise ServerError(f"password_command {failure}", from_server=True) from failure
+        nonce = base64.b64encode(os.urandom(18)).decode()
+        end_point = self.tls.server_end_point if self.tls is not None else None
+        exchange = ServerExchange(settings.user, ours.secret, None, ours.keys, nonce, end_point)
         while True:
             code, body = await stream.message()
             if code == ERROR_RESPONSE:
+                forget(worker, settings)
                 raise refused(body)
-            if code in (NOTICE_RESPONSE, NEGOTIATE_PROTOCOL_VERSION):
+            if code == NOTICE_RESPONSE or negotiated(code, body):
                 continue
             if code != AUTHENTICATION or len(body) < 4:
                 raise ServerError("unknown pkt")
@@ -215,10 +315,20 @@ class ServerLogin:
         worker, pool, sock = self.worker, self.pool, self.sock
         assert sock is not None
         tracker = worker.context.tracker
-        values = tracker.nothing
-        for name, value in greeting.parameters.items():
-            values = tracker.updated(values, name, value)
-        server = Server(
+        values = tracker.values(greeting.parameters)
+        welcome = tuple(Parameter(n, v) for n, v in greeting.parameters.items())
+        own = self.claim.own if self.claim is not None else None
+        wish = own.opened if own is not None and own.parameters else None
+        special: dict[str, Any] = {}
+        if pool.session_mode or wish is not None:
+            shared = pool.welcome if pool.welcome == welcome else welcome
+            special = {"welcome": shared, "wish": wish}
+        kind: type[Server] = Server
+        if special:
+            kind = self.claim.kind if self.claim is not None else SessionServer
+        if self.tls is not None:
+            kind = over_tls(kind)
+        server = kind(
             worker.context,
             sock,
             permit=self.permit.permit,
@@ -229,27 +339,41 @@ class ServerLogin:
             values=worker.shared_values(values),
             name=self._name(greeting.key.pid),
             connected_at=monotonic(),
+            **special,
         )
+        if isinstance(server, TlsConnection):
+            server.tls, server.encryption = str(self.tls), self.encryption
+        if self.contexts.identity != worker.contexts.identity:
+            server.doomed = CHANGED  # by a reload meanwhile
         self.sock = None
         self.done = True
         if worker.config.settings.log_connections:
-            log.info("%s new connection to server", server.name)
-        parameters = tuple(Parameter(n, v) for n, v in greeting.parameters.items())
-        worker.server_up(server, ServerUp(self.permit.permit, greeting.key, seconds, parameters))
+            log.info("%s new connection to server: tls=%s", server.name, self.tls or "no")
+        # What a server says that was opened for one client is no welcome for another.
+        told = welcome if wish is None else ()
+        up = ServerUp(self.permit.permit, greeting.key, seconds, told)
+        worker.server_up(server, up, self.claim)
 
     def failed(self, error: ServerError) -> None:
         """Report; the permit itself goes back in :meth:`give_up`."""
         log.warning("%s closing because: %s", self._name(0), error.reason)
         closes = self.pool.stats.server_closes
         closes["login_failed"] = closes.get("login_failed", 0) + 1
+        reason = error.reason
+        if self.claim is not None and self.claim.blames(error.sqlstate, error.from_server):
+            fields = ErrorFields("FATAL", error.sqlstate, error.reason)
+            self.claim.refuse(self.claim.refusal(fields))
+            reason = ""
         self.worker.channel.post(
-            ServerFailed(self.permit.permit, error.reason, error.sqlstate, error.from_server)
+            ServerFailed(self.permit.permit, reason, error.sqlstate, error.from_server)
         )
 
     def give_up(self) -> None:
         """Unless the relay has the server, end what there is and let the permit go back."""
         if self.done:
             return
+        if self.claim is not None:
+            self.claim.refuse()
         self.pool.opening -= 1
         sock, self.sock = self.sock, None
         if sock is None:
@@ -264,6 +388,31 @@ class ServerLogin:
         settings = self.pool.settings
         where = f"{settings.host}:{settings.port}"
         return f"S-{self.permit.permit}: {settings.database}/{settings.user}@{where} pid={pid}"
+
+
+async def understood(stream: Stream) -> None:
+    """Return with the answer to the start-up packet still unread; raises TooNew if it was refused.
+
+    PostgreSQL negotiates since 9.3.22, 9.4.17, 9.5.12, 9.6.8 and 10.3. Older ones, and many poolers, have an
+    error for it, or nothing.
+    """
+    try:
+        code, body = await stream.peek()
+    except (Eof, PoolerError):
+        raise TooNew from None
+    if code == ERROR_RESPONSE and error_fields(body).sqlstate in REFUSES_PROTOCOL:
+        await stream.until_eof()
+        raise TooNew
+
+
+def negotiated(code: int, body: bytes) -> bool:
+    """Whether this is a NegotiateProtocolVersion; raises ServerError if nothing is left to agree on."""
+    if code != NEGOTIATE_PROTOCOL_VERSION:
+        return False
+    lowest, highest = PROTOCOL_3.to_bytes(4, "big"), (PROTOCOL_3 + NEWEST_MINOR).to_bytes(4, "big")
+    if not lowest <= body[:4] <= highest or body[4:] != bytes(4):
+        raise ServerError("unsupported protocol version")
+    return True
 
 
 def refused(body: bytes) -> ServerError:

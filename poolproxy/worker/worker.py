@@ -12,13 +12,13 @@ import socket
 from bisect import bisect_left
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
-from poolproxy.auth.scram import ScramKeys
+from poolproxy.auth.scram import ScramKeys, stored_key
 from poolproxy.auth.secrets import Secret, parse_secret
-from poolproxy.auth.userlist import parse_userlist
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.channel import Channel
 from poolproxy.ipc.codec import schema
@@ -35,25 +35,43 @@ from poolproxy.ipc.messages import (
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import WorkerMetrics
 from poolproxy.pool.pool import WorkerPool
+from poolproxy.relay.abandoned import NOT_SETTLED
+from poolproxy.relay.cancelling import cancel_wait
 from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
 from poolproxy.relay.server import Server
+from poolproxy.relay.session import UNSUITABLE, UNUSED
 from poolproxy.relay.task import Task
+from poolproxy.settings.access import parse_auth_files
 from poolproxy.settings.config import Config, PoolSettings
 from poolproxy.settings.toml import load_toml
+from poolproxy.tls.contexts import contexts
 from poolproxy.wire import is_compiled
 from poolproxy.wire.parameters import Tracker, Values
-from poolproxy.worker.cancel import send_cancel
+from poolproxy.worker.cancel import (
+    CANCEL_EVERY,
+    MAY_ARRIVE,
+    NOTHING,
+    WAITING,
+    Canceller,
+    Wish,
+    cancel,
+)
+from poolproxy.worker.tls import Handshakes
+
+if TYPE_CHECKING:
+    from poolproxy.worker.lookup import Found
+    from poolproxy.worker.patience import Waiting
+    from poolproxy.worker.session import Claim
 
 log = logging.getLogger(__name__)
 
 # A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
 CANCEL_PATIENCE = 2.0  # seconds
-# A pipeline may hold many statements, and a cancel ends only the one that runs.
-CANCEL_EVERY = 0.25  # seconds
 REMEMBERED_VALUES = 1024  # sets of parameters that clients share
+REMEMBERED_KEYS = 16_384  # SCRAM keys, 64 bytes each
 
 
 class Worker:
@@ -68,18 +86,27 @@ class Worker:
         self.pools: dict[PoolKey, Pool] = {}
         self.clients: dict[int, Client] = {}
         self.keys: dict[CancelKey, Client] = {}
-        self.scram_keys: dict[str, ScramKeys] = {}
+        self.scram_keys: dict[bytes, ScramKeys] = {}  # by the stored key of the secret they fit
+        self.found: dict[tuple[str, str], Found] = {}  # by database and user
+        self.printed: dict[tuple[str, ...], tuple[str, float]] = {}
+        self.logins: dict[int, Waiting] = {}
         self.closings: dict[Closing, PoolKey] = {}
         self.logging_in = 0
         self.leaving = ""
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
+        self.handshakes = Handshakes()
+        self.canceller = Canceller(
+            self._start, lambda: self.config.settings.cancel_wait_timeout, self.handshakes
+        )
         self.admissions: dict[int, Callable[[str], None]] = {}
         self.welcomed: dict[PoolKey, trio.Event] = {}
         self._gone: list[int] = []
         self.departures = trio.Event()
         self._values: dict[Values, Values] = {}
+        self.claims: dict[int, Claim] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
+        self.old_servers: set[tuple[str, int]] = set()  # they know no protocol newer than 3.0
         self.nursery: trio.Nursery | None = None
         self.context: Context
         self.configure(configure)
@@ -89,6 +116,7 @@ class Worker:
     def configure(self, configure: Configure) -> None:
         """Take a configuration over; connections that exist see its limits at once."""
         self.config = self._load(configure)
+        self.old_servers.clear()
         context = self._context()
         if hasattr(self, "context"):  # connections hold on to the object, so its fields change
             for field in attrs.fields(Context):
@@ -108,8 +136,15 @@ class Worker:
     def _load(self, configure: Configure) -> Config:
         # The acceptor has validated the same texts, so a ConfigError here is a bug and ends us.
         config = load_toml(configure.text, configure.path)
-        texts, _ = parse_userlist(configure.auth_file, configure.path)
-        self.secrets: dict[str, Secret] = {name: parse_secret(text) for name, text in texts.items()}
+        files = {file.setting: file.text for file in configure.files}
+        self.contexts = contexts(config.settings, files)
+        sources = {name: getattr(config.settings, name, "") for name in ("auth_file", *files)}
+        self.files, _ = parse_auth_files(configure.auth_file, files, sources)
+        self.secrets: dict[str, Secret] = {
+            name: parse_secret(text) for name, text in self.files.secrets.items()
+        }
+        self.found.clear()  # another query, or another command, may have another answer
+        self.printed.clear()
         self.mock_key = configure.mock_key
         self.generation = configure.generation
         return config
@@ -132,6 +167,17 @@ class Worker:
         if entry is not None and entry.password is not None:
             return parse_secret(entry.password)
         return self.secrets.get(user)
+
+    def looked_up(self, settings: PoolSettings) -> Found | None:
+        """What auth_query has last said of a pool's user, however long ago."""
+        lookup = self.config.lookup(settings.database)
+        return self.found.get((lookup.database, settings.user)) if lookup is not None else None
+
+    def keep_keys(self, keys: ScramKeys) -> None:
+        """A client has logged in by SCRAM: this is what log-ins to a server with the same secret take."""
+        if len(self.scram_keys) >= REMEMBERED_KEYS:
+            del self.scram_keys[next(iter(self.scram_keys))]
+        self.scram_keys[stored_key(keys.client_key)] = keys
 
     # -- pools ------------------------------------------------------------------------------------
 
@@ -210,8 +256,9 @@ class Worker:
         if want is not None:
             self.channel.post(want)
 
-    def server_up(self, server: Server, up: ServerUp) -> None:
-        """A server has logged in: it serves the first waiter, then the acceptor hears of it.
+    def server_up(self, server: Server, up: ServerUp, claim: Claim | None = None) -> None:
+        """A server has logged in: it serves the first waiter, then the acceptor hears of it. With a
+        ``claim`` it is for a client that logs in.
 
         In this order, so that the want that the ledger sees next counts this server's client as
         served, and no further server is opened for it.
@@ -219,31 +266,38 @@ class Worker:
         pool = server.pool
         pool.opening -= 1
         pool.servers.add(server)
-        self.engine.watch(server.fd, server)
+        server.watch()
         pool.stats.connect_time += up.connect_seconds
         pool.stats.connect_hist[bisect_left(BOUNDS, up.connect_seconds)] += 1
         pool.welcomed(pool.welcome or up.parameters)
         self.wake_logins(pool.key)
-        self._first_use(server)
+        self._first_use(server, claim)
         want = pool.refreshed_want()
         if want is not None:
             self.channel.post(want)
         self.channel.post(up)
 
     @staticmethod
-    def _first_use(server: Server) -> None:
-        now = monotonic()
+    def _first_use(server: Server, claim: Claim | None) -> None:
+        def use() -> None:
+            if claim is None:
+                server.pass_on(monotonic())
+            else:
+                claim.deliver(server, monotonic())
+
         connect_query = server.pool.settings.connect_query
-        if not connect_query:
-            server.pass_on(now)
+        if not connect_query or server.endless:
+            use()
             return
 
         def then(errors: int) -> None:
             if errors:
                 log.warning("%s connect_query failed: ignored", server.name)
-            server.pass_on(monotonic())
+            server.back.state.forget()  # what it has set is there to stay
+            use()
 
-        server.run(Task([connect_query], then, now))
+        lost = claim.refuse if claim is not None else lambda: None
+        server.run(FirstQuery([connect_query], then, monotonic(), lost=lost))
 
     def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
         settings = self.config.settings
@@ -280,14 +334,12 @@ class Worker:
 
     async def _cancel_then_shutdown(self, server: Server, closing: Closing) -> None:
         try:
-            with trio.move_on_after(CANCEL_PATIENCE):
-                await send_cancel(server.address, server.key)
+            await cancel(server, self.handshakes, CANCEL_PATIENCE)
         finally:
             closing.shutdown()
         while not closing.ended:
             await trio.sleep(CANCEL_EVERY)
-            with trio.move_on_after(CANCEL_PATIENCE):
-                await send_cancel(server.address, server.key)
+            await cancel(server, self.handshakes, CANCEL_PATIENCE)
 
     # -- cancel requests --------------------------------------------------------------------------
 
@@ -295,25 +347,34 @@ class Worker:
         """Cancel what the client with this key runs; ``done`` is told the outcome."""
         client = self.keys.get(key)
         server = client.server if client is not None else None
-        if server is None or not server.back.owed:
-            done("nothing_to_cancel")
-            return
-        # Counted before the task runs: the server must not reach another client meanwhile.
-        server.cancels += 1
-        self._start(self._cancel_server, server, done)
+        if client is not None and client.wait_since:
+            cancel_wait(client)
+            done(WAITING)
+        elif server is None or not server.back.owed:
+            done(NOTHING)
+        else:
+            self.canceller.request(server, Wish(lambda: _runs(server, client), done))
 
-    async def _cancel_server(self, server: Server, done: Callable[[str], None]) -> None:
-        outcome = "timeout"
-        try:
-            with trio.move_on_after(self.config.settings.cancel_wait_timeout or float("inf")):
-                outcome = await send_cancel(server.address, server.key)
-        finally:
-            server.cancel_done()
-            done(outcome)
+    def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
+        self._start(self.canceller.repeat, server, runs)
 
     def _start(self, task: Callable[..., object], *args: object) -> None:
         assert self.nursery is not None
         self.nursery.start_soon(task, *args)  # type: ignore[arg-type]
+
+
+def _runs(server: Server, client: Client | None) -> bool:
+    return server.client is client and bool(server.back.owed)
+
+
+@attrs.define
+class FirstQuery(Task):
+    """The task of connect_query. ``lost``: the server has ended meanwhile."""
+
+    lost: Callable[[], None] = attrs.field(kw_only=True)
+
+    def ended(self, server: Server) -> None:
+        self.lost()
 
 
 def disconnect_label(reason: str) -> str:
@@ -335,8 +396,11 @@ CLOSE_LABELS = {
     "idle server got dirty": "dirty",
     "unsafe to reuse": "unsafe",
     "test query failed": "test_failed",
+    UNUSED: "unused",
+    UNSUITABLE: "other_parameters",
     "reset query failed": "reset_failed",
-    "invalid server parameter": "invalid_parameter",
+    NOT_SETTLED: "not_settled",
+    MAY_ARRIVE: "cancel_unconfirmed",
 }
 
 

@@ -35,6 +35,7 @@ class Server:
     permit: int
     pool: m.PoolKey
     keep: bool
+    login: int = 0
     up: bool = False
 
 
@@ -42,6 +43,8 @@ class Server:
 class WorkerPool:
     queue: deque[Client] = attrs.Factory(deque)
     idle: list[Server] = attrs.Factory(list)
+    unused: list[Server] = attrs.Factory(list)
+    blocked: bool = False
     asked: int = 0
     told: m.Want | None = None
     welcome: bool = False
@@ -57,6 +60,7 @@ class Worker:
         self.dead = False
         self.pools: dict[m.PoolKey, WorkerPool] = {}
         self.servers: dict[int, Server] = {}
+        self.logins: dict[int, m.PoolKey] = {}
 
     def pool(self, key: m.PoolKey) -> WorkerPool:
         return self.pools.setdefault(key, WorkerPool())
@@ -69,6 +73,29 @@ class Worker:
         else:
             pool.queue.append(client)
             self.want(client.pool)
+
+    def logs_in(self, key: m.PoolKey) -> None:
+        """A client comes that would like a server; it leaves again when it has one."""
+        if not self.dead:
+            number = next(self.sim.numbers)
+            self.logins[number] = key
+            self.send(m.LoginWant(number, key))
+            if self.sim.random.random() < 0.1:
+                self.logins.pop(number)
+                self.send(m.LoginWant(number, key, wanted=False))
+
+    def leaves(self, server: Server) -> None:
+        """The client that has had ``server`` since its log-in has never used it."""
+        unused = self.pool(server.pool).unused
+        if server in unused and not self.dead:
+            unused.remove(server)
+            self.free(server)
+
+    def make_room(self, key: m.PoolKey) -> None:
+        pool = self.pool(key)
+        while pool.blocked and pool.unused and pool.queue:
+            self.close(pool.unused.pop())
+            pool.blocked = False
 
     def assign(self, server: Server, client: Client) -> None:
         assert client.waits_since is not None
@@ -111,6 +138,7 @@ class Worker:
         """Numbers that have changed are told by the clock, not with every transaction."""
         if not self.dead:
             for key in self.pools:
+                self.make_room(key)
                 self.tell(key)
             self.sim.after(TICK, self.tick)
 
@@ -132,13 +160,23 @@ class Worker:
 
     def receive(self, message: m.Message) -> None:
         match message:
-            case m.Permit(permit, key, keep):
-                self.open(Server(permit, key, keep))
+            case m.Permit(permit, key, keep, login):
+                if login and self.logins.pop(login, None) is None:
+                    self.send(m.ServerClosed(permit, True))
+                else:
+                    self.open(Server(permit, key, keep, login))
+            case m.NoServer(login):
+                self.logins.pop(login, None)
+            case m.Blocked(key, blocked):
+                self.pool(key).blocked = blocked
+                self.make_room(key)
             case m.Reclaim(key, count):
                 pool = self.pool(key)
                 pool.asked = count
                 while pool.asked and pool.idle:
                     self.free(pool.idle.pop())
+                while pool.asked and pool.unused:
+                    self.free(pool.unused.pop())
             case m.Welcome(key, parameters):
                 self.pool(key).welcome = bool(parameters)
             case m.PoolFailing(key, reason, _, kill):
@@ -166,7 +204,12 @@ class Worker:
             self.close(server)
             return
         server.up = True
-        self.free(server)
+        pool = self.pool(server.pool)
+        if server.login and not pool.queue and not pool.asked:
+            pool.unused.append(server)
+            self.sim.after(self.sim.random.random() * 2, lambda: self.leaves(server))
+        else:
+            self.free(server)
         self.tell(server.pool)
         key = m.CancelKey(server.permit, b"")
         self.send(m.ServerUp(server.permit, key, CONNECT, (m.Parameter("a", "b"),)))
@@ -182,6 +225,7 @@ class Simulation:
         self.ledger = Ledger(limits)
         self.backends: dict[int, m.PoolKey] = {}
         self.opened = self.killed = 0
+        self.numbers = itertools.count(1)
         self.closing = False
         self.down: set[m.PoolKey] = set()
         self.workers: list[Worker] = []
@@ -229,6 +273,8 @@ class Simulation:
         match message:
             case m.Want():
                 self.deliver(ledger.want(number, message, self.now))
+            case m.LoginWant():
+                self.deliver(ledger.login_want(number, message, self.now))
             case m.ServerUp():
                 self.deliver(ledger.server_up(number, message, self.now))
             case m.ServerFailed():

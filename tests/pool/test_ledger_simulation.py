@@ -21,6 +21,17 @@ def load(
     return clients
 
 
+def logins(sim: Simulation, key: PoolKey, mean: float) -> None:
+    """Clients log in all the time, one every ``mean`` seconds, to any worker."""
+
+    def comes() -> None:
+        if not sim.closing:
+            sim.random.choice(sim.workers).logs_in(key)
+            sim.after(2 * mean * sim.random.random(), comes)
+
+    sim.after(0.0, comes)
+
+
 def finish(sim: Simulation) -> None:
     """Let all clients finish; then the ledger and the workers must agree on who holds what."""
     sim.closing = True
@@ -29,6 +40,7 @@ def finish(sim: Simulation) -> None:
     assert not any(pool.queue for worker in live for pool in worker.pools.values())
     for worker in live:
         assert all(sim.ledger.holds(worker.number, permit) for permit in worker.servers)
+    assert not any(worker.logins for worker in live)
     assert sum(len(worker.servers) for worker in live) == sim.ledger.held == len(sim.backends)
     assert all(row.waiting == 0 and row.asked == 0 for row in sim.ledger.statistics())
 
@@ -96,6 +108,19 @@ def test_an_old_waiter_gets_a_server_although_its_own_worker_has_one() -> None:
     assert clients[0].served > 10
 
 
+def test_a_storm_of_logins_starves_nobody() -> None:
+    """Servers that clients have had since their log-in and don't use go to those who need one."""
+    sim = Simulation(7, lambda key: PoolLimits(pool_size=4, session_mode=True), 2)
+    for _ in range(4):
+        logins(sim, A, 0.01)
+    sim.run(1.0)
+    clients = load(sim, sim.workers, A, 2, 0.5, 0.01)
+    sim.run(5.0)
+    assert max(client.worst for client in clients) < 1.0
+    assert min(client.served for client in clients) > 5
+    finish(sim)
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_random_pools_limits_deaths_and_failures(seed: int) -> None:
     """Whatever happens: PostgreSQL never sees too many, all get served, all permits come home."""
@@ -109,6 +134,7 @@ def test_random_pools_limits_deaths_and_failures(seed: int) -> None:
             max_db_connections=5 if key.database == "one" else 0,
             max_user_connections=6 if key.user == "alice" else 0,
             server_login_retry=1.0,
+            session_mode=True,
         )
 
     sim = Simulation(seed, limits, 3)
@@ -116,6 +142,7 @@ def test_random_pools_limits_deaths_and_failures(seed: int) -> None:
     for key in (A, B, C):
         share = sim.random.choice([1, 4, 10])
         clients += load(sim, sim.workers, key, share, 0.05 * sim.random.random(), 0.01)
+        logins(sim, key, sim.random.random())
     for _ in range(10):
         sim.run(1.0 + sim.random.random())
         fate = sim.random.random()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 import pytest
 
 from poolproxy.ipc.messages import PoolKey, Want
+from poolproxy.metrics.registry import BOUNDS
 from poolproxy.pool.pool import (
     GIVEN_BACK,
     IDLE_TIMEOUT,
@@ -92,7 +94,7 @@ def test_idle_servers_are_a_stack_or_a_queue(round_robin: bool, order: list[int]
     """The warmest first, or with server_round_robin each in turn."""
     pool = make_pool({"server_round_robin": round_robin})
     servers = parked(pool, 3)
-    assert [servers.index(pool.take_idle()) for _ in range(3)] == order
+    assert [servers.index(pool.idle.pop()) for _ in range(3)] == order
     assert [server.idle_since for server in servers] == [0.0, 1.0, 2.0]
 
 
@@ -100,7 +102,7 @@ def test_an_ending_server_is_given_to_nobody() -> None:
     """Idle or not, and asked twice."""
     pool = make_pool()
     idle, other = parked(pool, 2)
-    busy = pool.take_idle()
+    busy = pool.idle.pop()
     assert busy is other
     for server in (idle, busy, busy):
         pool.remove(server)
@@ -216,17 +218,19 @@ def test_log_ins_that_wait_count_as_waiting() -> None:
 
 
 def test_single_statements_are_counted_as_queries_and_transactions() -> None:
-    """Spread over both when the statistics are read, once; who did not wait has waited 0."""
+    """Spread over both when the statistics are read, once; so are waits and assignments."""
     pool = make_pool()
-    pool.singles[2] += 3
-    pool.singles_time += 0.75
-    pool.stats.server_assignment_count += 3
+    pool.singles += [0.25, 0.25, 0.25]
+    pool.waits += [0.0, 0.25]
+    bucket = bisect_left(BOUNDS, 0.25)
     for _ in range(2):
         stats = pool.statistics()
         assert (stats.query_count, stats.xact_count) == (3, 3)
         assert (stats.query_time, stats.xact_time) == (0.75, 0.75)
-        assert stats.query_hist[2] == stats.xact_hist[2] == 3
-        assert stats.wait_hist[0] == sum(stats.wait_hist) == 3
+        assert stats.query_hist[bucket] == stats.xact_hist[bucket] == 3
+        assert stats.server_assignment_count == sum(stats.wait_hist) == 2
+        assert stats.wait_hist[0] == stats.wait_hist[bucket] == 1
+        assert stats.wait_time == 0.25
 
 
 def test_an_unused_pool_is_forgotten_after_an_hour() -> None:

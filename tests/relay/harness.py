@@ -9,16 +9,17 @@ from __future__ import annotations
 import itertools
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from poolproxy.ipc.messages import CancelKey, PoolKey
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.client import Client
+from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
 from poolproxy.relay.preparing import PreparingClient
@@ -32,6 +33,7 @@ from tests.fixtures.toml import to_toml
 PROXY = {"listen_addr": ["127.0.0.1"], "auth_type": "trust"}
 DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
 MAX_PREPARED = 0
+C = TypeVar("C", bound=Connection)
 TURNS = 400  # of at most 5 ms each: what is ready after as many will be ready forever
 DONE = message(ord("C"), b"SELECT 1\0") + ready_for_query()
 FAILED = message(ord("E"), b"SERROR\0C42601\0Mno\0\0")
@@ -60,10 +62,14 @@ class Host:
     probes: int = 0
     closed: list[tuple[Client, str, bool]] = attrs.Factory(list)
     ends: list[Ended] = attrs.Factory(list)
+    cancels: list[tuple[Server, Callable[[], bool]]] = attrs.Factory(list)
 
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         self.wants += 1
         self.probes += probe
+
+    def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
+        self.cancels.append((server, runs))
 
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         self.closed.append((client, reason, error))
@@ -176,7 +182,7 @@ class Relay:
         ours, theirs = self._pair()
         number = next(self._numbers)
         kind = Client if self.pool.statements is None else PreparingClient
-        client = kind(
+        client = self.dressed(kind)(
             self.context,
             ours,
             id=number,
@@ -190,13 +196,13 @@ class Relay:
             connected_at=monotonic(),
         )
         client.begin(early)
-        return client, Peer(self, theirs)
+        return client, self.peer(theirs)
 
     def server(self, **parameters: str) -> tuple[Server, Peer]:
         """A server connection that has just logged in."""
         ours, theirs = self._pair()
         number = next(self._numbers)
-        server = Server(
+        server = self.dressed(Server)(
             self.context,
             ours,
             permit=number,
@@ -209,9 +215,16 @@ class Relay:
             connected_at=monotonic(),
         )
         self.pool.servers.add(server)
-        self.engine.watch(server.fd, server)
+        server.watch()
         server.pass_on(monotonic())
-        return server, Peer(self, theirs)
+        return server, self.peer(theirs)
+
+    def dressed(self, kind: type[C]) -> type[C]:
+        """What stands for this class; here itself."""
+        return kind
+
+    def peer(self, sock: socket.socket) -> Peer:
+        return Peer(self, sock)
 
     def settle(self) -> None:
         """Run until nothing is ready; fails if that never happens (an event that is not handled)."""

@@ -11,6 +11,7 @@ from types import TracebackType
 from tests.system.protocol_client import message
 
 CANCEL = struct.pack("!i", 80877102)
+SSL_REQUEST = struct.pack("!i", 80877103)
 READY = message(b"Z", b"I")
 AUTHENTICATED = message(b"R", bytes(4))
 KEY = message(b"K", bytes(8))
@@ -37,7 +38,7 @@ def result(text: str) -> bytes:
 
 
 class Conversation:
-    """One connection from the proxy."""
+    """One connection from the proxy; ``sock`` may be replaced by an encrypted one."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -47,9 +48,15 @@ class Conversation:
 
     def packet(self) -> bytes:
         """The start-up packet's body; raises EOFError for a CancelRequest."""
-        body = self._exactly(struct.unpack("!i", self._exactly(4))[0] - 4)
+        body = self.packet_or_cancel()
         if body.startswith(CANCEL):
             raise EOFError
+        return body
+
+    def packet_or_cancel(self) -> bytes:
+        """The first packet's body, from the code on; raises EOFError. There is no TLS to be had."""
+        while (body := self._exactly(struct.unpack("!i", self._exactly(4))[0] - 4)) == SSL_REQUEST:
+            self.send(b"N")
         return body
 
     def message(self) -> tuple[bytes, bytes]:
@@ -79,7 +86,7 @@ class FakeDatabase:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
-        self._socks: list[socket.socket] = []
+        self._conversations: list[Conversation] = []
         self.connections = 0
 
     def __enter__(self) -> FakeDatabase:
@@ -92,7 +99,7 @@ class FakeDatabase:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for sock in (self._listener, *self._socks):
+        for sock in (self._listener, *(one.sock for one in self._conversations)):
             try:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -113,13 +120,14 @@ class FakeDatabase:
             except OSError:
                 return
             self.connections += 1
-            self._socks.append(sock)
-            self._start(self._serve, sock)
+            conversation = Conversation(sock)
+            self._conversations.append(conversation)
+            self._start(self._serve, conversation)
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, conversation: Conversation) -> None:
         try:
-            self._behave(Conversation(sock))
+            self._behave(conversation)
         except (OSError, EOFError):
             pass
         finally:
-            sock.close()
+            conversation.sock.close()

@@ -75,11 +75,43 @@ def query(sql: str) -> bytes:
     return message("Q", text(sql))
 
 
+def parse(name: str, sql: str, *types: int) -> bytes:
+    oids = struct.pack(f"!H{len(types)}I", len(types), *types)
+    return message("P", text(name) + text(sql) + oids)
+
+
+def bind(name: str, *values: bytes, portal: str = "") -> bytes:
+    """All values in text format."""
+    counts = struct.pack("!HH", 0, len(values))
+    return message("B", text(portal) + text(name) + counts + _items(values) + bytes(2))
+
+
+def describe(name: str, kind: str = "S") -> bytes:
+    """``kind`` is S for a statement, P for a portal; so in :func:`close`."""
+    return message("D", _bytes(kind) + text(name))
+
+
+def execute(portal: str = "", rows: int = 0) -> bytes:
+    return message("E", text(portal) + struct.pack("!I", rows))
+
+
+def close(name: str, kind: str = "S") -> bytes:
+    return message("C", _bytes(kind) + text(name))
+
+
+def call(function: int, *values: bytes) -> bytes:
+    """A FunctionCall; values and result in text format."""
+    counts = struct.pack("!IHH", function, 0, len(values))
+    return message("F", counts + _items(values) + bytes(2))
+
+
+def _items(values: Sequence[bytes]) -> bytes:
+    return b"".join(struct.pack("!i", len(value)) + value for value in values)
+
+
 def run(sql: str) -> bytes:
     """Parse, Bind and Execute of an unnamed statement, without Sync."""
-    parse = message("P", text("") + text(sql) + struct.pack("!H", 0))
-    bind = message("B", text("") + text("") + struct.pack("!HHH", 0, 0, 0))
-    return parse + bind + message("E", text("") + struct.pack("!I", 0))
+    return parse("", sql) + bind("") + execute()
 
 
 def startup(parameters: Mapping[str, str | bytes], version: int = 3 << 16) -> bytes:
@@ -145,6 +177,11 @@ class Connection:
         """A FIN, without Terminate."""
         self.sock.close()
 
+    def reset(self) -> None:
+        """An RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
     # -- messages ---------------------------------------------------------------------------------
 
     def send(self, *data: bytes) -> None:
@@ -171,15 +208,42 @@ class Connection:
     def read(self) -> Reply:
         """The next message; ParameterStatus, BackendKeyData and ReadyForQuery are remembered."""
         head = self.read_bytes(5)
-        body = self.read_bytes(struct.unpack("!I", head[1:])[0] - 4)
-        reply = Reply(chr(head[0]), body)
+        return self._noted(Reply(chr(head[0]), self.read_bytes(_body_size(head))))
+
+    def read_waiting(self) -> list[Reply]:
+        """The messages that are here now, as :meth:`read`; raises Eof when the last has been read.
+
+        For a socket that does not block.
+        """
+        ended = False
+        try:
+            while data := self.sock.recv(65536):
+                self._data += data
+            ended = True
+        except BlockingIOError:
+            pass
+        except ConnectionResetError:
+            ended = True
+        found, start = [], 0
+        while (end := start + 5) <= len(self._data):
+            end += _body_size(self._data[start:end])
+            if end > len(self._data):
+                break
+            found.append(Reply(chr(self._data[start]), bytes(self._data[start + 5 : end])))
+            start = end
+        del self._data[:start]
+        if ended and not found:
+            raise Eof("end of stream")
+        return [self._noted(reply) for reply in found]
+
+    def _noted(self, reply: Reply) -> Reply:
         if reply.code == "S":
-            name, value = body.decode().split("\0")[:2]
+            name, value = reply.body.decode().split("\0")[:2]
             self.parameters[name] = value
         elif reply.code == "K":
-            self.key = (int.from_bytes(body[:4], "big"), body[4:])
+            self.key = (int.from_bytes(reply.body[:4], "big"), reply.body[4:])
         elif reply.code == "Z":
-            self.status = body.decode()
+            self.status = reply.body.decode()
         return reply
 
     def read_until(self, *codes: str) -> list[Reply]:
@@ -238,6 +302,10 @@ class Connection:
         """The rows of a simple query; raises as :meth:`replies`."""
         self.send(query(sql))
         return self.results()
+
+
+def _body_size(head: bytes | bytearray) -> int:
+    return int(struct.unpack_from("!I", head, 1)[0]) - 4
 
 
 def _family(address: tuple[str, int] | str) -> socket.AddressFamily:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 from collections.abc import Iterator
 from typing import Self
@@ -46,11 +45,6 @@ class RoughClient(Connection):
             if not data:
                 return bytes(self._data)
             self._data += data
-
-    def reset(self) -> None:
-        """An RST."""
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
 
 
 def errors_in(data: bytes) -> list[ServerError]:

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -14,6 +16,7 @@ import pytest
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.system.protocol_client import (
+    FLUSH,
     SYNC,
     ErrorAnswer,
     RawClient,
@@ -21,9 +24,11 @@ from tests.system.protocol_client import (
     query,
     run,
 )
-from tests.system.support import client, eventually, tables
+from tests.system.support import client, eventually, sample, tables
 
 SLEEP = "select pg_sleep(60)"
+CLIENTS = "poolproxy_pool_clients"
+SERVER_CONNECTS = "poolproxy_pool_server_connect_seconds_count"
 
 
 @pytest.fixture(scope="module")
@@ -158,19 +163,112 @@ def test_cancel_with_a_wrong_key(
             one.results()
 
 
-def test_cancel_of_a_waiting_client(proxy: ProxyProcess) -> None:
-    """A cancel for a client in the queue reaches no server, and the client is served in its turn."""
-    holders = [client(proxy, "transaction") for _ in range(4)]
-    for holder in holders:
-        holder.query("begin")
-    with client(proxy, "transaction") as one:
-        one.send(query("select 'served'"))
-        cancel(proxy, one.key)
+PIPELINE = run("select 1") + SYNC + run("select 2") + SYNC + query("select 3")
+REFUSED = ("ERROR", "57014", "canceling statement due to user request")
+
+
+@contextmanager
+def full_pool(proxy: ProxyProcess, mode: str) -> Iterator[list[RawClient]]:
+    """Clients that hold all servers of a pool."""
+    with ExitStack() as stack:
+        holders = [stack.enter_context(client(proxy, mode)) for _ in range(4)]
         for holder in holders:
-            assert holder.value("select 1") == "1"
-            holder.query("commit")
-            holder.terminate()
-        assert one.results() == [("served",)]
+            holder.query("begin")
+        yield holders
+
+
+def until_waiting(proxy: ProxyProcess) -> None:
+    eventually(lambda: sample(proxy, CLIENTS, state="waiting") == 1, "a client waits")
+
+
+def refusals(one: RawClient, count: int) -> list[tuple[str, ...]]:
+    """The errors of so many requests, each with its ReadyForQuery."""
+    found = []
+    for _ in range(count):
+        with pytest.raises(ErrorAnswer) as caught:
+            one.results()
+        assert one.status == "I"
+        found.append(tuple(caught.value.fields[key] for key in "SCM"))
+    return found
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_cancel_of_a_waiting_client(proxy: ProxyProcess, mode: str) -> None:
+    """All that waits is refused at once as PostgreSQL refuses it, and the session lives on."""
+    with client(proxy, mode) as one:
+        with full_pool(proxy, mode):
+            for sent, count in ((query("select 1"), 1), (run("x") + SYNC, 1), (PIPELINE, 3)):
+                one.send(sent)
+                until_waiting(proxy)
+                cancel(proxy, one.key)
+                assert refusals(one, count) == [REFUSED] * count
+                assert one.is_silent()
+        assert one.value("select 'served'") == "served"
+
+
+def test_cancel_of_a_waiting_batch_without_its_sync(proxy: ProxyProcess) -> None:
+    """It is refused at once, what comes of it afterwards is dropped up to its Sync, which is answered."""
+    with client(proxy, "transaction") as one:
+        with full_pool(proxy, "transaction"):
+            one.send(run("select 1"), FLUSH)
+            until_waiting(proxy)
+            cancel(proxy, one.key)
+            assert one.read().error().sqlstate == "57014"
+            one.send(run("select 2"), FLUSH)
+        one.send(SYNC, query("select 3"))
+        assert [reply.code for reply in one.replies()] == ["Z"]
+        assert one.results() == [("3",)]
+
+
+def test_cancel_of_a_waiting_message_that_is_not_complete(proxy: ProxyProcess) -> None:
+    """There is no telling what it would have been: the client is closed with the error."""
+    with client(proxy, "transaction") as one, full_pool(proxy, "transaction"):
+        one.send(query("x" * 300_000)[:200_000])
+        until_waiting(proxy)
+        cancel(proxy, one.key)
+        error = one.farewell()
+        assert (error.fields["S"], error.sqlstate) == ("FATAL", "57014")
+
+
+def test_drivers_go_on_after_a_cancelled_wait(proxy: ProxyProcess) -> None:
+    """psycopg, alone and in pipeline mode."""
+    with psycopg.connect(url(proxy, "transaction"), autocommit=True) as connection:
+        with full_pool(proxy, "transaction"), ThreadPoolExecutor() as pool:
+
+            def stop() -> None:
+                until_waiting(proxy)
+                connection.cancel()
+
+            stopping = pool.submit(stop)
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                connection.execute("select 1")
+            stopping.result(20)
+            stopping = pool.submit(stop)
+            with pytest.raises(psycopg.errors.QueryCanceled), connection.pipeline():
+                connection.execute("select 1")
+            stopping.result(20)
+        assert connection.execute("select 'served'").fetchone() == ("served",)
+
+
+def test_a_storm_of_cancels_is_bounded_and_hits_its_own_query(
+    proxy: ProxyProcess, admin: psycopg.Connection
+) -> None:
+    """Hundreds for one query, at once and from both workers, while others work."""
+    before = sample(proxy, SERVER_CONNECTS)
+    with client(proxy, "transaction") as one, client(proxy, "transaction") as other:
+        for number in range(3):
+            one.send(query(f"{SLEEP} /* storm {number} */"))
+            eventually(lambda n=number: is_asleep(admin, f"storm {n}"), "the query runs")
+            with ThreadPoolExecutor(20) as pool:
+                storm = [pool.submit(cancel, proxy, one.key) for _ in range(100)]
+                for _ in range(20):
+                    assert other.value("select 7") == "7"
+                for future in storm:
+                    future.result(30)
+            with pytest.raises(ErrorAnswer, match="57014"):
+                one.results()
+            assert one.value("select 1") == "1"
+    assert sample(proxy, SERVER_CONNECTS) - before <= 4
 
 
 def test_keys_are_not_the_servers(proxy: ProxyProcess, postgres: PostgresServer) -> None:

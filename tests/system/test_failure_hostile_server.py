@@ -298,7 +298,7 @@ def test_notifications_on_an_idle_server(start_proxy: StartProxy) -> None:
 
 
 def test_an_endless_result_after_its_client_has_left(start_proxy: StartProxy) -> None:
-    """Who goes on sending after the end of its connection costs only server_close_timeout."""
+    """Who goes on sending whatever happens costs only abandoned_work_timeout and server_close_timeout."""
 
     def answer(talk: Conversation, sql: str) -> None:
         while "endless" in sql:
@@ -306,7 +306,8 @@ def test_an_endless_result_after_its_client_has_left(start_proxy: StartProxy) ->
         talk.send(result(sql))
 
     with FakeDatabase(answering(answer)) as database:
-        proxy = start_proxy(tables({"db": database.port}, query_wait_timeout=5.0))
+        limits = {"query_wait_timeout": 10.0, "abandoned_work_timeout": 1.0}
+        proxy = start_proxy(tables({"db": database.port}, **limits))
         workers = proxy.worker_pids()
         with RoughClient(proxy.port) as client, RoughClient(proxy.port) as other:
             other.log_in("limited", "db")

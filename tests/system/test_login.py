@@ -106,6 +106,7 @@ def proxy(
         "poolproxy": {
             "auth_type": method,
             "auth_file": "userlist.txt",
+            "auth_failure_delay": 0,
             "unix_socket_dir": str(sockets),
             "server_login_retry": "200ms",
             "pool_mode": "transaction",

@@ -1,4 +1,4 @@
-"""Session parameters that follow a client, and what a start-up packet may ask for."""
+"""Session parameters that PostgreSQL reports follow their client."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import SYNC, ErrorAnswer, RawClient, query, refusal, run, startup
+from tests.system.protocol_client import SYNC, query, run
 from tests.system.support import client, tables
 
 # Two values for each tracked parameter, as PostgreSQL reports them.
@@ -27,14 +27,7 @@ def proxy(start_module_proxy: StartProxy, postgres: PostgresServer) -> ProxyProc
         mode: {"pool_mode": mode, "pool_size": 1}
         for mode in ("transaction", "session", "statement")
     }
-    return start_module_proxy(
-        tables(
-            postgres,
-            databases,
-            workers=1,
-            ignore_startup_parameters=["extra_float_digits", "work_mem"],
-        )
-    )
+    return start_module_proxy(tables(postgres, databases, workers=1))
 
 
 @pytest.mark.parametrize("name", TRACKED)
@@ -152,90 +145,9 @@ def test_options_with_escapes(proxy: ProxyProcess) -> None:
         assert one.value("show application_name") == "two words"
 
 
-@pytest.mark.parametrize(
-    ("parameters", "text"),
-    [
-        ({"nonsense": "1"}, "unsupported startup parameter: nonsense"),
-        ({"client_min_messages": "error"}, "unsupported startup parameter: client_min_messages"),
-        ({"replication": "database"}, "unsupported startup parameter: replication"),
-        ({"options": "-c nonsense=1"}, "unsupported startup parameter in options: nonsense"),
-        (
-            {"options": "-d 5"},
-            "unsupported options startup parameter:"
-            " only '-c config=val' and '--config=val' are allowed",
-        ),
-    ],
-)
-def test_unsupported_parameters(proxy: ProxyProcess, parameters: dict[str, str], text: str) -> None:
-    """What can't be had is refused with PgBouncer's words, and a hint where there is a cure."""
-    error = refusal((proxy.host, proxy.port), "transaction", "postgres", **parameters)
-    assert (error.fields["S"], error.message, error.sqlstate) == ("FATAL", text, "08P01")
-    if "nonsense" in text:
-        assert "ignore_startup_parameters" in error.hint
-
-
-def test_ignored_parameters(proxy: ProxyProcess) -> None:
-    """ignore_startup_parameters drops its names, also inside options; the rest is not touched."""
-    with client(
-        proxy, "transaction", extra_float_digits="3", options="-c work_mem=1MB -c timezone=UTC"
-    ) as one:
-        assert one.value("show work_mem") != "1MB"
-        assert one.value("show timezone") == "UTC"
-    error = refusal((proxy.host, proxy.port), "transaction", "postgres", options="-c jit=off")
-    assert error.message == "unsupported startup parameter in options: jit"
-
-
-def test_a_value_that_the_server_refuses(proxy: ProxyProcess) -> None:
-    """A parameter that PostgreSQL does not take ends this client, not the others."""
-    one = client(proxy, "transaction", TimeZone="No/Where")
-    with one, pytest.raises(ErrorAnswer) as caught:
-        one.query("select 1")
-    assert (caught.value.message, caught.value.sqlstate) == ("invalid server parameter", "22023")
-    with client(proxy, "transaction") as two:
-        assert two.value("select 2") == "2"
-
-
 def test_a_hostile_value_is_a_value(proxy: ProxyProcess) -> None:
     """A parameter can't break out of the statement that sets it."""
     name = "x',false); create table broken_out (); select set_config('a"
     with client(proxy, "transaction", application_name=name) as one:
         assert one.value("show application_name") == name[:63]
         assert one.value("select to_regclass('broken_out')") is None
-
-
-def test_protocol_options_are_negotiated(proxy: ProxyProcess) -> None:
-    """A client with options of a later protocol is told which are not known, and let in."""
-    with RawClient((proxy.host, proxy.port), log_in=False) as one:
-        asked = {"user": "postgres", "database": "transaction", "_pq_.future": "1"}
-        one.send(startup(asked, version=(3 << 16) + 2))
-        replies = one.read_until("Z")
-        assert replies[0].code == "v"
-        assert replies[0].body == b"\0\3\0\0\0\0\0\1_pq_.future\0"
-        assert one.value("select 1") == "1"
-
-
-def test_application_name_add_host(start_proxy: StartProxy, postgres: PostgresServer) -> None:
-    """With application_name_add_host PostgreSQL sees where each client comes from."""
-    databases = {"transaction": {"pool_mode": "transaction", "pool_size": 1}}
-    config = tables(postgres, databases, workers=1, application_name_add_host=True)
-    proxy = start_proxy(config)
-    for given, expected in (({"application_name": "mine"}, "mine"), ({}, "app")):
-        with client(proxy, "transaction", **given) as one:
-            host, port = one.sock.getsockname()
-            assert one.value("show application_name") == f"{expected} - {host}:{port}"
-
-
-def test_extra_tracked_parameters(start_proxy: StartProxy, postgres: PostgresServer) -> None:
-    """track_extra_parameters adds what PostgreSQL reports: search_path from version 18 on."""
-    databases = {"transaction": {"pool_mode": "transaction", "pool_size": 1}}
-    config = tables(
-        postgres, databases, workers=1, track_extra_parameters=["IntervalStyle", "search_path"]
-    )
-    proxy = start_proxy(config)
-    with client(proxy, "transaction") as one, client(proxy, "transaction") as two:
-        one.query("set search_path to pg_temp, public")
-        reported = postgres.version >= 18
-        assert ("search_path" in one.parameters) == reported
-        if reported:
-            assert two.value("show search_path") == '"$user", public'
-            assert one.value("show search_path") == "pg_temp, public"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,20 +15,9 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import SYNC, Eof, query
+from tests.system.protocol_client import SYNC, Eof, bind, parse, query
 from tests.system.support import client, eventually, sample, tables
-from tests.wire.prepared_traffic import (
-    EXECUTE,
-    Answer,
-    Verdict,
-    ask,
-    bind,
-    column,
-    compare,
-    direct_connections,
-    parse,
-    random_batch,
-)
+from tests.wire.prepared_traffic import EXECUTE, Answer, ask, column
 
 KEPT = 5  # statements on a server connection: few, so that all of these tests evict
 USE = bind("mine") + EXECUTE + SYNC
@@ -199,32 +187,7 @@ def test_pgbench(
     assert "640/640" in done.stdout
 
 
-# -- what a direct connection answers ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_answers_are_those_of_a_direct_connection(
-    proxy: ProxyProcess, postgres: PostgresServer, seed: int
-) -> None:
-    """Clients that do random things at the same time get the same answers as without us."""
-
-    def one(number: int) -> None:
-        choose = random.Random(seed * 100 + number)
-        with client(proxy, "transaction") as pooled, direct_connections(postgres) as connect:
-            direct, status = connect(), b"I"
-            for _ in range(100):
-                batch = random_batch(choose)
-                want, got = ask(direct, batch), ask(pooled.sock, batch)
-                verdict = compare(want, got, status)
-                assert verdict is not Verdict.DIFFERENT, (batch, want, got)
-                if verdict is Verdict.REFUSED:
-                    for sql in ("ROLLBACK", "DEALLOCATE ALL"):
-                        ask(direct, query(sql))
-                        want = ask(pooled.sock, query(sql))
-                status = want[-1][1]
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(one, range(4)))
+# -- messages ------------------------------------------------------------------------------------------
 
 
 def test_session_mode_is_untouched(proxy: ProxyProcess) -> None:

@@ -11,7 +11,8 @@ from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.system.conftest import MakeRoles
 from tests.system.protocol_client import FLUSH, SYNC, ErrorAnswer, RawClient, query, refusal, run
-from tests.system.support import client, eventually, is_running, sample, tables
+from tests.system.support import client, eventually, last_query, sample, tables
+from tests.system.watching import backends_of
 
 SHORT = 0.4  # seconds, the timeouts here
 SLACK = 3.0  # seconds by which a busy machine may be late
@@ -36,7 +37,8 @@ def proxy(
         "waiting": {"pool_mode": "transaction", "pool_size": 1, "query_wait_timeout": SHORT},
     }
     users = {name: {name: SHORT} for name in LIMITS}
-    config = tables(postgres, databases, users, workers=1, client_login_timeout=SHORT)
+    limits = {"client_login_timeout": SHORT, "query_wait_notify": SHORT / 2}
+    config = tables(postgres, databases, users, workers=1, **limits)
     return start_module_proxy(config)
 
 
@@ -54,14 +56,14 @@ def ends(one: RawClient, began: float, text: str, setting: str, sqlstate: str) -
 def test_query_timeout(
     proxy: ProxyProcess, admin: psycopg.Connection, mode: str, protocol: str
 ) -> None:
-    """A query that takes too long ends client and server, and PostgreSQL stops working on it."""
+    """A query that takes too long ends its client, and PostgreSQL stops working on it."""
     one = client(proxy, mode, "query_timeout")
     pid = one.backend()
     began = time.monotonic()
     sql = "select pg_sleep(60)"
     one.send(query(sql) if protocol == "simple" else run(sql) + SYNC)
     ends(one, began, "query timeout", "query_timeout", "57014")
-    eventually(lambda: not is_running(admin, pid), "the backend is gone")
+    eventually(lambda: last_query(admin, pid)[0] == "idle", "the server is free")
 
 
 def test_query_timeout_inside_a_transaction(proxy: ProxyProcess) -> None:
@@ -86,6 +88,55 @@ def test_query_timeout_of_a_waiting_client(proxy: ProxyProcess) -> None:
         assert holder.value("select 1") == "1"
 
 
+def test_query_wait_notify(proxy: ProxyProcess) -> None:
+    """A client that waits is told once, with its place and the limit; then it is served as ever."""
+    with (
+        client(proxy, "transaction") as holder,
+        client(proxy, "transaction") as one,
+        client(proxy, "transaction") as two,
+    ):
+        holder.query("begin")
+        began = time.monotonic()
+        for each in (one, two):
+            each.send(query("select 'served'"))
+        for place, each in enumerate((one, two), 1):
+            notice = each.read()
+            assert notice.code == "N"
+            fields = notice.error().fields
+            assert (fields["S"], fields["C"]) == ("NOTICE", "00000")
+            assert fields["M"] == (
+                "No server connection available in postgres backend, client being queued"
+            )
+            assert f"number {place} of 2 in the queue" in fields["D"]
+            assert "The limit pool_size (1)" in fields["D"]
+            assert "pool_size" in fields["H"]
+        assert time.monotonic() - began >= SHORT / 2 * 0.9
+        holder.query("commit")
+        for each in (one, two):
+            assert [reply.code for reply in each.replies()] == ["T", "D", "C", "Z"]
+
+
+def test_query_wait_notify_tells_why_log_ins_fail(
+    start_proxy: StartProxy, postgres: PostgresServer, admin: psycopg.Connection
+) -> None:
+    """The reason is PostgreSQL's, when it is that which keeps clients waiting."""
+    admin.execute(f"create role crowded login connection limit 1 password '{postgres.password}'")
+    databases = {"one": {"pool_size": 2, "pool_mode": "transaction"}}
+    limits = {"query_wait_notify": SHORT, "server_login_retry": 60}
+    proxy = start_proxy(tables(postgres, databases, {"crowded": {}}, workers=1, **limits))
+    try:
+        with client(proxy, "one", "crowded") as holder, client(proxy, "one", "crowded") as one:
+            holder.query("begin")
+            one.send(query("select 1"))
+            fields = one.read().error().fields
+        assert "too many connections for role" in fields["D"]
+        assert "server_login_retry" in fields["H"]
+    finally:
+        proxy.stop()
+        eventually(lambda: not backends_of(postgres, "crowded"), "its backends are gone")
+        admin.execute("drop role crowded")
+
+
 def test_transaction_timeout(proxy: ProxyProcess, admin: psycopg.Connection) -> None:
     """A transaction has its time in all, however short its statements are."""
     with client(proxy, "transaction", "transaction_timeout") as one:
@@ -101,7 +152,7 @@ def test_transaction_timeout(proxy: ProxyProcess, admin: psycopg.Connection) -> 
     assert SHORT * 0.9 <= time.monotonic() - began <= SHORT + SLACK
     assert (error.message, error.sqlstate) == ("transaction timeout", "08P01")
     assert "transaction_timeout" in error.hint
-    eventually(lambda: not is_running(admin, pid), "the backend is gone")
+    eventually(lambda: last_query(admin, pid)[0] == "idle", "the server is free")
 
 
 @pytest.mark.parametrize("begin", ["simple", "unsynced"])

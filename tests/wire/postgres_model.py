@@ -11,8 +11,20 @@ from functools import partial
 
 import attrs
 
-from poolproxy.wire.build import message
 from poolproxy.wire.read import MessageReader
+from tests.system.protocol_client import (
+    FLUSH,
+    SYNC,
+    bind,
+    call,
+    close,
+    describe,
+    execute,
+    message,
+    parse,
+    query,
+    text,
+)
 
 LIMIT = 1 << 20
 BAD_COPY_ROW = b"no number\n"
@@ -40,33 +52,19 @@ BROKEN = "selec"
 ENDS_BLOCK = ("commit", "rollback")
 
 
-def encode(code: str, body: bytes = b"") -> bytes:
-    return message(ord(code), body)
-
-
-def query(sql: str) -> bytes:
-    return encode("Q", sql.encode() + b"\0")
-
-
-def parse(sql: str) -> bytes:
-    return encode("P", b"\0" + sql.encode() + b"\0\0\0")
-
-
-BIND = encode("B", bytes(8))
-DESCRIBE_STATEMENT = encode("D", b"S\0")
-DESCRIBE_PORTAL = encode("D", b"P\0")
-EXECUTE = encode("E", b"\0" + bytes(4))
-EXECUTE_ONE_ROW = encode("E", b"\0" + b"\0\0\0\1")
-CLOSE = encode("C", b"S\0")
-SYNC = encode("S")
-FLUSH = encode("H")
-COPY_ROW = encode("d", b"1\n")
-COPY_BAD_ROW = encode("d", BAD_COPY_ROW)
-COPY_DONE = encode("c")
-COPY_FAIL = encode("f", b"enough\0")
+BIND = bind("")
+DESCRIBE_STATEMENT = describe("")
+DESCRIBE_PORTAL = describe("", "P")
+EXECUTE = execute()
+EXECUTE_ONE_ROW = execute(rows=1)
+CLOSE = close("")
+COPY_ROW = message("d", b"1\n")
+COPY_BAD_ROW = message("d", BAD_COPY_ROW)
+COPY_DONE = message("c")
+COPY_FAIL = message("f", text("enough"))
 # pg_backend_pid(), and a function that isn't there.
-CALL = encode("F", (2026).to_bytes(4, "big") + bytes(6))
-CALL_NOTHING = encode("F", (999_999).to_bytes(4, "big") + bytes(6))
+CALL = call(2026)
+CALL_NOTHING = call(999_999)
 
 
 class Failed(Exception):
@@ -241,19 +239,19 @@ def batches() -> Iterator[Batch]:
             yield Batch((query(sql),))
     for sql in (*STATEMENTS, BROKEN):
         if sql != FILL:
-            run = (parse(sql), BIND, DESCRIBE_PORTAL, EXECUTE)
+            run = (parse("", sql), BIND, DESCRIBE_PORTAL, EXECUTE)
             yield Batch((*run, SYNC))
-            yield Batch((parse(sql), DESCRIBE_STATEMENT, FLUSH, BIND, EXECUTE, CLOSE, SYNC))
+            yield Batch((parse("", sql), DESCRIBE_STATEMENT, FLUSH, BIND, EXECUTE, CLOSE, SYNC))
     yield Batch((CALL,))
     yield Batch((CALL_NOTHING,))
     yield Batch((SYNC,))
-    rows = parse("select n from generate_series(1, 3) n")
+    rows = parse("", "select n from generate_series(1, 3) n")
     yield Batch((rows, BIND, *[EXECUTE_ONE_ROW] * 3, SYNC))
     yield Batch((rows, BIND, EXECUTE_ONE_ROW, FLUSH, EXECUTE, SYNC))
     good, bad = (COPY_ROW, COPY_ROW), (COPY_ROW, COPY_BAD_ROW, COPY_ROW)
     for data in ((), good, bad):
         for end in (COPY_DONE, COPY_FAIL):
-            run = (parse(FILL), BIND, EXECUTE)
+            run = (parse("", FILL), BIND, EXECUTE)
             yield Batch((query(FILL), *data, end))
             yield Batch((query(MULTIPLE), *data, end))
             yield Batch((*run, FLUSH, *data, end, SYNC))
@@ -268,7 +266,7 @@ def mixed_batches() -> Iterator[Batch]:
     """
     for sql in (*STATEMENTS, BROKEN):
         if sql != FILL:
-            run = (parse(sql), BIND, DESCRIBE_PORTAL, EXECUTE)
+            run = (parse("", sql), BIND, DESCRIBE_PORTAL, EXECUTE)
             yield Batch((*run, FLUSH, query("set work_mem = '4MB'")))
 
 

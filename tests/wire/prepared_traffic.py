@@ -14,7 +14,7 @@ from typing import TypeAlias
 import psycopg
 
 from poolproxy.demo.postgres import PostgresServer
-from tests.system.protocol_client import SYNC, message, query, text
+from tests.system.protocol_client import SYNC, bind, close, describe, execute, parse, query
 
 Answer: TypeAlias = tuple[str, bytes]
 
@@ -41,26 +41,7 @@ QUERIES = (
 NAMES = ("", "a", "b", "c")
 
 
-def parse(name: str, sql: str) -> bytes:
-    return message("P", text(name) + text(sql) + struct.pack("!H", 0))
-
-
-def bind(name: str, *values: bytes, portal: str = "") -> bytes:
-    """All values in text format."""
-    items = b"".join(struct.pack("!i", len(value)) + value for value in values)
-    counts = struct.pack("!HH", 0, len(values))
-    return message("B", text(portal) + text(name) + counts + items + struct.pack("!H", 0))
-
-
-def describe(name: str) -> bytes:
-    return message("D", b"S" + text(name))
-
-
-def close(name: str) -> bytes:
-    return message("C", b"S" + text(name))
-
-
-EXECUTE = message("E", text("") + struct.pack("!I", 0))
+EXECUTE = execute()
 
 
 def random_batch(choose: random.Random) -> bytes:

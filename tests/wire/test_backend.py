@@ -130,6 +130,15 @@ def test_a_client_that_goes_on_without_copydone_has_given_up_its_copy() -> None:
         assert feed(back, replies)
 
 
+def test_a_client_can_go_on_before_it_knows_that_its_copy_has_failed() -> None:
+    """A Query behind CopyData was not read inside the COPY: its answer is still owed."""
+    back = owing("Q")
+    feed(back, "G")
+    back.owe(b"ddQ")
+    assert not feed(back, "EZ")
+    assert feed(back, "CZ")
+
+
 def test_a_late_copydone_ends_the_wait_for_it() -> None:
     """After a failed COPY the client is waited for, as its CopyData would reach another server."""
     back = owing("Q")
@@ -187,9 +196,10 @@ def test_an_impossible_length_is_a_violation(code: int, length: int) -> None:
 
 
 def test_an_error_out_of_the_blue_taints() -> None:
-    """PostgreSQL says why it is about to close; the client may read it, nobody gets the server."""
-    back = Backend()
-    back.feed(answers("E"))
+    """PostgreSQL says why it is about to close; the client goes with it, nobody gets the server."""
+    back = owing("Q")
+    assert not feed(back, "CZE")
+    assert not back.at_rest
     assert back.tainted
     assert back.errors == 1
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from poolproxy.wire.backend import Backend
 from poolproxy.wire.build import parameter_status
 from poolproxy.wire.frontend import Frontend
-from tests.wire.postgres_model import ALL_BATCHES, Batch, Model, encode
+from tests.system.protocol_client import message
+from tests.wire.postgres_model import ALL_BATCHES, Batch, Model
 
 MAX_PACKET = 1 << 20
 UNASKED = {
-    "N": encode("N", b"SNOTICE\0\0"),
-    "A": encode("A", b"\0\0\0\1channel\0Zpayload\0"),
+    "N": message("N", b"SNOTICE\0\0"),
+    "A": message("A", b"\0\0\0\1channel\0Zpayload\0"),
     "S": parameter_status("TimeZone", "UTC"),
 }
 STATE = (
@@ -58,7 +59,7 @@ class Conversation:
         self.forwarded += forward
         for code, status in self.model.feed(forward):
             body = status.encode() if code == "Z" else BODIES.get(code, b"")
-            self.on_the_way += encode(code, body)
+            self.on_the_way += message(code, body)
             self.asked_until = len(self.answered) + len(self.on_the_way)
         self.on_the_way += UNASKED.get(unasked, b"")
 
@@ -108,7 +109,7 @@ def test_any_conversation_in_any_chunks_is_followed_exactly(data: st.DataObject)
     and every byte is forwarded in order.
     """
     chosen = data.draw(st.lists(st.sampled_from(ALL_BATCHES), min_size=1, max_size=4))
-    sent = b"".join(message for batch in chosen for message in batch.messages)
+    sent = b"".join(data for batch in chosen for data in batch.messages)
     talk = Conversation()
     for piece in _cut(data.draw, sent):
         talk.client_sends(piece, data.draw(st.sampled_from(["", "", "N", "A", "S"])))

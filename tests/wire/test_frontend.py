@@ -10,7 +10,6 @@ from poolproxy.errors import PoolerError
 from poolproxy.wire.build import message, query
 from poolproxy.wire.frontend import (
     ORDINARY,
-    SMALL,
     Frontend,
     expected_size,
     skip_unanswered,
@@ -69,17 +68,6 @@ def test_what_follows_terminate_is_ignored() -> None:
     front = Frontend()
     assert front.feed(SELECT + message(ord("X"), b"") + b"rubbish", LIMIT) == (SELECT, [ord("Q")])
     assert front.terminated
-
-
-def test_only_a_whole_query_alone_takes_the_short_way() -> None:
-    """is_whole_query is true exactly where feed would add nothing."""
-    front = Frontend()
-    assert front.is_whole_query(SELECT)
-    large = query("x" * SMALL)
-    for other in (SELECT[:-1], SELECT + b"S", message(ord("P"), b"abc"), b"Q\0\0\0", large):
-        assert not front.is_whole_query(other)
-    front.head = b"Q"
-    assert not front.is_whole_query(SELECT)
 
 
 def test_the_size_of_a_message_is_known_from_its_header() -> None:

@@ -26,6 +26,8 @@ def test_messages_are_cut_out_of_any_chunks(
         reader.feed(stream[:size])
         stream = stream[size:]
         while (one := reader.next_message()) is not None:
+            reader.put_back(one)
+            assert reader.next_message() == one
             found.append(one)
     assert found == sent
     assert reader.rest() == rest
@@ -85,6 +87,6 @@ def test_the_other_messages_are_as_the_protocol_has_them() -> None:
     assert build.ready_for_query() == b"Z\0\0\0\x05I"
     assert build.query("é") == b"Q\0\0\0\x07\xc3\xa9\0"
     assert build.password_message(b"x\0") == b"p\0\0\0\x06x\0"
-    assert build.negotiate_protocol_version(["_pq_.a"]) == (
+    assert build.negotiate_protocol_version(0, ["_pq_.a"]) == (
         b"v\0\0\0\x13\0\3\0\0\0\0\0\x01_pq_.a\0"
     )

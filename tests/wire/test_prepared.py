@@ -15,19 +15,26 @@ from poolproxy.errors import PoolerError
 from poolproxy.wire import prepared
 from poolproxy.wire.prepared import PreparedBackend
 from poolproxy.wire.statements import Names, Statements
-from tests.system.protocol_client import FLUSH, SYNC, TERMINATE, message, query, text
+from tests.system.protocol_client import (
+    FLUSH,
+    SYNC,
+    TERMINATE,
+    bind,
+    close,
+    describe,
+    message,
+    parse,
+    query,
+    text,
+)
 from tests.wire.prepared_traffic import (
     EXECUTE,
     Answer,
     Verdict,
     ask,
-    bind,
-    close,
     column,
     compare,
-    describe,
     direct_connections,
-    parse,
     random_batch,
     shown,
     whole_messages,
@@ -437,6 +444,16 @@ def test_next_segment_waits_for_an_uncertain_name() -> None:
     assert [code for code, _ in sent(out)] == ["P", "S"]
     rig.answer(error("42601", "bad") + ready())
     assert sent(rig.send())[0] == ("B", b"a")
+
+
+def test_a_sync_that_came_another_way_ends_the_segment() -> None:
+    """Behind a Bind of which only the head came here, say: what hangs on a Parse before it waits."""
+    rig = Rig()
+    rig.send(parse("a", "SELECT 1"))
+    rig.back.owe(b"S")
+    assert rig.send(query("DEALLOCATE a")) == b""
+    rig.answer(error("42601", "bad") + ready())
+    assert rig.send() == query("DEALLOCATE a")
 
 
 def test_large_bind_is_not_kept() -> None:

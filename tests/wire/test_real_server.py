@@ -15,7 +15,8 @@ from poolproxy.demo.postgres import PostgresServer
 from poolproxy.wire.backend import Backend
 from poolproxy.wire.frontend import Frontend
 from poolproxy.wire.read import MessageReader
-from tests.wire.postgres_model import REAL_BATCHES, Batch, Model, query
+from tests.system.protocol_client import query
+from tests.wire.postgres_model import REAL_BATCHES, Batch, Model
 
 LIMIT = 1 << 20
 UNASKED = frozenset(b"NAS")  # they come at any time, and the model knows nothing of them

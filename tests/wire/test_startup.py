@@ -131,3 +131,22 @@ def test_garbage_never_crashes(data: bytes) -> None:
     except PoolerError:
         return
     assert found is None or found[1] <= len(data)
+
+
+@pytest.mark.parametrize(
+    ("minor", "spoken", "negotiated", "secret"),
+    [(0, 0, False, 4), (1, 1, False, 4), (2, 2, False, 32), (3, 2, True, 32), (9999, 2, True, 32)],
+)
+def test_what_is_newer_is_negotiated(
+    minor: int, spoken: int, negotiated: bool, secret: int
+) -> None:
+    """3.2 is spoken, with its long keys; a client that asks for more is told so."""
+    one = Startup(minor, {"user": "ann"})
+    assert (one.spoken, one.needs_negotiation, one.secret_size) == (spoken, negotiated, secret)
+
+
+def test_unknown_protocol_options_are_negotiated() -> None:
+    """Whatever the version; they are named in the order in which they came."""
+    one = Startup(0, {"_pq_.b": "1", "user": "ann", "_pq_.a": ""})
+    assert one.needs_negotiation
+    assert one.unknown_options == ("_pq_.b", "_pq_.a")

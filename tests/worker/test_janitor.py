@@ -10,8 +10,9 @@ import trio
 from poolproxy.ipc.messages import ServerClosed, Want
 from poolproxy.pool.pool import UNUSED
 from poolproxy.relay.closing import Closing
+from poolproxy.relay.task import TASK_TIMEOUT
 from poolproxy.wire.build import message, query, ready_for_query
-from poolproxy.worker.janitor import TASK_TIMEOUT, TICK, tick
+from poolproxy.worker.janitor import TICK, tick
 from tests.worker.house import error, house
 
 SELECT = query("select 1")
@@ -45,16 +46,25 @@ def test_a_client_waits_for_a_server_only_so_long(
 
 
 async def test_a_query_may_run_only_so_long() -> None:
-    """The server may be working on, so it is cancelled and closed."""
+    """The server is cancelled, and closed if that takes longer than abandoned_work_timeout."""
+    limits = {"query_timeout": "5s", "abandoned_work_timeout": "3s"}
     async with trio.open_nursery() as nursery:
-        with house({"query_timeout": "5s"}, nursery=nursery) as h:
+        with house(limits, nursery=nursery) as h:
             server, _ = h.server()
             _, app = h.client(SELECT)
             tick(h.worker, server.query_since + 4.9)
             assert server.client is not None
             tick(h.worker, server.query_since + 5)
             assert error(app).message == "query timeout"
+            assert server.task is not None
+            assert server.cancels == 0
+            await trio.testing.wait_all_tasks_blocked()
+            tick(h.worker, server.task.since + 2.9)
+            assert not server.closed
+            tick(h.worker, server.task.since + 3.1)
             assert server.closed
+            assert h.pool.stats.server_closes == {"not_settled": 1}
+            assert h.pool.stats.abandoned == {"closed": 1}
             nursery.cancel_scope.cancel()
 
 
@@ -66,7 +76,7 @@ async def test_a_query_may_run_only_so_long() -> None:
     ],
 )
 def test_a_transaction_may_last_only_so_long(setting: str, message_: str) -> None:
-    """In all, or between two statements; the server is closed with it."""
+    """In all, or between two statements; the server's transaction is rolled back."""
     with house({setting: "5s"}) as h:
         server, postgres = h.server()
         _, app = h.client(query("begin"))
@@ -77,12 +87,16 @@ def test_a_transaction_may_last_only_so_long(setting: str, message_: str) -> Non
         assert not server.closed
         tick(h.worker, server.last_activity + 5)
         assert error(app).message == message_
-        assert server.closed
+        assert postgres.recv(100) == query("begin") + query("ROLLBACK")
+        postgres.send(DONE)
+        h.turn()
+        assert list(h.pool.idle) == [server]
 
 
 def test_a_prepared_statement_without_sync_is_an_idle_transaction() -> None:
     """PostgreSQL holds a transaction open until Sync, so the pool misses the server."""
-    with house({"idle_transaction_timeout": "5s", "max_prepared_statements": 0}) as h:
+    limits = {"idle_transaction_timeout": "5s", "abandoned_work": "close"}
+    with house({**limits, "max_prepared_statements": 0}) as h:
         server, postgres = h.server()
         h.client(message(ord("P"), b"\0select 1\0\0\0") + message(ord("H"), b""))
         postgres.send(message(ord("1"), b""))

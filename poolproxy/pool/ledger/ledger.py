@@ -10,10 +10,11 @@ it is granted until :meth:`Ledger.server_closed`, whoever held it and whatever b
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from poolproxy.ipc.messages import (
+    LoginWant,
+    NoServer,
     Permit,
     PoolKey,
     ServerFailed,
@@ -22,8 +23,10 @@ from poolproxy.ipc.messages import (
     Welcome,
 )
 from poolproxy.pool.ledger import news
-from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.limits import PoolLimits
+from poolproxy.pool.ledger.logins import tell_blocked, turn_away
 from poolproxy.pool.ledger.news import Sends
+from poolproxy.pool.ledger.order import in_turn, rivals, urgency
 from poolproxy.pool.ledger.reclaims import Reclaims
 from poolproxy.pool.ledger.sharing import applicant_of, holdings, plan
 from poolproxy.pool.ledger.state import (
@@ -36,6 +39,7 @@ from poolproxy.pool.ledger.state import (
     PoolStatistics,
     statistics,
 )
+from poolproxy.pool.ledger.tally import Tally
 
 LimitsOf = Callable[[PoolKey], PoolLimits | None]
 
@@ -61,8 +65,7 @@ class Ledger:
         self._pools: dict[PoolKey, PoolState] = {}
         self._leases: dict[int, Lease] = {}
         self._workers: set[int] = set()
-        self._by_database: Counter[str] = Counter()
-        self._by_user: Counter[str] = Counter()
+        self._tally = Tally()
         self._reclaims = Reclaims()
         self._deadlines: dict[PoolKey, float] = {}
         self._last_permit = 0
@@ -90,6 +93,8 @@ class Ledger:
             pool.wants.pop(worker, None)
             pool.clients.pop(worker, None)
             pool.interested.discard(worker)
+            pool.logins = {c: w for c, w in pool.logins.items() if w != worker}
+            pool.blocked.discard(worker)
         self._reclaims.worker_gone(worker, self._pools.values())
         sends = self._settle(list(self._pools.values()), now)
         return [lease.permit for lease in orphans], sends
@@ -133,6 +138,18 @@ class Ledger:
             sends += self._grant(pool, worker, now)
         return sends + self._settle([pool], now)
 
+    def login_want(self, worker: int, want: LoginWant, now: float) -> Sends:
+        """A client that logs in would like a server, or does no more."""
+        pool = self._pool(want.pool)
+        if pool is None:
+            return [(worker, NoServer(want.client))]
+        sends = news.meet(pool, worker)
+        if want.wanted:
+            pool.logins[want.client] = worker
+        else:
+            pool.logins.pop(want.client, None)
+        return sends + self._settle([pool], now)
+
     # -- servers ----------------------------------------------------------------------------------
 
     def server_up(self, worker: int, up: ServerUp, now: float) -> Sends:
@@ -154,6 +171,8 @@ class Ledger:
         """A server connection could not be made; its permit comes back by server_closed."""
         lease, pool = self._find(worker, failed.permit)
         lease.state = LeaseState.CLOSING
+        if not failed.reason:
+            return self._settle([pool], now)
         # PgBouncer counts server_login_retry from the start of the attempt, not from its end.
         retry_at = lease.granted + pool.limits.server_login_retry
         pool.failure = Failure(_cut(failed.reason), failed.sqlstate, retry_at)
@@ -170,8 +189,7 @@ class Ledger:
             raise UnknownPermit(f"permit {permit} is not held by anyone")
         pool = self._pools[lease.pool]
         del pool.leases[permit]
-        self._by_database[lease.pool.database] -= 1
-        self._by_user[lease.pool.user] -= 1
+        self._tally.add(lease.pool, -1)
         self._reclaims.given_back((lease.worker, lease.pool), self._related([pool]))
         if lease.state is LeaseState.OPENING:
             pool.rest_until = now + UNUSED_PAUSE
@@ -205,6 +223,13 @@ class Ledger:
         """When :meth:`tick` has to be called if nothing happens before."""
         return min(self._deadlines.values(), default=None)
 
+    def why_wait(self, worker: int, key: PoolKey, now: float) -> Sends:
+        """Tell a worker what keeps the pool's clients waiting."""
+        pool = self._pools.get(key)
+        if pool is None:
+            return []
+        return [(worker, news.wait_reason(pool, self._tally.blocker(pool, now), now))]
+
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """A snapshot of every pool."""
         return tuple(statistics(pool) for pool in self._pools.values())
@@ -230,10 +255,11 @@ class Ledger:
         """After a change in ``pools``: grant what can be granted, ask back what must be."""
         affected = self._related(pools)
         sends: Sends = []
-        for pool in sorted(affected, key=_urgency):
+        for pool in sorted(affected, key=urgency):
             sends += self._serve(pool, now)
         for pool in affected:
             recheck = self._contend(pool, now)
+            sends += tell_blocked(pool, self._stuck(pool, now))
             deadline = self._deadline(pool, recheck, now)
             if deadline is None:
                 self._deadlines.pop(pool.key, None)
@@ -259,40 +285,47 @@ class Ledger:
 
     def _serve(self, pool: PoolState, now: float) -> Sends:
         """Start the pool's next connection attempt, if one is needed and allowed."""
-        applicants = _applicants(pool)
+        sends = self._serve_login(pool, now)
+        applicants = in_turn(pool)
         if applicants:
-            if self._blocker(pool, now) is None:
-                return self._grant(pool, applicants[0], now)
+            if self._tally.blocker(pool, now) is None:
+                sends += self._grant(pool, applicants[0], now)
         elif pool.lacks_minimum and self._workers and not self._leaving:
-            return self._grant(pool, self._least_laden(pool), now)
-        return []
+            sends += self._grant(pool, self._least_laden(pool), now)
+        return sends
 
-    def _grant(self, pool: PoolState, worker: int, now: float) -> Sends:
-        if pool.opening or self._retries_later(pool, now) or self._blocker(pool, now):
+    def _serve_login(self, pool: PoolState, now: float) -> Sends:
+        if not pool.logins:
+            return []
+        sends = turn_away(pool, self._room(pool))
+        if pool.logins and not pool.opening and now >= pool.rest_until:
+            client, worker = next(iter(pool.logins.items()))
+            del pool.logins[client]
+            sends += self._grant(pool, worker, now, client)
+        return sends
+
+    def _room(self, pool: PoolState) -> int | None:
+        """How many clients that log in may have a server, in turn: none where anybody waits."""
+        if pool.failure or self._leaving or any(p.wants for p in self._related([pool])):
+            return 0
+        return self._tally.room(pool)
+
+    def _grant(self, pool: PoolState, worker: int, now: float, client: int = 0) -> Sends:
+        if pool.opening or self._retries_later(pool, now) or self._tally.blocker(pool, now):
             return []
         self._last_permit += 1
         lease = Lease(self._last_permit, pool.key, worker, now, pool.keeps)
         pool.leases[lease.permit] = self._leases[lease.permit] = lease
-        self._by_database[pool.key.database] += 1
-        self._by_user[pool.key.user] += 1
+        self._tally.add(pool.key, 1)
         if worker in pool.promised:
             pool.promised.remove(worker)
-        return [*news.meet(pool, worker), (worker, Permit(lease.permit, pool.key, lease.keep))]
+        permit = Permit(lease.permit, pool.key, lease.keep, client)
+        return [*news.meet(pool, worker), (worker, permit)]
 
-    def _blocker(self, pool: PoolState, now: float) -> Blocker | None:
-        """The limit that forbids the pool one more server connection."""
-        limits, held = pool.limits, len(pool.leases)
-        reserve_at = pool.reserve_at
-        reserve = reserve_at is not None and now >= reserve_at
-        if limits.pool_size and held >= limits.pool_size and not reserve:
-            return Blocker.POOL
-        in_database = self._by_database[pool.key.database]
-        if limits.max_db_connections and in_database >= limits.max_db_connections:
-            return Blocker.DATABASE
-        of_user = self._by_user[pool.key.user]
-        if limits.max_user_connections and of_user >= limits.max_user_connections:
-            return Blocker.USER
-        return None
+    def _stuck(self, pool: PoolState, now: float) -> bool:
+        """Whether a limit keeps clients waiting, and not only a connection attempt that is under way."""
+        waits = pool.wants and not pool.satisfied
+        return bool(waits and self._tally.blocker(pool, now))
 
     def _retries_later(self, pool: PoolState, now: float) -> bool:
         return now < pool.not_before
@@ -303,7 +336,7 @@ class Ledger:
 
     def _deadline(self, pool: PoolState, recheck: float | None, now: float) -> float | None:
         times = [] if recheck is None else [recheck]
-        if pool.wants or pool.lacks_minimum or pool.forgettable:
+        if pool.wants or pool.logins or pool.lacks_minimum or pool.forgettable:
             times.append(pool.not_before)
         if pool.reserve_at is not None:
             times.append(pool.reserve_at)
@@ -317,14 +350,15 @@ class Ledger:
         if pool.excess:
             self._shrink(pool, now)
             return now + pool.slice
-        applicants = _applicants(pool)
-        blocker = self._blocker(pool, now) if applicants else None
+        applicants = in_turn(pool)
+        blocker = self._tally.blocker(pool, now) if applicants else None
         if blocker is None or pool.satisfied:
             self._reclaims.withdraw(pool, list(pool.asks))
             return None
         if pool.opening or self._retries_later(pool, now):
             return None
-        holders = [h for rival in self._rivals(pool, blocker) for h in holdings(rival, pool.key)]
+        others = rivals(pool, blocker, self._pools.values())
+        holders = [holding for rival in others for holding in holdings(rival, pool.key)]
         rechecks = []
         for worker in applicants:
             chosen = plan(pool, applicant_of(pool, worker), holders, now)
@@ -335,16 +369,6 @@ class Ledger:
                 self._reclaims.ask(pool, holder, Ask(chosen.count, worker), now)
                 break
         return min(rechecks, default=None)
-
-    def _rivals(self, pool: PoolState, blocker: Blocker) -> Iterator[PoolState]:
-        """The pools whose servers stand in the way."""
-        for key, other in self._pools.items():
-            if (
-                key == pool.key
-                or (blocker is Blocker.DATABASE and key.database == pool.key.database)
-                or (blocker is Blocker.USER and key.user == pool.key.user)
-            ):
-                yield other
 
     def _shrink(self, pool: PoolState, now: float) -> None:
         """pool_size was lowered: ask the worker that holds most."""
@@ -370,25 +394,6 @@ class Ledger:
         if lease is None or lease.worker != worker:
             raise UnknownPermit(f"worker {worker} does not hold permit {permit}")
         return lease, self._pools[lease.pool]
-
-
-def _applicants(pool: PoolState) -> list[int]:
-    """The workers that want a permit, the next one first.
-
-    Who has no server at all comes before everyone; then those for whose sake another worker gave
-    a permit back (or it would go straight back to that one); then who has waited longest.
-    """
-
-    def rank(worker: int) -> tuple[bool, bool, float]:
-        return pool.held(worker) > 0, worker not in pool.promised, pool.wants[worker].since
-
-    return sorted(pool.wants, key=rank)
-
-
-def _urgency(pool: PoolState) -> tuple[bool, bool, bool, float]:
-    """The order in which pools that share a limit are served; pools where nobody waits come last."""
-    oldest = pool.oldest
-    return oldest is None, pool.in_use > 0, not pool.promised, oldest or 0.0
 
 
 def _cut(reason: str) -> str:

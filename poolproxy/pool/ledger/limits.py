@@ -13,7 +13,8 @@ class PoolLimits:
 
     0 means unlimited for the sizes, and switches ``reserve_pool_timeout`` off. ``target`` stands
     for where and how the pool's servers are reached: when it changes on a reload, what was
-    learned from the old server (welcome parameters, failures) is forgotten.
+    learned from the old server (welcome parameters, failures) is forgotten. ``session_mode``: workers
+    may hold servers that their clients have had since their log-in and do not use yet.
     """
 
     pool_size: int = 20
@@ -25,6 +26,7 @@ class PoolLimits:
     server_login_retry: float = 15.0
     forced_user: bool = False
     target: str = ""
+    session_mode: bool = False
 
 
 class Blocker(enum.Enum):

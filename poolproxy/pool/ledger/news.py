@@ -6,7 +6,8 @@ what the others know.
 
 from __future__ import annotations
 
-from poolproxy.ipc.messages import Message, PoolFailing, Welcome
+from poolproxy.ipc.messages import Message, PoolFailing, WaitReason, Welcome
+from poolproxy.pool.ledger.limits import Blocker
 from poolproxy.pool.ledger.state import PoolState
 
 Sends = list[tuple[int, Message]]
@@ -38,6 +39,19 @@ def announce(pool: PoolState, *, kill_waiting: bool = False) -> Sends:
 def welcome(pool: PoolState) -> Sends:
     """Tell everyone the welcome, or with an empty one that there is none any more."""
     return [(worker, Welcome(pool.key, pool.welcome)) for worker in sorted(pool.interested)]
+
+
+def wait_reason(pool: PoolState, blocker: Blocker | None, now: float) -> WaitReason:
+    """What keeps the pool's clients waiting; ``blocker`` is the limit that is reached."""
+    limit = blocker.value if blocker else ""
+    failure = pool.failure
+    return WaitReason(
+        pool=pool.key,
+        limit=limit,
+        size=getattr(pool.limits, limit) if limit else 0,
+        failing=failure.reason if failure and now < failure.retry_at else "",
+        waiting=sum(want.waiting for want in pool.wants.values()),
+    )
 
 
 def forget_server(pool: PoolState) -> Sends:

@@ -64,7 +64,11 @@ Holder = tuple[int, PoolKey]
 
 @attrs.define(eq=False)
 class PoolState:
-    """All that the ledger knows of one pool."""
+    """All that the ledger knows of one pool.
+
+    ``logins``: the clients that log in and would like a server, in order, each with its worker. ``blocked``:
+    the workers that know that a limit keeps their clients waiting.
+    """
 
     key: PoolKey
     limits: PoolLimits
@@ -80,6 +84,8 @@ class PoolState:
     promised: list[int] = attrs.Factory(list)
     rest_until: float = float("-inf")
     connect_seconds: float = 0.0
+    logins: dict[int, int] = attrs.Factory(dict)
+    blocked: set[int] = attrs.Factory(set)
 
     def held(self, worker: int) -> int:
         """Permits that ``worker`` holds and is not giving back."""
@@ -156,7 +162,8 @@ class PoolState:
     @property
     def forgettable(self) -> bool:
         """Nothing is lost with it. A pool that a server once welcomed is remembered."""
-        return not (self.leases or self.wants or self.clients or self.asks or self.welcome)
+        used = self.leases or self.wants or self.clients or self.asks or self.logins
+        return not (used or self.welcome)
 
 
 @attrs.frozen

@@ -1,0 +1,128 @@
+"""The unnamed statement beyond the Sync of its Parse, as pg8000, psql's \\gdesc and others use it."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolproxy.demo.postgres import PostgresServer
+from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.system.protocol_client import (
+    SYNC,
+    ErrorAnswer,
+    RawClient,
+    bind,
+    describe,
+    execute,
+    parse,
+    query,
+    run,
+)
+from tests.system.support import client, tables
+
+EXECUTION = bind("") + describe("", "P") + execute() + SYNC
+LONG = "/*" + 2**20 * "x" + "*/ "  # longer than what is kept of a statement
+
+
+@pytest.fixture(scope="module", params=["transaction", "statement"])
+def database(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def proxy(start_module_proxy: StartProxy, one_postgres: PostgresServer) -> ProxyProcess:
+    """One server for all clients of a mode."""
+    modes = ("transaction", "statement")
+    databases = {mode: {"pool_mode": mode, "pool_size": 1} for mode in modes}
+    return start_module_proxy(tables(one_postgres, databases, workers=1))
+
+
+def rows(one: RawClient, data: bytes) -> list[tuple[str | None, ...]]:
+    one.send(data)
+    return one.results()
+
+
+def test_each_client_has_its_own(proxy: ProxyProcess, database: str) -> None:
+    """Parse and Bind in segments of their own: nobody executes what another has parsed."""
+    with client(proxy, database) as one, client(proxy, database) as two:
+        rows(one, parse("", "select 'one'") + SYNC)
+        rows(two, parse("", "select 'two'") + SYNC)
+        rows(one, describe("") + SYNC)
+        for _ in range(2):
+            assert rows(one, EXECUTION) == [("one",)]
+            assert rows(two, EXECUTION) == [("two",)]
+        # Other requests replace it, as with PostgreSQL.
+        assert rows(one, run("select 'whole'") + SYNC) == [("whole",)]
+        assert rows(one, EXECUTION) == [("whole",)]
+        rows(two, parse("", "select 'new'") + SYNC)
+        assert rows(two, EXECUTION) == [("new",)]
+
+
+@pytest.mark.parametrize(
+    "used", [bind("") + execute() + SYNC, describe("") + SYNC], ids=["bind", "describe"]
+)
+def test_none_is_nobodys(proxy: ProxyProcess, database: str, used: bytes) -> None:
+    """A client without an unnamed statement gets 26000, not another client's statement."""
+    with client(proxy, database) as one, client(proxy, database) as two:
+        rows(one, run("select 'secret of one'") + SYNC)
+        for _ in range(2):
+            with pytest.raises(ErrorAnswer) as caught:
+                rows(two, used)
+            assert caught.value.sqlstate == "26000"
+        rows(two, parse("", "select 'two'") + SYNC)
+        assert rows(two, EXECUTION) == [("two",)]
+        two.send(query("select 'simple'"))
+        assert two.results() == [("simple",)]
+        with pytest.raises(ErrorAnswer) as caught:
+            rows(two, EXECUTION)
+        assert caught.value.sqlstate == "26000"
+
+
+def test_parse_in_pieces(proxy: ProxyProcess, database: str) -> None:
+    """A Parse that comes in pieces, of a client that is known to use it so; and errors in it."""
+    with client(proxy, database) as one, client(proxy, database) as two:
+        rows(one, parse("", "select 'whole'") + SYNC)
+        data = parse("", "select 'pieces'") + SYNC
+        for i in range(len(data)):
+            one.send(data[i : i + 1])
+        one.results()
+        rows(two, parse("", "select 'two'") + SYNC)
+        assert rows(one, EXECUTION) == [("pieces",)]
+        with pytest.raises(ErrorAnswer):
+            rows(one, parse("", "select nothing_at_all") + SYNC)
+        with pytest.raises(ErrorAnswer) as caught:
+            rows(one, EXECUTION)
+        assert caught.value.sqlstate == "26000"
+
+
+def test_long_ones(proxy: ProxyProcess, database: str) -> None:
+    """One that is too long to be kept works within its segment."""
+    with client(proxy, database) as one:
+        rows(one, parse("", "select 'short'") + SYNC)
+        assert rows(one, parse("", f"{LONG} select 'long'") + EXECUTION) == [("long",)]
+        rows(one, parse("", "select 'short'") + SYNC)
+        assert rows(one, EXECUTION) == [("short",)]
+
+
+@pytest.mark.parametrize(
+    "used", [bind("") + execute() + SYNC, describe("") + SYNC], ids=["bind", "describe"]
+)
+def test_none_is_nobodys_within_a_transaction(proxy: ProxyProcess, used: bytes) -> None:
+    """Also where a prepared statement has begun the transaction, which leaves the unnamed one as it is."""
+    with client(proxy, "transaction") as one, client(proxy, "transaction") as two:
+        rows(two, parse("begin", "begin") + SYNC)
+        rows(one, run("select 'secret of one'") + SYNC)
+        rows(two, bind("begin") + describe("", "P") + execute() + SYNC)
+        with pytest.raises(ErrorAnswer) as caught:
+            rows(two, used)
+        assert caught.value.sqlstate == "26000"
+
+
+def test_within_a_transaction_it_is_the_clients_own(proxy: ProxyProcess) -> None:
+    """Parsed in one segment, used in others."""
+    with client(proxy, "transaction") as one:
+        rows(one, parse("", "begin") + bind("") + describe("", "P") + execute() + SYNC)
+        rows(one, parse("", "select 'mine'") + SYNC)
+        for _ in range(2):
+            assert rows(one, EXECUTION) == [("mine",)]
+        one.send(query("commit"))
+        one.results()
