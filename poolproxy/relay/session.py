@@ -125,8 +125,11 @@ class SessionClient(Client):
         return self.server is not None and self.never_used(self.server)
 
     def never_used(self, server: Server) -> bool:
-        """Whether nothing of this client has ever reached ``server``, which it has, or had until now."""
-        if server.xact_since or self.taken_at != self.last_activity:
+        """Whether nothing of this client has ever reached ``server``, which it has, or had until now.
+
+        One that was told why its server goes has to go, too.
+        """
+        if server.xact_since or server.back.tainted or self.taken_at != self.last_activity:
             return False
         return not (self.front.left or self.front.head)
 

@@ -229,6 +229,18 @@ def test_the_unused_server_of_a_client_is_closed_and_the_client_lives_on(r: Sess
     assert app.receive() == DONE
 
 
+def test_a_client_that_has_heard_its_servers_farewell_goes_with_it(r: SessionRelay) -> None:
+    """PostgreSQL's FATAL error has reached it: it must not go on, with another server or none."""
+    server, postgres = r.session_server(held=True)
+    _, app = r.session_client(server)
+    farewell = message(ord("E"), b"SFATAL\0C57P01\0Mgo\0\0")
+    postgres.send(farewell)
+    assert app.receive() == farewell
+    assert let_go(r.pool, 1) == 0
+    postgres.close()
+    assert app.error().message == "server conn crashed?"
+
+
 def test_room_is_made_of_what_serves_nobody(r: SessionRelay) -> None:
     """Special idle servers first, those that a waiting client can use excepted; then unused ones."""
     held, _ = r.session_server(held=True)

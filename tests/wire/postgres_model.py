@@ -178,6 +178,8 @@ class Model:
         return "1"
 
     def _bind(self, body: bytes) -> str:
+        if self.statement == "" and self.status == "E":
+            raise Failed("")  # an empty statement may be parsed there, and no more
         self._check_block(self.statement)
         self.fetched = 0
         return "2"
