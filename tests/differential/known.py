@@ -1,0 +1,54 @@
+"""Examples by hand: those of each mode need all of its masks."""
+
+from __future__ import annotations
+
+from tests.differential.arena import KEPT
+from tests.differential.script import SYNC, Batch, Example, Kill, Life, Message, query
+from tests.differential.table import MODES
+
+DISCARDS = Life(
+    (query("set application_name = 'other'"), query("discard all")),
+    parameters=(("application_name", "app {me}"),),
+)
+HEARS_ITSELF = Life((query("listen channel_{n}"), query("notify channel_{n}, 'sent by {me}'")))
+BEGINS = Life((query("select '{me}'"), query("begin"), query("select '{me}'")))
+BINDS_TOO_LITTLE = Life(
+    (
+        Batch((("Parse", "a", "select $1::text"), ("Bind", "", "a"), ("Execute", "", 0), SYNC)),
+        Batch((("Bind", "", "a", "{me}"), ("Execute", "", 0), SYNC)),
+    )
+)
+
+
+def _prepares_more_than_is_kept() -> Life:
+    more: list[Message] = [("Parse", f"more {n}", f"select {n}") for n in range(KEPT)]
+    return Life(
+        (
+            Batch((("Parse", "a", "update tagged set n = n where life = $1"), SYNC)),
+            *(Batch((parse, SYNC)) for parse in more),
+            query("begin; select '{me}', 1 / 0"),
+            Batch((("Describe", "S", "a"), SYNC)),
+        )
+    )
+
+
+KNOWN = {
+    "session": Example("session", ((HEARS_ITSELF,),)),
+    "transaction": Example(
+        "transaction", ((DISCARDS,), (BINDS_TOO_LITTLE,), (_prepares_more_than_is_kept(),))
+    ),
+    "statement": Example("statement", ((DISCARDS,), (BINDS_TOO_LITTLE,), (BEGINS,))),
+}
+
+SLEEPS = Life((query("select '{me}', pg_sleep(0.3)"),))
+BUSY = Life((query("select '{me}'"),) * 60)
+CANCELS = tuple(Kill(turn, "query", 0) for turn in (10, 20, 30, 40))
+# While two sleep one is cancelled, and then all servers are terminated.
+DYING = {
+    mode: Example(
+        mode,
+        ((SLEEPS,), (SLEEPS,), (BUSY,)),
+        kills=(*CANCELS, *(Kill(45 + number, "server", number) for number in range(6))),
+    )
+    for mode in MODES
+}

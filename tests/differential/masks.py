@@ -1,0 +1,164 @@
+"""How an answer through the pool may differ from PostgreSQL's own: this list, and nothing else.
+
+Each mask belongs to a row of a table in docs/: the row that tells users of the difference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from tests.differential import statements
+from tests.system.protocol_client import Reply
+
+FEATURES, ERRORS = "features.md", "errors.md"
+ALL = ("session", "transaction", "statement")
+
+
+@attrs.frozen
+class Moment:
+    """What came from the pool where PostgreSQL has sent ``want`` (None: nothing any more).
+
+    ``before``: the message before it that is no ParameterStatus. ``status``: the transaction's, of the last
+    ReadyForQuery. ``parameters``: the client has given some at its start. ``cancelled``: it has asked so.
+    """
+
+    mode: str
+    before: Reply | None
+    status: str
+    parameters: bool
+    want: Reply | None
+    got: Reply
+    cancelled: bool = False
+
+    def refused_with(self, sqlstate: str, words: str) -> bool:
+        if self.got.code != "E":
+            return False
+        error = self.got.error()
+        return error.sqlstate == sqlstate and error.message == words
+
+
+@attrs.frozen
+class Mask:
+    """``ends``: what the client would get from then on is another story, so that it leaves.
+
+    ``closed``: the pooler closes the connection. ``modes`` are those in which it is needed, ``seldom`` those
+    in which that hangs on the order of events.
+    """
+
+    name: str
+    page: str
+    row: str
+    fits: Callable[[Moment], bool]
+    modes: tuple[str, ...] = ALL
+    seldom: tuple[str, ...] = ()
+    ends: bool = False
+    closed: bool = False
+
+    def fits_in(self, mode: str) -> bool:
+        return mode in self.modes + self.seldom
+
+
+def _other_process(moment: Moment) -> bool:
+    want, got = moment.want, moment.got
+    return want is not None and want.code == got.code == "A" and want.body[4:] == got.body[4:]
+
+
+def _our_name(moment: Moment) -> bool:
+    want, (theirs, found, rest) = moment.want, moment.got.body.partition(b'"POOLPROXY_')
+    if want is None or (moment.got.code, want.code) != ("E", "E") or not found:
+        return False
+    _, quote, rest = rest.partition(b'"')
+    return want.body.startswith(theirs + quote) and want.body.endswith(quote + rest)
+
+
+def _server_defaults(moment: Moment) -> bool:
+    discarded = moment.before == Reply("C", b"DISCARD ALL\0")
+    reported = moment.got.code == "S" or (moment.want is not None and moment.want.code == "S")
+    theirs = moment.parameters or moment.mode == "session"  # servers have those of other clients
+    return theirs and discarded and reported
+
+
+def _aborted(moment: Moment) -> bool:
+    words = "current transaction is aborted, commands ignored until end of transaction block"
+    return moment.status == "E" and moment.refused_with("25P02", words)
+
+
+def _no_blocks(moment: Moment) -> bool:
+    words = "transaction blocks not allowed in statement pooling mode"
+    return moment.status in ("T", "E") and moment.refused_with("08P01", words)
+
+
+def _cancelled(moment: Moment) -> bool:
+    words = "canceling statement due to user request"
+    return moment.cancelled and moment.refused_with("57014", words)
+
+
+MASKS = (
+    Mask(
+        "the sender of a notification is another process",
+        FEATURES,
+        statements.LISTEN,
+        _other_process,
+        modes=("session",),
+    ),
+    Mask(
+        "the server's name of a statement",
+        FEATURES,
+        statements.NAMED,
+        _our_name,
+        modes=("transaction", "statement"),
+    ),
+    # The server lacks the statement, and can't be given it in a failed transaction.
+    Mask(
+        "25P02 for what PostgreSQL would describe",
+        FEATURES,
+        statements.NAMED,
+        _aborted,
+        modes=("transaction",),
+        seldom=("statement",),  # only in a transaction that passes because it came in one go
+        ends=True,
+    ),
+    Mask(
+        "DISCARD ALL does not go back to the start-up parameters",
+        FEATURES,
+        statements.RESET,
+        _server_defaults,
+        modes=("transaction", "statement"),
+        seldom=("session",),
+        ends=True,
+    ),
+    Mask(
+        "no transactions in statement mode",
+        FEATURES,
+        statements.TRANSACTIONS,
+        _no_blocks,
+        modes=("statement",),
+        ends=True,
+        closed=True,
+    ),
+)
+
+# Where servers are terminated and queries are cancelled.
+LOSSES = (
+    Mask(
+        "PostgreSQL's farewell",
+        ERRORS,
+        "`server conn crashed?`",
+        lambda moment: moment.refused_with(
+            "57P01", "terminating connection due to administrator command"
+        ),
+        ends=True,
+        closed=True,
+    ),
+    Mask(
+        "server lost",
+        ERRORS,
+        "`server conn crashed?`",
+        lambda moment: moment.refused_with("08006", "server conn crashed?"),
+        ends=True,
+        closed=True,
+    ),
+    Mask("cancelled", FEATURES, statements.CANCEL, _cancelled, ends=True),
+)

@@ -1,0 +1,110 @@
+"""Many clients on few servers get the answers that PostgreSQL gives to each of them alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import attrs
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from poolproxy.demo.postgres import PostgresServer
+from tests.differential.arena import Arena, arena
+from tests.differential.conversation import Difference
+from tests.differential.direct import Expected
+from tests.differential.known import DYING, KNOWN
+from tests.differential.masks import LOSSES, MASKS, Mask
+from tests.differential.programs import examples
+from tests.differential.script import Example, Life, Who, query
+from tests.differential.table import MODES
+from tests.fixtures.proxy import StartProxy
+
+# So many random examples for each test, always the same ones; or as many as the variable says, and new
+# ones each time (or those of --hypothesis-seed).
+SHORT = 5
+ATTEMPTS = 10
+LONG = int(os.environ.get("DIFFERENTIAL_EXAMPLES", "0"))
+
+each_mode = pytest.mark.parametrize("mode", MODES)
+patient = pytest.mark.timeout(600 + 5 * LONG)  # Hypothesis shrinks for 5 minutes at most
+
+
+@pytest.fixture(scope="module")
+def ground(postgres: PostgresServer, start_module_proxy: StartProxy) -> Iterator[Arena]:
+    """One for all tests here, of each PostgreSQL."""
+    with arena(postgres, start_module_proxy) as found:
+        yield found
+
+
+def run_all(
+    ground: Arena, first: Example, others: SearchStrategy[Example], masks: tuple[Mask, ...]
+) -> None:
+    """``first`` needs these masks; who gets which server is not its choice, so it may take a few runs."""
+    missing = {mask.name for mask in masks if first.mode in mask.modes}
+    for _ in range(ATTEMPTS):
+        missing -= set(ground.run(first))
+        if not missing:
+            break
+    assert not missing
+
+    @settings(
+        max_examples=LONG or SHORT,
+        derandomize=not LONG,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(others)
+    def run(one: Example) -> None:
+        ground.run(one)
+
+    run()
+
+
+@each_mode
+@patient
+def test_answers_are_those_of_postgresql(ground: Arena, mode: str) -> None:
+    """Every answer through the pool is PostgreSQL's but for the masks, each of which is needed."""
+    run_all(ground, KNOWN[mode], examples(mode), MASKS)
+
+
+@each_mode
+@patient
+def test_nothing_goes_astray_when_clients_and_servers_die(ground: Arena, mode: str) -> None:
+    """With servers terminated, clients gone and queries cancelled at random, answers are still right, or
+    errors that say so.
+    """
+    run_all(ground, DYING[mode], examples(mode, kills=True), LOSSES)
+
+
+TALK = Example("transaction", ((Life((query("select '{me}'"), query("select '{me} again'"))),),))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda told: attrs.evolve(told, answers=(told.answers[0], *told.answers)),
+        lambda told: attrs.evolve(told, answers=told.answers[:-1], marks=(4, 7)),
+        lambda told: attrs.evolve(told, marks=(4, 9)),
+        lambda told: attrs.evolve(told, parameters={**told.parameters, "TimeZone": "Mars"}),
+    ],
+    ids=["missing", "more", "fewer", "parameter"],
+)
+def test_a_difference_is_found(
+    ground: Arena, wrong: Callable[[Expected], Expected], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PostgreSQL would answer otherwise, more or less of, fails, and prints how to see it again."""
+    monkeypatch.setattr("tests.differential.pooled.PATIENCE", 0.5)
+    told = ground.expect(TALK)[Who(0, 0)]
+    with pytest.raises(Difference) as failure:
+        ground.compare(TALK, {Who(0, 0): wrong(told)})
+    assert str(TALK) in str(failure.value)
+
+
+def test_a_row_of_another_client_is_found(ground: Arena) -> None:
+    """A tag that is not the client's own fails, even where it is what PostgreSQL would answer."""
+    stranger = Example("transaction", ((Life((query("select '<9.9>'"),)),),))
+    with pytest.raises(Difference, match=r"<9\.9>"):
+        ground.run(stranger)
