@@ -22,6 +22,7 @@ pool_mode = "transaction"
 default_pool_size = {pool_size}
 max_client_conn = {max_clients}
 workers = 1
+server_tls_sslmode = "disable"
 metrics_listen = ""
 log_connections = false
 log_disconnections = false

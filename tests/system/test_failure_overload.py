@@ -38,12 +38,17 @@ def test_silent_sockets_block_no_login(start_proxy: StartProxy, postgres: Postgr
     """With thousands of sockets that say nothing a log-in takes no longer than usual."""
     with role(postgres, "limited"):
         proxy = start_proxy(
-            config(postgres, max_client_conn=SILENT + 100, client_login_timeout=20.0)
+            config(
+                postgres,
+                max_client_conn=SILENT + 100,
+                max_logins=SILENT,
+                client_login_timeout=60.0,
+            )
         )
         family = (proxy.pid, *proxy.worker_pids())
         with ExitStack() as stack:
             silent_sockets(proxy, SILENT, stack)
-            eventually(lambda: metric(proxy, "poolproxy_clients") == SILENT, 10, "all are accepted")
+            eventually(lambda: metric(proxy, "poolproxy_clients") == SILENT, 30, "all are accepted")
             began = time.monotonic()
             with RoughClient(proxy.port) as client:
                 assert client.log_in("limited", "db").query("select 1") == [("1",)]

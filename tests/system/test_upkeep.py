@@ -81,7 +81,14 @@ def test_check_query_after_server_check_delay(
     """With a positive server_check_delay only a server that was idle for that long is checked."""
     delay = 1.0
     databases = {"delayed": {"pool_mode": "transaction", "pool_size": 1}}
-    config = tables(postgres, databases, server_check_query=CHECK, server_check_delay=delay)
+    # log_statement shall stay on the server.
+    config = tables(
+        postgres,
+        databases,
+        server_check_query=CHECK,
+        server_check_delay=delay,
+        session_state="allow",
+    )
     with client(start_proxy(config), "delayed") as one:
         one.query("set log_statement = 'all'")
         start = len(postgres.log_text())
