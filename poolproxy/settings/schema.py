@@ -37,6 +37,7 @@ from poolproxy.settings.values import (
     NAME_OR_NONE,
     PARAMETERS,
     TEXT,
+    USERS,
     choice,
     count,
     seconds,
@@ -587,6 +588,33 @@ class Settings:
         parse=BOOLEAN,
         reload=Reload.NEW,
         doc="Add the client's address to its application_name.",
+    )
+    admin_users: tuple[str, ...] = setting(
+        (),
+        section="Admin console",
+        parse=USERS,
+        reload=Reload.NEW,
+        doc="Users who may give every command on the admin console, the databases `pgbouncer` and "
+        "`poolproxy`. Besides them may the system user that poolproxy runs as, at the Unix socket and by "
+        "the name pgbouncer.",
+    )
+    stats_users: tuple[str, ...] = setting(
+        (),
+        parse=USERS,
+        reload=Reload.NEW,
+        doc="Users who may look at everything on the admin console (all SHOW commands but SHOW FDS) and "
+        "change nothing.",
+    )
+    stats_period: float = setting(
+        60.0,
+        parse=seconds(least=0.1),
+        doc="The averages of SHOW STATS are over this time.",
+    )
+    suspend_timeout: float = setting(
+        10.0,
+        parse=seconds(),
+        doc="How long SUSPEND waits for clients and servers to take what is kept for them; those that have "
+        "not are disconnected.",
     )
     log_connections: bool = setting(
         True,

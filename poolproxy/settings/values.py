@@ -297,3 +297,6 @@ def _read_parameter(text: str) -> str:
 PARAMETERS = listed(
     "list of names", 'a list of parameter names such as ["IntervalStyle"]', _read_parameter
 )
+USERS = listed(
+    "list of names", 'a list of user names such as ["ann", "bob"]', name(LONGEST_NAME).read
+)
