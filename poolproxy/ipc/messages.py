@@ -80,6 +80,57 @@ class ConfigFile:
     text: str = attrs.field(repr=False)
 
 
+@attrs.frozen
+class Leftover:
+    """Session state that a client has left on a server connection, see ``wire.session_state``."""
+
+    kind: str
+    name: bytes
+    phrase: str
+
+
+@attrs.frozen
+class SessionPart:
+    """What is known besides of a server connection in session mode, see ``relay.session``. ``wish`` and
+    ``initial`` are values of parameters as those of its :class:`ServerState`.
+    """
+
+    welcome: tuple[Parameter, ...]
+    wish: tuple[str | None, ...] | None
+    initial: tuple[str | None, ...]
+
+
+@attrs.frozen
+class ServerState:
+    """All that is known of a server connection at rest, so that another process can go on with it; its
+    descriptor travels beside it. Made and read by ``relay.moving``.
+
+    ``generation``: of the configuration with which it was in use. ``family`` and ``where``: its address, as
+    socket.connect takes it. ``tracked``: the names of the parameters whose ``values`` are known, the last
+    value being that of the unreported ones. ``prepared``: names of the shared statements that it has, the
+    least recently used first. ``doomed``: why it is closed when it is free, "" if it is not.
+    """
+
+    permit: int
+    pool: PoolKey
+    generation: int
+    keep: bool
+    name: str
+    key: CancelKey
+    family: int
+    where: tuple[str | int, ...]
+    connected_at: float
+    idle_since: float
+    last_activity: float
+    tracked: tuple[str, ...]
+    values: tuple[str | None, ...]
+    prepared: tuple[bytes, ...]
+    leftovers: tuple[Leftover, ...]
+    was_reset: bool
+    doomed: str
+    session: SessionPart | None
+
+
 # -- acceptor -> worker ---------------------------------------------------------------------------
 
 

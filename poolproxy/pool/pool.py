@@ -146,7 +146,7 @@ class WorkerPool(Generic[C, S]):
         self.settle_timeout = proxy.abandoned_work_timeout or NEVER
         self.max_prepared = proxy.max_prepared_statements
         shares = self.max_prepared > 0 and settings.pool_mode is not PoolMode.SESSION
-        # Kept while they are not shared: a number must not be given to a second statement.
+        # Kept while they are not shared: its counts never fall.
         self.statements = self.shared if shares else None
         self.session_mode = settings.pool_mode is PoolMode.SESSION
         self.statement_mode = settings.pool_mode is PoolMode.STATEMENT

@@ -57,6 +57,13 @@ class Tracker:
             result = self.updated(result, name, value)
         return result
 
+    def translated(self, values: Values, names: Iterable[str]) -> Values:
+        """``values`` of a tracker with these ``names``, as this one would have them: None for what the other
+        does not track.
+        """
+        known = dict(zip((name.lower() for name in names), values[:-1], strict=True))
+        return (*(known.get(name) for name in self._index), values[-1])
+
     def wished(self, parameters: Mapping[str, str], defaults: Values) -> Values:
         """The values of a client with these start-up parameters, where servers report ``defaults``.
 

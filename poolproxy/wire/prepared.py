@@ -1,7 +1,7 @@
 """Named prepared statements that follow a client from server to server.
 
 Theory of operation. A client's name stands for a :class:`Statement` (text and parameter types), which
-all clients of a pool share. On a server each statement has one name of ours, ``POOLPROXY_n``.
+all clients of a pool share. On a server each statement has one name of ours, ``POOLPROXY_`` and a hash of it.
 Messages that name a statement are rewritten; where the server lacks it, a Parse is injected before.
 What the client must not see of that (the ParseComplete of an injected Parse, the CloseComplete of an
 eviction) is swallowed, and what it must see although nothing was sent (ParseComplete where
@@ -89,7 +89,7 @@ _DEALLOCATE = re.compile(
 )
 # Stands in for a DEALLOCATE of a shared statement: refused and answered as that would be.
 _INSTEAD_OF_DEALLOCATE = (
-    b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # 0 is never a statement's
+    b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # never a statement's name
 )
 _FLUSH_MESSAGE = _pack_header(FLUSH, 4)
 

@@ -112,6 +112,14 @@ class SessionState:
         """What is there."""
         return self._now
 
+    def take_over(self, dirt: Mapping[tuple[str, bytes], str], *, was_reset: bool) -> None:
+        """Begin, between two transactions, with what another process has found out about the server."""
+        self._now = dict(dirt)
+        self._before = dict(dirt)
+        self.was_reset = was_reset
+        self.marked = bool(dirt) or was_reset
+        self.watched = ALL if self.marked else FIRST
+
     # -- what comes from the server ----------------------------------------------------------------
 
     def answered(self, tag: bytes, said: bytes | None, errors: int, names: Names | None) -> None:

@@ -5,7 +5,9 @@ See ``wire.prepared`` for the theory.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from enum import Enum, auto
+from hashlib import blake2b
 from struct import Struct
 from weakref import WeakValueDictionary
 
@@ -19,7 +21,9 @@ UNNAMED = b""
 
 
 class Statement:
-    """One distinct statement. ``tail``: its Parse message behind the name (text and types)."""
+    """One distinct statement. ``tail``: its Parse message behind the name (text and types); b"" while it is
+    known only by its name, because a server has it.
+    """
 
     __slots__ = ("__weakref__", "name", "tail")
 
@@ -41,6 +45,23 @@ NO_STATEMENT = Statement(b"", b"")
 MISSING = Statement(b"(unnamed)", b"")
 
 
+DIGEST_BYTES = (
+    18  # of a statement's name: too many for two to have the same, by chance or by malice
+)
+
+
+def statement_name(tail: bytes, place: str) -> bytes:
+    """What servers know a statement by.
+
+    It follows from the statement alone. So a server connection that comes from another process, with what its
+    clients have prepared there, has nothing under a name that means something else here; and of that only the
+    names have to come along.
+    """
+    where = place.encode()
+    digest = blake2b(len(where).to_bytes(4, "big") + where + tail, digest_size=DIGEST_BYTES)
+    return b"POOLPROXY_" + urlsafe_b64encode(digest.digest())
+
+
 class Statements:
     """The statements of a pool, each as long as a client or a server has it.
 
@@ -49,21 +70,28 @@ class Statements:
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[str, bytes], Statement] = WeakValueDictionary()
-        self._last = 0
+        self._named: WeakValueDictionary[bytes, Statement] = WeakValueDictionary()
         self.client_parses = 0
         self.server_parses = 0
         self.binds = 0
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._named)
 
     def get(self, tail: bytes, place: str = "") -> Statement:
         """The statement with this text and these types, in this place (see :class:`Names`)."""
         statement = self._known.get((place, tail))
         if statement is None:
-            self._last += 1
-            statement = Statement(b"POOLPROXY_%d" % self._last, tail)
+            statement = self.named(statement_name(tail, place))
+            statement.tail = tail
             self._known[place, tail] = statement
+        return statement
+
+    def named(self, name: bytes) -> Statement:
+        """The statement that servers know by this name."""
+        statement = self._named.get(name)
+        if statement is None:
+            statement = self._named[name] = Statement(name, b"")
         return statement
 
 

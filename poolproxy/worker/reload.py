@@ -7,6 +7,7 @@ import logging
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Configure
 from poolproxy.relay.context import Pool
+from poolproxy.relay.moving import CHANGED
 from poolproxy.relay.replication import close_all
 from poolproxy.relay.session import let_go
 from poolproxy.settings.config import PoolSettings
@@ -14,7 +15,6 @@ from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-CHANGED = "database configuration changed"
 # When one of these differs, servers that are connected now are not what clients should get.
 CONNECTION_SETTINGS = (
     "host",

@@ -31,6 +31,7 @@ from poolproxy.ipc.messages import (
     ServerUp,
 )
 from poolproxy.relay.context import Pool
+from poolproxy.relay.moving import CHANGED
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls
@@ -52,7 +53,6 @@ from poolproxy.worker import tls
 from poolproxy.worker.cancel import connect
 from poolproxy.worker.credentials import CommandFailed, credential, forget
 from poolproxy.worker.deriving import derive
-from poolproxy.worker.reload import CHANGED
 from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
 from poolproxy.worker.tls import TlsFailed

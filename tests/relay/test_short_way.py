@@ -12,6 +12,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.engine import CHUNK
 from poolproxy.relay.server import Server
 from poolproxy.wire.build import message, query, ready_for_query
+from poolproxy.wire.statements import statement_name
 from tests.relay import harness
 from tests.relay.harness import DONE, IN_BLOCK, SELECT, SYNC, Peer, Relay, relay, report
 
@@ -110,7 +111,7 @@ def test_both_ways_end_the_same(name: str, setup: str, mode: str, *, waits: bool
 
 
 NAMED = message(ord("P"), b"name\0select 1\0\0\0") + SYNC
-OURS = b"POOLPROXY_1"
+OURS = statement_name(b"select 1\0\0\0", "")
 
 
 def prepared(r: Relay) -> tuple[Client, Peer, Peer]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from poolproxy.demo.postgres import PostgresServer
@@ -120,6 +120,7 @@ def test_application_name_is_cleaned_as_postgresql_does() -> None:
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30))
 def test_a_statement_is_ascii_and_leaves_no_quote_open(value: str) -> None:
     """In some encodings a byte of a character is a quote or a backslash."""
+    assume(value != "\1")  # which the server has already
     server, client = (TRACKER.updated(TRACKER.nothing, "TimeZone", v) for v in ("\1", value))
     literal = TRACKER.set_statement(server, client)
     literal = literal.removeprefix("SELECT pg_catalog.set_config('TimeZone',")

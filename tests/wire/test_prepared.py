@@ -14,7 +14,7 @@ from poolproxy.demo.postgres import PostgresServer
 from poolproxy.errors import PoolerError
 from poolproxy.wire import prepared
 from poolproxy.wire.prepared import PreparedBackend
-from poolproxy.wire.statements import Names, Statements
+from poolproxy.wire.statements import Names, Statements, statement_name
 from tests.system.protocol_client import (
     FLUSH,
     SYNC,
@@ -46,6 +46,14 @@ THEIRS = "select name from pg_prepared_statements where from_sql is false order 
 
 PARSED, BOUND, CLOSED = message("1"), message("2"), message("3")
 DONE = message("C", text("SELECT 1"))
+
+
+def ours(sql: str) -> bytes:
+    """What servers know the statement by."""
+    return statement_name(sql.encode() + b"\0\0\0", "")
+
+
+ONE = ours("SELECT 1").decode()
 
 
 def ready(status: str = "I") -> bytes:
@@ -298,8 +306,8 @@ def test_cached_plan_does_not_stick(
     "sql",
     [
         "do $$ begin execute 'deallocate all'; end $$",
-        'DEALLOCATE "POOLPROXY_1"',
-        "do $$ begin execute 'deallocate \"POOLPROXY_1\"'; end $$",
+        f'DEALLOCATE "{ONE}"',
+        f"do $$ begin execute 'deallocate \"{ONE}\"'; end $$",
     ],
 )
 def test_names_touched_behind_our_back(server: Backing, client: Pooled, sql: str) -> None:
@@ -313,7 +321,7 @@ def test_names_touched_behind_our_back(server: Backing, client: Pooled, sql: str
 
 def test_name_taken_behind_our_back(server: Backing, client: Pooled) -> None:
     """Who takes the name that a statement is to get makes its Parse fail, once: no reuse."""
-    client.run(server, query('PREPARE "POOLPROXY_1" AS SELECT 2'))
+    client.run(server, query(f'PREPARE "{ONE}" AS SELECT 2'))
     answers = client.run(server, parse("a", "SELECT 1") + SYNC)
     assert errors(answers)[0].startswith(b"C42P05")
     assert server.back.tainted
@@ -339,7 +347,7 @@ def test_same_statement_is_parsed_once() -> None:
     assert rig.send(parse("b", "SELECT 1")) == b""
     assert rig.answer() == PARSED
     assert sent(rig.send(bind("b"), EXECUTE, SYNC)) == [
-        ("B", b"POOLPROXY_1"),
+        ("B", ours("SELECT 1")),
         ("E", b""),
         ("S", b""),
     ]
@@ -353,7 +361,7 @@ def test_clients_share_a_statement() -> None:
     rig.prepare("a", "SELECT 1")
     rig.names = Names()
     rig.prepare("z", "SELECT 1")
-    assert sent(rig.send(describe("z")))[0] == ("D", b"POOLPROXY_1")
+    assert sent(rig.send(describe("z")))[0] == ("D", ours("SELECT 1"))
 
 
 def test_missing_statement_is_injected() -> None:
@@ -362,8 +370,8 @@ def test_missing_statement_is_injected() -> None:
     rig.prepare("a", "SELECT 1")
     rig.back = PreparedBackend(rig.statements, 10)
     assert sent(rig.send(bind("a"), EXECUTE, SYNC))[:2] == [
-        ("P", b"POOLPROXY_1"),
-        ("B", b"POOLPROXY_1"),
+        ("P", ours("SELECT 1")),
+        ("B", ours("SELECT 1")),
     ]
     assert rig.answer(PARSED + BOUND + DONE + ready()) == BOUND + DONE + ready()
     assert rig.back.at_rest
@@ -377,9 +385,12 @@ def test_least_recently_used_is_evicted() -> None:
     rig.send(bind("a"), EXECUTE, SYNC)
     rig.answer(BOUND + DONE + ready())
     out = rig.send(parse("c", "SELECT 3"), SYNC)
-    assert sent(out) == [("C", b"POOLPROXY_2"), ("P", b"POOLPROXY_3"), ("S", b"")]
+    assert sent(out) == [("C", ours("SELECT 2")), ("P", ours("SELECT 3")), ("S", b"")]
     assert rig.answer(CLOSED + PARSED + ready()) == PARSED + ready()
-    assert [statement.name for statement in rig.back.prepared] == [b"POOLPROXY_1", b"POOLPROXY_3"]
+    assert [statement.name for statement in rig.back.prepared] == [
+        ours("SELECT 1"),
+        ours("SELECT 3"),
+    ]
 
 
 def test_skipped_eviction_is_undone() -> None:
@@ -388,7 +399,7 @@ def test_skipped_eviction_is_undone() -> None:
     rig.prepare("a", "SELECT 1")
     rig.send(parse("", "bad"), parse("b", "SELECT 2"), SYNC)
     rig.answer(error("42601", "bad") + ready())
-    assert [statement.name for statement in rig.back.prepared] == [b"POOLPROXY_1"]
+    assert [statement.name for statement in rig.back.prepared] == [ours("SELECT 1")]
     assert list(rig.names.statements) == [b"a"]
 
 
@@ -464,7 +475,7 @@ def test_large_bind_is_not_kept() -> None:
     result = rig.back.forward(rig.names, whole[:1000], LIMIT)
     assert (result.used, result.left) == (1000, len(whole) - 1000)
     head = b"".join(result.out)
-    assert head + whole[1000:] == bind("POOLPROXY_1", bytes(1_000_000), portal="p")
+    assert head + whole[1000:] == bind(ours("SELECT $1").decode(), bytes(1_000_000), portal="p")
 
 
 @pytest.mark.parametrize("size", range(1, 14))
@@ -474,7 +485,7 @@ def test_bind_cut_in_its_head(size: int) -> None:
     rig.prepare("a", "SELECT $1")
     whole = bind("a", b"1", portal="portal")
     assert rig.send(whole[:size]) == b""
-    assert rig.send(whole[size:]) == bind("POOLPROXY_1", b"1", portal="portal")
+    assert rig.send(whole[size:]) == bind(ours("SELECT $1").decode(), b"1", portal="portal")
 
 
 def test_portal_named_like_a_statement() -> None:
@@ -483,7 +494,7 @@ def test_portal_named_like_a_statement() -> None:
     rig.prepare("a", "SELECT 1")
     out = rig.send(bind("a", portal="a"), message("D", b"P" + text("a")), message("C", b"Pa\0"))
     assert out.endswith(message("D", b"P" + text("a")) + message("C", b"Pa\0"))
-    assert whole_messages(out)[0][1].startswith(b"a\0POOLPROXY_1\0")
+    assert whole_messages(out)[0][1].startswith(b"a\0" + ours("SELECT 1") + b"\0")
 
 
 @pytest.mark.parametrize("body", [b"", b"S", b"Sa", b"Sa\0x", b"Sa\0\0", b"Xa\0"])
