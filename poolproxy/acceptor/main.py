@@ -187,7 +187,7 @@ async def _scrape(hub: Hub) -> Collector:
     proxy.permits_timed_out = hub.host.timed_out
     for state in (State.STARTING, State.READY, State.LEAVING):
         proxy.workers[state.value] = len(hub.workers.in_state(state))
-    return Exposition(proxy, hub.reports.totals.merged(hub.host.metrics()))
+    return Exposition(proxy, hub.reports.totals.view(hub.host.metrics()))
 
 
 def _health(hub: Hub) -> Health:

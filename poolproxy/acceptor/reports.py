@@ -56,14 +56,14 @@ class Reports:
     def snapshot(self, worker: Worker, request: int, data: bytes) -> None:
         """A worker's report has come, asked for or not."""
         try:
-            self.totals.update(worker.slot, decode(data))
+            self.totals.update(worker.number, decode(data))
         except ValueError as error:
             log.error("%s sent a report that can't be read: %s", worker, error)
         self._arrived(worker.number, request)
 
     def worker_gone(self, worker: Worker) -> None:
         """Keep the counts of the dead; no scrape waits for it."""
-        self.totals.retire(worker.slot)
+        self.totals.retire(worker.number)
         for request in list(self._collections):
             self._arrived(worker.number, request)
 

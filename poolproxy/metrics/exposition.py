@@ -20,7 +20,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
-from poolproxy.metrics.merge import Merged, printable
+from poolproxy.metrics.merge import View, printable
 from poolproxy.metrics.registry import (
     BOUNDS,
     Kind,
@@ -37,18 +37,21 @@ _LE = (*(str(bound) for bound in BOUNDS), "+Inf")
 
 
 class Exposition(Collector):
-    """One scrape's numbers. Holds copies, so a thread may encode it while the acceptor counts on."""
+    """One scrape's numbers. Shares nothing that changes, so a thread may add it up and encode it while the
+    acceptor counts on.
+    """
 
-    def __init__(self, proxy: ProxyMetrics, merged: Merged) -> None:
+    def __init__(self, proxy: ProxyMetrics, view: View) -> None:
         self._proxy = copied(proxy)
-        self._merged = merged
+        self._view = view
 
     def collect(self) -> Iterator[Family]:
         """All families, each once."""
+        merged = self._view.merged()
         yield from families(ProxyMetrics, (self._proxy,))
-        yield from families(WorkerMetrics, self._merged.workers)
-        yield from families(LedgerMetrics, self._merged.ledger)
-        yield from families(PoolMetrics, self._merged.pools)
+        yield from families(WorkerMetrics, merged.workers)
+        yield from families(LedgerMetrics, merged.ledger)
+        yield from families(PoolMetrics, merged.pools)
 
 
 @attrs.frozen

@@ -2,10 +2,13 @@
 
 Each worker counts from zero and reports absolute values. What a worker has counted stays in the
 totals when it dies, when its successor starts at zero in the same slot, and when it drops a
-pool. So ``Totals`` keeps two things: the last report of each live worker, and the sums of what
-has ended. A counter that is seen to fall has been started anew, as Prometheus itself judges it.
+pool. So ``Totals`` keeps two things: the last row of each pool of each live worker, and the sums of what
+has ended.
 
 Counts between a killed worker's last report and its death are lost: it died with them.
+
+Adding up thousands of pools takes a good part of a second, so it is left to the thread that encodes the
+page: it gets a :class:`View`.
 """
 
 from __future__ import annotations
@@ -47,42 +50,85 @@ class Merged:
     ledger: tuple[LedgerMetrics, ...]
 
 
+@attrs.define(eq=False)
+class _Live:
+    """What a live worker has reported. Rows are replaced, never changed."""
+
+    worker: WorkerMetrics
+    pools: dict[Pool, PoolMetrics] = attrs.Factory(dict)
+
+
+@attrs.frozen
+class View:
+    """The rows as they were at one moment; may be added up in another thread."""
+
+    workers: tuple[WorkerMetrics, ...]
+    pools: tuple[tuple[Pool, PoolMetrics], ...]
+    ledger: tuple[tuple[Pool, LedgerMetrics], ...]
+
+    def merged(self) -> Merged:
+        """Add everything up; what is shown under one name is one row."""
+        workers: dict[int, WorkerMetrics] = {}
+        for row in self.workers:
+            add(workers.setdefault(row.worker, WorkerMetrics(row.worker)), row)
+        pools: dict[Pool, PoolMetrics] = {}
+        for name, pool in self.pools:
+            add(pools.setdefault(name, PoolMetrics(*name)), pool)
+        limits: dict[Pool, LedgerMetrics] = {}
+        for name, limit in self.ledger:
+            add(limits.setdefault(name, LedgerMetrics(*name)), limit)
+        ordered = tuple(workers[slot] for slot in sorted(workers))
+        return Merged(ordered, tuple(pools.values()), tuple(limits.values()))
+
+
 class Totals:
-    """Reports of live workers and the sums of ended ones. ``slot`` is a worker's label, 0 to N-1."""
+    """Reports of live workers and the sums of ended ones.
+
+    A worker is named by a number that is never used again; the slot in its rows, 0 to N-1, is its label.
+    """
 
     def __init__(self, max_pools: int = MAX_POOLS) -> None:
         self._max_pools = max_pools
-        self._live: dict[int, WorkerSnapshot] = {}
+        self._live: dict[int, _Live] = {}
         self._ended_workers: dict[int, WorkerMetrics] = {}
         self._ended_pools: dict[Pool, PoolMetrics] = {}
         self._named: set[Pool] = set()
 
-    def update(self, slot: int, snapshot: WorkerSnapshot) -> None:
-        """Take in a report; it replaces the slot's last one."""
-        last = self._live.get(slot)
-        if last is not None:
-            self._keep_what_ended(slot, last, snapshot)
-        self._live[slot] = snapshot
+    def update(self, worker: int, snapshot: WorkerSnapshot) -> None:
+        """Take in a report: what it has replaces what was, what it has not is as before."""
+        live = self._live.setdefault(worker, _Live(snapshot.worker))
+        live.worker = snapshot.worker
+        for key in snapshot.dropped:
+            ended = live.pools.pop(key, None)
+            if ended is not None:
+                self._end_pool(ended)
+        for row in snapshot.pools:
+            self.name_of(row.database, row.user)
+            live.pools[row.database, row.user] = row
 
-    def retire(self, slot: int) -> None:
-        """The worker is gone: keep its counts, forget its gauges. Harmless for an unknown slot."""
-        last = self._live.pop(slot, None)
-        if last is not None:
-            self._end_worker(slot, last.worker)
-            self._end_pools(last.pools)
+    def retire(self, worker: int) -> None:
+        """The worker is gone: keep its counts, forget its gauges. Harmless for an unknown one."""
+        live = self._live.pop(worker, None)
+        if live is not None:
+            slot = live.worker.worker
+            ended = self._ended_workers.setdefault(slot, WorkerMetrics(slot))
+            add(ended, live.worker, gauges=False)
+            for row in live.pools.values():
+                self._end_pool(row)
+
+    def view(self, ledger: Iterable[LedgerMetrics] = ()) -> View:
+        """All that there is to show. ``ledger`` is shown under the same pool names as the counts."""
+        workers = [copied(row) for row in self._ended_workers.values()]
+        pools = [(name, copied(row)) for name, row in self._ended_pools.items()]
+        for live in self._live.values():
+            workers.append(live.worker)
+            pools += [(self.name_of(*key), row) for key, row in live.pools.items()]
+        limits = tuple((self.name_of(row.database, row.user), row) for row in ledger)
+        return View(tuple(workers), tuple(pools), limits)
 
     def merged(self, ledger: Iterable[LedgerMetrics] = ()) -> Merged:
-        """Add everything up. ``ledger`` is shown under the same pool names as the counts."""
-        workers = {slot: copied(row) for slot, row in self._ended_workers.items()}
-        pools = {pool: copied(row) for pool, row in self._ended_pools.items()}
-        limits: dict[Pool, LedgerMetrics] = {}
-        for slot, snapshot in sorted(self._live.items()):
-            add(workers.setdefault(slot, WorkerMetrics(slot)), snapshot.worker)
-            self._add_pools(pools, snapshot.pools)
-        for row in ledger:
-            name = self.name_of(row.database, row.user)
-            add(limits.setdefault(name, LedgerMetrics(*name)), row)
-        return Merged(tuple(workers.values()), tuple(pools.values()), tuple(limits.values()))
+        """Add everything up, here and now."""
+        return self.view(ledger).merged()
 
     def name_of(self, database: str, user: str) -> Pool:
         """The label values under which a pool is shown: its own, or "other" when there are too many."""
@@ -94,28 +140,9 @@ class Totals:
         self._named.add(pool)
         return pool
 
-    def _keep_what_ended(self, slot: int, last: WorkerSnapshot, now: WorkerSnapshot) -> None:
-        if has_restarted(last.worker, now.worker):
-            self._end_worker(slot, last.worker)
-        present = {(pool.database, pool.user): pool for pool in now.pools}
-        self._end_pools(
-            pool
-            for pool in last.pools
-            if (new := present.get((pool.database, pool.user))) is None or has_restarted(pool, new)
-        )
-
-    def _end_worker(self, slot: int, row: WorkerMetrics) -> None:
-        add(self._ended_workers.setdefault(slot, WorkerMetrics(slot)), row, gauges=False)
-
-    def _end_pools(self, rows: Iterable[PoolMetrics]) -> None:
-        self._add_pools(self._ended_pools, rows, gauges=False)
-
-    def _add_pools(
-        self, into: dict[Pool, PoolMetrics], rows: Iterable[PoolMetrics], *, gauges: bool = True
-    ) -> None:
-        for row in rows:
-            name = self.name_of(row.database, row.user)
-            add(into.setdefault(name, PoolMetrics(*name)), row, gauges=gauges)
+    def _end_pool(self, row: PoolMetrics) -> None:
+        name = self.name_of(row.database, row.user)
+        add(self._ended_pools.setdefault(name, PoolMetrics(*name)), row, gauges=False)
 
 
 def printable(name: str) -> str:
@@ -145,20 +172,3 @@ def _add_labelled(into: dict[str, int], counts: dict[str, int]) -> dict[str, int
         label = name if known else OTHER
         into[label] = into.get(label, 0) + count
     return into
-
-
-def has_restarted(last: T, now: T) -> bool:
-    """Whether a count of ``now`` is below that of ``last``: it was started anew in between."""
-    return any(
-        _fell(getattr(last, metric.field), getattr(now, metric.field))
-        for metric in metrics_of(type(last))
-        if metric.kind is not Kind.GAUGE
-    )
-
-
-def _fell(last: Any, now: Any) -> bool:
-    if isinstance(last, list):
-        return any(b < a for a, b in zip(last, now, strict=True))
-    if isinstance(last, dict):
-        return any(now.get(name, 0) < count for name, count in last.items())
-    return bool(now < last)

@@ -34,6 +34,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import WorkerMetrics
+from poolproxy.metrics.snapshot import Reported
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.abandoned import NOT_SETTLED
 from poolproxy.relay.cancelling import cancel_wait
@@ -80,6 +81,7 @@ class Worker:
     def __init__(self, channel: Channel, slot: int, configure: Configure) -> None:
         self.channel = channel
         self.metrics = WorkerMetrics(slot)
+        self.reported = Reported()
         self.engine = Engine(quiet=lambda: not self.hurried)
         self.engine.yield_to(channel.fileno())
         self.hurried = 0  # tasks that a client or the ledger waits for

@@ -20,7 +20,7 @@ from poolproxy.ipc import messages as m
 from poolproxy.ipc.channel import Channel, ChannelClosed
 from poolproxy.ipc.codec import schema
 from poolproxy.metrics.schema import WorkerMetrics
-from poolproxy.metrics.snapshot import WorkerSnapshot, encode
+from poolproxy.metrics.snapshot import encode
 
 POOL = m.PoolKey("app", "alice")
 
@@ -63,7 +63,7 @@ class FakeWorker:
             case m.Collect(request) if self.behave != "silent":
                 metrics = WorkerMetrics(self.slot)
                 metrics.relay_rounds = 7
-                self.channel.post(m.Snapshot(request, encode(WorkerSnapshot(metrics, ()))))
+                self.channel.post(m.Snapshot(request, encode(metrics, [])))
             case m.Leave("clients"):
                 self.leaving = True
             case m.Leave() if self.behave != "stubborn":

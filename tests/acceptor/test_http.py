@@ -25,7 +25,7 @@ HOST = b"Host: localhost\r\n"
 
 async def scrape():
     """What a proxy without clients shows."""
-    return Exposition(ProxyMetrics(refused=7), Totals().merged())
+    return Exposition(ProxyMetrics(refused=7), Totals().view())
 
 
 @attrs.define
@@ -354,7 +354,7 @@ class Endless:
 
 def http_family():
     """Some family."""
-    return next(iter(Exposition(ProxyMetrics(), Totals().merged()).collect()))
+    return next(iter(Exposition(ProxyMetrics(), Totals().view()).collect()))
 
 
 async def endless():

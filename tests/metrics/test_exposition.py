@@ -42,7 +42,7 @@ def exposition(*pools, proxy=None, ledger=()):
     """What is shown when worker 0 has reported these pools."""
     totals = Totals()
     totals.update(0, WorkerSnapshot(WorkerMetrics(0), pools))
-    return Exposition(proxy or ProxyMetrics(), totals.merged(ledger))
+    return Exposition(proxy or ProxyMetrics(), totals.view(ledger))
 
 
 def samples(collector, accept=""):
@@ -121,14 +121,14 @@ def test_any_numbers_and_names_make_a_page_that_parses(snapshot, proxy):
     """Whatever is counted under whatever name, both formats are well-formed and agree."""
     totals = Totals()
     totals.update(0, snapshot)
-    shown = Exposition(proxy, totals.merged())
+    shown = Exposition(proxy, totals.view())
     assert samples(shown) == samples(shown, OPENMETRICS)
 
 
 def test_a_reply_is_not_changed_by_counting_on():
     """The page shows the moment of the scrape, even if it is encoded later."""
     proxy = ProxyMetrics()
-    shown = Exposition(proxy, Totals().merged())
+    shown = Exposition(proxy, Totals().view())
     proxy.refused += 1
     proxy.accepted["unix"] += 1
     found = samples(shown)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from poolproxy.metrics.merge import Totals
-from poolproxy.metrics.registry import MAX_LABEL_VALUES, OTHER, copied
+from poolproxy.metrics.registry import MAX_LABEL_VALUES, OTHER
 from poolproxy.metrics.schema import LedgerMetrics, PoolMetrics, WorkerMetrics
-from poolproxy.metrics.snapshot import WorkerSnapshot
+from poolproxy.metrics.snapshot import Reported, WorkerSnapshot, decode, encode
 
 from .rows import as_dict, snapshots
 
@@ -19,9 +19,9 @@ def pool(database="shop", **values):
     return PoolMetrics(database, "alice", **values)
 
 
-def report(slot, *pools, **values):
+def report(slot, *pools, dropped=(), **values):
     """What the worker in ``slot`` would send."""
-    return WorkerSnapshot(WorkerMetrics(slot, **values), pools)
+    return WorkerSnapshot(WorkerMetrics(slot, **values), pools, dropped)
 
 
 def only(rows):
@@ -80,21 +80,23 @@ def test_a_successor_adds_to_the_counts_of_its_slot():
     assert (only(merged.workers).bad_packets, only(merged.workers).clients) == (2, 7)
 
 
-def test_a_restart_that_nobody_announced_is_seen_by_a_falling_count():
-    """Counts below those of the last report are a new start, in scalars, buckets and labels."""
-    for last, now in [
-        (pool(xact_count=5), pool(xact_count=1)),
-        (pool(wait_hist=[5] + [0] * 16), pool(wait_hist=[1] + [0] * 16)),
-        (pool(errors={"a": 5}), pool(errors={"b": 9})),
-    ]:
-        totals = Totals()
-        totals.update(0, report(0, last, bad_packets=5))
-        totals.update(0, report(0, now, bad_packets=1))
-        row = only(totals.merged().pools)
-        assert row.xact_count == last.xact_count + now.xact_count
-        assert row.wait_hist[0] == last.wait_hist[0] + now.wait_hist[0]
-        assert sum(row.errors.values()) == sum([*last.errors.values(), *now.errors.values()])
-        assert only(totals.merged().workers).bad_packets == 6
+def test_a_worker_and_its_successor_may_report_side_by_side():
+    """Two workers of one slot, one of which leaves, are added up as one row."""
+    totals = Totals()
+    totals.update(5, report(0, pool(xact_count=2), bad_packets=1))
+    totals.update(9, report(0, pool(xact_count=3), bad_packets=1))
+    assert only(totals.merged().pools).xact_count == 5
+    assert only(totals.merged().workers).bad_packets == 2
+    totals.retire(5)
+    assert only(totals.merged().workers).bad_packets == 2
+
+
+def test_a_pool_that_is_not_in_a_report_is_as_before():
+    """Only what has changed is reported."""
+    totals = Totals()
+    totals.update(0, report(0, pool("a", xact_count=1), pool("b", xact_count=2)))
+    totals.update(0, report(0, pool("b", xact_count=3)))
+    assert [(row.database, row.xact_count) for row in totals.merged().pools] == [("a", 1), ("b", 3)]
 
 
 def test_a_falling_gauge_is_no_restart():
@@ -106,14 +108,16 @@ def test_a_falling_gauge_is_no_restart():
 
 
 def test_a_pool_that_a_worker_drops_keeps_its_counts():
-    """A pool missing in the next report has ended, its counts stay; back again it adds to them."""
+    """It has ended, its counts stay; back again, in the same report or a later one, it adds to them."""
     totals = Totals()
     totals.update(0, report(0, pool(xact_count=5, clients={"idle": 1})))
-    totals.update(0, report(0))
+    totals.update(0, report(0, dropped=(("shop", "alice"),)))
     assert only(totals.merged().pools).xact_count == 5
     assert only(totals.merged().pools).clients["idle"] == 0
     totals.update(0, report(0, pool(xact_count=6)))
     assert only(totals.merged().pools).xact_count == 11
+    totals.update(0, report(0, pool(xact_count=1), dropped=(("shop", "alice"),)))
+    assert only(totals.merged().pools).xact_count == 12
 
 
 def test_retiring_an_unknown_worker_is_harmless():
@@ -188,12 +192,13 @@ class Lives(RuleBasedStateMachine):
         super().__init__()
         self.totals = Totals(max_pools=2)
         self.workers = {slot: {} for slot in range(3)}
+        self.reported = {slot: Reported() for slot in range(3)}
         self.true_queries = 0
         self.seen = {}
 
     def _report(self, slot):
-        rows = tuple(copied(row) for row in self.workers[slot].values())
-        self.totals.update(slot, WorkerSnapshot(WorkerMetrics(slot), rows))
+        changes = self.reported[slot].changes(self.workers[slot].values())
+        self.totals.update(slot, decode(encode(WorkerMetrics(slot), *changes)))
 
     @rule(slot=slots, name=names, count=st.integers(1, 5))
     def queries(self, slot, name, count):
@@ -210,6 +215,7 @@ class Lives(RuleBasedStateMachine):
         """A worker dies and another takes its slot."""
         self.totals.retire(slot)
         self.workers[slot] = {}
+        self.reported[slot] = Reported()
 
     @rule(slot=slots, name=names)
     def forgets(self, slot, name):

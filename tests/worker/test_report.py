@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
+
 from poolproxy.ipc.messages import ClientsGone, Snapshot
 from poolproxy.metrics.snapshot import WorkerSnapshot, decode
 from poolproxy.wire.build import message, query, ready_for_query
-from poolproxy.worker.report import report
+from poolproxy.worker.report import ROWS, report
 from tests.worker.house import House, house
 
 SELECT = query("select 1")
@@ -77,6 +79,20 @@ def test_reasons_are_counted() -> None:
         assert pool.client_disconnects == {"eof": 1, "error": 1}
         assert pool.errors == {"protocol": 1}
         assert pool.server_closes == {"other": 1}
+
+
+def test_many_pools_are_reported_in_several_messages() -> None:
+    """Only the last one answers the request, so that a scrape has waited for all of them."""
+    with house() as h:
+        for number in range(2 * ROWS):
+            settings = attrs.evolve(h.pool.settings, database=f"d{number}")
+            h.worker.pool(settings)
+        h.heard()
+        report(h.worker, 7)
+        sent = h.heard()
+        assert [message.request for message in sent] == [0, 0, 7]
+        told = [len(decode(message.data).pools) for message in sent]
+        assert told == [ROWS, ROWS, 1]
 
 
 def test_a_full_channel_drops_the_snapshot() -> None:
