@@ -5,4 +5,5 @@ pytest_plugins = (
     "tests.fixtures.postgres",
     "tests.fixtures.proxy",
     "tests.fixtures.tls",
+    "tests.fixtures.services",  # uses the one before
 )

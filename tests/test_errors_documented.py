@@ -26,6 +26,11 @@ MAKERS = {
 REASONS = {"ServerError", "_fail"}
 # Errors that are put together in another way, with the expressions in the code that stand for them.
 PUT_TOGETHER = {
+    # auth/delegated.py
+    "self.failed": {
+        ("PAM authentication failed", "28P01"),
+        ("LDAP authentication failed", "28P01"),
+    },
     "text": {
         ("client_login_timeout", "08P01"),
         ("client_login_timeout (server down)", "08P01"),

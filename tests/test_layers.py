@@ -94,7 +94,7 @@ def test_the_channel_is_for_the_two_processes_only() -> None:
 
 def test_settings_know_the_files_of_auth_and_no_more_of_it() -> None:
     """The acceptor checks auth_file and its like through them, and must not come near the exchanges."""
-    parsers = {"userlist", "secrets", "hba", "ident", "passfile"}
+    parsers = {"userlist", "secrets", "hba", "ident", "passfile", "ldap"}
     for path in FILES:
         if layer_of(path).name == "settings":
             used = {name for name in imports(path) if name.startswith("poolproxy.auth.")}

@@ -4,6 +4,7 @@
     step = exchange.first()
     Ask(code, data)   -> send AuthenticationRequest, read a 'p' message, exchange.feed(body)
     Compute(request)  -> exchange.computed(request.derive(), run in a thread)
+    Consult(password) -> exchange.consulted(what PAM or the LDAP directory says)
     Accept, Reject    -> the end
 
 Each auth_type is a file in ``methods/``. A user that doesn't exist has ``secret=None`` and goes
@@ -22,6 +23,7 @@ from poolproxy.auth.exchange import (
     AuthCode,
     ClientExchange,
     Compute,
+    Consult,
     Login,
     Reject,
     Step,
@@ -36,6 +38,7 @@ __all__ = [
     "AuthCode",
     "ClientExchange",
     "Compute",
+    "Consult",
     "Reject",
     "Step",
     "start",

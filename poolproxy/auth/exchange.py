@@ -55,14 +55,23 @@ class Compute:
 
 
 @attrs.frozen
+class Consult:
+    """Ask the service that knows the client, and hand to ``consulted`` what it says."""
+
+    password: str = attrs.field(repr=False)
+
+
+@attrs.frozen
 class Accept:
     """The client is who it says. ``final``: an AuthenticationRequest to send before the Ok.
 
     ``keys`` log in to a PostgreSQL that has the same SCRAM secret; None where there is none.
+    ``password``: what the client has sent, where nobody else knows a secret of it.
     """
 
     final: tuple[int, bytes] | None = None
     keys: ScramKeys | None = None
+    password: str | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
@@ -72,7 +81,7 @@ class Reject:
     error: PoolerError
 
 
-Step = Ask | Compute | Accept | Reject
+Step = Ask | Compute | Consult | Accept | Reject
 
 
 def _long_enough(minimum: int) -> Callable[[object, attrs.Attribute[bytes], bytes], None]:
@@ -109,7 +118,13 @@ class Login:
         return None if self.secret == PlainSecret("") else self.secret
 
 
-_NEXT: dict[type, str] = {Ask: "feed", Compute: "computed", Accept: "", Reject: ""}
+_NEXT: dict[type, str] = {
+    Ask: "feed",
+    Compute: "computed",
+    Consult: "consulted",
+    Accept: "",
+    Reject: "",
+}
 
 
 class ClientExchange(ABC):
@@ -134,6 +149,11 @@ class ClientExchange(ABC):
         self._enter("computed")
         return self._leave(self._computed(salted))
 
+    def consulted(self, agrees: bool | None) -> Step:
+        """Take the answer to the last Consult; None: there was none."""
+        self._enter("consulted")
+        return self._leave(self._consulted(agrees))
+
     def _enter(self, call: str) -> None:
         if call != self._next:
             raise RuntimeError(f"{call}() where {self._next or 'nothing'} is due")
@@ -150,6 +170,9 @@ class ClientExchange(ABC):
         raise NotImplementedError
 
     def _computed(self, salted: bytes) -> Step:
+        raise NotImplementedError
+
+    def _consulted(self, agrees: bool | None) -> Step:
         raise NotImplementedError
 
 
@@ -170,9 +193,11 @@ def method(auth_type: str) -> Callable[[M], M]:
     return register
 
 
-def reject(message: str, hint: str, sqlstate: str = WRONG_PASSWORD) -> Reject:
+def reject(
+    message: str, hint: str, sqlstate: str = WRONG_PASSWORD, *, reason: str = "auth"
+) -> Reject:
     """A refused login, in PgBouncer's words. The hint must not tell whether the user exists."""
-    return Reject(PoolerError(message, sqlstate=sqlstate, hint=hint, reason="auth"))
+    return Reject(PoolerError(message, sqlstate=sqlstate, hint=hint, reason=reason))
 
 
 def wrong_password() -> Reject:

@@ -1,7 +1,7 @@
 """PgBouncer's auth_hba_file, which is PostgreSQL's pg_hba.conf without some of its kinds.
 
-Lines are ``local DATABASE USER METHOD [map=NAME]`` and ``host|hostssl|hostnossl DATABASE USER ADDRESS
-METHOD [map=NAME]``. The first line that fits decides; where none fits the client is refused. PgBouncer
+Lines are ``local DATABASE USER METHOD [OPTION...]`` and ``host|hostssl|hostnossl DATABASE USER ADDRESS
+METHOD [OPTION...]``. The first line that fits decides; where none fits the client is refused. PgBouncer
 skips a broken line; here it is a mistake, as a lost ``reject`` would let in who should stay out.
 
 ``+group`` (which PgBouncer has not) is a group of users that auth_file tells, see ``userlist``.
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Any
 
 import attrs
 
+from poolproxy.auth.ldap import LdapOptions, ldap_options
 from poolproxy.auth.words import Word, fields, lines
 from poolproxy.errors import Mistake
 
@@ -26,9 +28,13 @@ METHODS = {
     "scram-sha-256": "scram-sha-256",
     "peer": "peer",
     "cert": "cert",
+    "ldap": "ldap",
+    "pam": "pam",
 }
 KINDS = ("local", "host", "hostssl", "hostnossl")
-_MAPPED = ("peer", "cert")  # methods with the option map=
+# Which methods have which options, and the field of the rule that an option fills.
+_OPTIONS = {"map": ("peer", "cert"), "pamservice": ("pam",)}
+_FIELDS = {"map": "map", "pamservice": "pam_service"}
 _HOSTS = ("samehost", "samenet")
 _ROLES = ("samerole", "samegroup")
 
@@ -58,7 +64,9 @@ class Names:
 
 @attrs.frozen
 class Rule:
-    """``where`` is file:line; ``network`` None is any address; ``map`` is "" without one."""
+    """``where`` is file:line; ``network`` None is any address; ``map`` is "" without one; ``ldap`` is for
+    that method; ``pam_service`` "" leaves it to auth_pam_service.
+    """
 
     where: str
     kind: str
@@ -67,6 +75,8 @@ class Rule:
     network: IPv4Network | IPv6Network | None
     method: str
     map: str = ""
+    ldap: LdapOptions | None = None
+    pam_service: str = ""
 
     def fits(self, visit: Visit) -> bool:
         """Whether this rule decides about ``visit``."""
@@ -127,7 +137,8 @@ def parse_hba(
     reader = _Reader(groups, files, maps)
     for number, line in lines(text):
         try:
-            rules.append(reader.rule(f"{source}:{number}", fields(line)))
+            if found := fields(line):  # a comma alone is nothing
+                rules.append(reader.rule(f"{source}:{number}", found))
         except ValueError as error:
             mistakes.append(Mistake(f"{source}:{number}", str(error)))
     return tuple(rules), tuple(mistakes)
@@ -153,7 +164,12 @@ class _Reader:
         if not rest:
             raise ValueError("the method is missing")
         method = self._method(kind, _single(rest[0], "the method"))
-        return Rule(where, kind, databases, users, network, method, self._map(method, rest[1:]))
+        options = [_single(option, "an option", keep_case=True) for option in rest[1:]]
+        if method == "ldap":
+            ldap = ldap_options(options)
+            return Rule(where, kind, databases, users, network, method, ldap=ldap)
+        own = self._options(method, options)
+        return Rule(where, kind, databases, users, network, method, **own)
 
     def _names(self, words: list[Word], read: Callable[[Word], Names]) -> Names:
         found = Names()
@@ -205,16 +221,17 @@ class _Reader:
             )
         return method
 
-    def _map(self, method: str, options: list[list[Word]]) -> str:
-        name = ""
+    def _options(self, method: str, options: list[str]) -> dict[str, Any]:
+        """The options by the names of the rule's fields."""
+        found = {}
         for option in options:
-            key, equals, value = _single(option, "an option", keep_case=True).partition("=")
-            if key != "map" or not equals or method not in _MAPPED:
+            key, equals, value = option.partition("=")
+            if not equals or method not in _OPTIONS.get(key, ()):
                 raise ValueError(f'"{key}" is no option of this method')
-            if value not in self.maps:
+            if key == "map" and value not in self.maps:
                 raise ValueError(f'auth_ident_file has no map "{value}"')
-            name = value
-        return name
+            found[_FIELDS[key]] = value
+        return found
 
 
 def _is_file(word: Word) -> bool:
@@ -223,7 +240,7 @@ def _is_file(word: Word) -> bool:
 
 def _single(field: list[Word], what: str, *, keep_case: bool = False) -> str:
     if len(field) != 1:
-        raise ValueError(f"{what} is one word, not a list")
+        raise ValueError(f"{what} is one word, not a list: a comma needs quotes")
     return field[0].text if keep_case else field[0].keyword or field[0].text
 
 

@@ -24,12 +24,19 @@ PLAIN, MD5, SCRAM, LOOKED_UP, COMMAND, NONE = (
     "no secret",
 )
 _KINDS = {PlainSecret: PLAIN, Md5Secret: MD5, ScramSecret: SCRAM}
+PASSED = "the password of the client's log-in"
+# Methods by which others judge the password.
+_SERVICES = {
+    "pam": "if the PAM service lets the user in",
+    "ldap": "if the LDAP directory lets the user in",
+}
 # Methods that need no password, but a user that is known.
 _KNOWN = frozenset({"trust", "peer", "cert"})
 _IN_USE = {
     PLAIN: "it serves for every method of PostgreSQL: scram-sha-256, md5 and password",
     COMMAND: "it serves for every method of PostgreSQL: scram-sha-256, md5 and password",
     MD5: "it serves if pg_hba.conf has the method md5 for this user",
+    PASSED: "if PostgreSQL takes it, too",
     NONE: "it takes a line in pg_hba.conf that asks for no password (trust)",
 }
 
@@ -64,6 +71,8 @@ def explain(loaded: LoadedConfig, visit: Visit) -> Explanation:
         lines.append(f"  refused: {error.message}. {error.hint}")
         return Explanation(tuple(lines), False)
     secret = _own(loaded, visit.database, visit.user)
+    if way.method in _SERVICES:
+        secret = Source(PASSED, "")
     works, why = _client_side(way, secret, visit)
     lines.append(f"  rule: {_rule(config, way, visit)}")
     lines.append(f"  secret: {secret}")
@@ -113,6 +122,8 @@ def _kind(text: str) -> str:
 def _client_side(way: Way, secret: Source, visit: Visit) -> tuple[bool, str]:
     if way.method == "any":
         return True, "everybody gets in"
+    if way.method in _SERVICES:
+        return True, _SERVICES[way.method]
     if secret.kind == NONE:
         return False, "the user is unknown: add it to auth_file or [users], or set auth_user"
     if way.method == "peer" and visit.address:
@@ -132,6 +143,8 @@ def _server_side(
     loaded: LoadedConfig, pool: PoolSettings, way: Way, client: Source
 ) -> Iterator[str]:
     secret = _towards_server(loaded, pool)
+    if secret.kind == NONE and client.kind == PASSED and not pool.forced:
+        secret = client
     yield f'server: {pool.host}:{pool.port}, database "{pool.dbname}", as "{pool.user}"'
     yield f"  secret: {secret}"
     if secret.kind in _IN_USE:

@@ -11,6 +11,7 @@ import attrs
 
 from poolproxy.auth.hba import Rule, Visit, first_match, parse_hba
 from poolproxy.auth.ident import Entry, IdentMaps, parse_ident
+from poolproxy.auth.ldap import LdapOptions, read_ldap
 from poolproxy.auth.passfile import PassLine, parse_passfile
 from poolproxy.auth.userlist import parse_groups, parse_userlist
 from poolproxy.errors import Mistake, PoolerError
@@ -26,12 +27,15 @@ INCLUDED = "@"
 
 @attrs.frozen
 class AuthFiles:
-    """What those files say. ``secrets`` are by user name and can be fed to ``parse_secret``."""
+    """What those files say. ``secrets`` are by user name and can be fed to ``parse_secret``;
+    ``ldap_authorities`` is PEM.
+    """
 
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     rules: tuple[Rule, ...] = ()
     maps: IdentMaps = attrs.field(factory=dict)
     passwords: tuple[PassLine, ...] = attrs.field(default=(), repr=False)
+    ldap_authorities: str = ""
 
 
 def parse_auth_files(
@@ -53,18 +57,23 @@ def parse_auth_files(
     )
     mistakes += more
     passwords, more = parse_passfile(files.get("passfile", ""), sources.get("passfile", ""))
-    return AuthFiles(secrets, rules, maps, passwords), mistakes + more
+    authorities = files.get("auth_ldap_ca_file", "")
+    return AuthFiles(secrets, rules, maps, passwords, authorities), mistakes + more
 
 
 @attrs.frozen
 class Way:
     """The way in. ``method``: a name of ``poolproxy.auth.methods``; ``rule``: the one that has chosen it,
-    None if it was auth_type; ``map``: the ident map to use, None without one.
+    None if it was auth_type; ``map``: the ident map to use, None without one. ``ldap`` with the PEM of
+    ``ldap_authorities``, and ``pam_service``, are for those methods.
     """
 
     method: str
     rule: Rule | None = None
     map: tuple[Entry, ...] | None = None
+    ldap: LdapOptions | None = None
+    ldap_authorities: str = attrs.field(default="", repr=False)
+    pam_service: str = ""
 
 
 def way_in(config: Config, files: AuthFiles, visit: Visit) -> Way:
@@ -73,7 +82,7 @@ def way_in(config: Config, files: AuthFiles, visit: Visit) -> Way:
     if auth_type is AuthType.ANY:
         _demand_forced_user(config, visit)
     if auth_type is not AuthType.HBA:
-        return Way(auth_type.value)
+        return _with_service(Way(auth_type.value), config, files)
     rule = first_match(files.rules, visit)
     if rule is None:
         raise PoolerError(
@@ -89,7 +98,20 @@ def way_in(config: Config, files: AuthFiles, visit: Visit) -> Way:
             hint="A line of auth_hba_file rejects this client, database and user.",
             reason="auth_hba_file",
         )
-    return Way(rule.method, rule, files.maps[rule.map] if rule.map else None)
+    way = Way(rule.method, rule, files.maps[rule.map] if rule.map else None)
+    return _with_service(way, config, files)
+
+
+def _with_service(way: Way, config: Config, files: AuthFiles) -> Way:
+    """What pam and ldap need to know; a rule's own options go before those of the proxy."""
+    settings, rule = config.settings, way.rule
+    if way.method == "pam":
+        own = rule.pam_service if rule is not None else ""
+        return attrs.evolve(way, pam_service=own or settings.auth_pam_service)
+    if way.method == "ldap":
+        options = rule.ldap if rule is not None else read_ldap(settings.auth_ldap_options)
+        return attrs.evolve(way, ldap=options, ldap_authorities=files.ldap_authorities)
+    return way
 
 
 def _demand_forced_user(config: Config, visit: Visit) -> None:

@@ -54,7 +54,7 @@ def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
     ours = config.settings
     given = ours.auth_file or any(user.password for user in config.users.values())
     given = given or any(config.lookup(name) for name in config.databases)
-    known = _OWN_KNOWLEDGE.isdisjoint(_auth_types(config))
+    known = _OWN_KNOWLEDGE.isdisjoint(config.auth_types())
     if known and not given:
         text = (
             f'nobody can log in: auth_type is "{ours.auth_type.value}", but there is neither '
@@ -65,19 +65,21 @@ def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
 
 
 # With these it does not take a secret of ours to get in, or they need no known user.
-_OWN_KNOWLEDGE = frozenset({AuthType.TRUST, AuthType.ANY, AuthType.HBA})
-
-
-def _auth_types(config: Config) -> set[AuthType]:
-    databases = {entry.auth_type for entry in config.databases.values()}
-    users = {entry.auth_type for entry in config.users.values()}
-    return {config.settings.auth_type} | {found for found in databases | users if found is not None}
+_OWN_KNOWLEDGE = frozenset(
+    {AuthType.TRUST, AuthType.ANY, AuthType.HBA, AuthType.PAM, AuthType.LDAP}
+)
 
 
 def _hba_without_rules(config: Config) -> Iterator[Finding]:
-    if AuthType.HBA in _auth_types(config) and not config.settings.auth_hba_file:
+    if AuthType.HBA in config.auth_types() and not config.settings.auth_hba_file:
         text = 'auth_type "hba" needs auth_hba_file'
         yield Finding(text, (_proxy("auth_hba_file"), _proxy("auth_type")))
+
+
+def _ldap_without_options(config: Config) -> Iterator[Finding]:
+    if AuthType.LDAP in config.auth_types() and not config.settings.auth_ldap_options:
+        text = 'auth_type "ldap" needs auth_ldap_options'
+        yield Finding(text, (_proxy("auth_ldap_options"), _proxy("auth_type")))
 
 
 def _any_without_forced_user(config: Config) -> Iterator[Finding]:
@@ -233,6 +235,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _no_databases,
     _nobody_can_log_in,
     _hba_without_rules,
+    _ldap_without_options,
     _any_without_forced_user,
     _auth_dbname,
     _template_without_auth_dbname,

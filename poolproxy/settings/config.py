@@ -140,6 +140,12 @@ class Config:
         user = self.users.get(login_user, _NOBODY)
         return _first(user.auth_type, entry.auth_type, self.settings.auth_type)
 
+    def auth_types(self) -> set[AuthType]:
+        """All that some client may be asked for."""
+        found = {entry.auth_type for entry in self.databases.values()}
+        found |= {user.auth_type for user in self.users.values()}
+        return {self.settings.auth_type} | {one for one in found if one is not None}
+
     def lookup(self, database: str) -> Lookup | None:
         """How users of this database are looked up that no file knows; None if they are not.
 

@@ -32,6 +32,8 @@ class AuthType(Enum):
     SCRAM_SHA_256 = "scram-sha-256"
     PEER = "peer"
     CERT = "cert"
+    PAM = "pam"
+    LDAP = "ldap"
     HBA = "hba"
 
 

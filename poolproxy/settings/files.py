@@ -14,6 +14,7 @@ from poolproxy.errors import ConfigError, Mistake
 from poolproxy.settings.access import INCLUDED, AuthFiles, parse_auth_files
 from poolproxy.settings.build import PROXY
 from poolproxy.settings.config import Config
+from poolproxy.settings.extras import missing_libraries
 from poolproxy.settings.toml import load_toml, read_toml
 
 # The settings that name PEM files, by the setting that says whether they are used.
@@ -21,7 +22,7 @@ PEM_FILES = {
     "client_tls_sslmode": ("client_tls_key_file", "client_tls_cert_file", "client_tls_ca_file"),
     "server_tls_sslmode": ("server_tls_key_file", "server_tls_cert_file", "server_tls_ca_file"),
 }
-AUTH_FILES = ("auth_hba_file", "auth_ident_file", "passfile")
+AUTH_FILES = ("auth_hba_file", "auth_ident_file", "passfile", "auth_ldap_ca_file")
 # Far above any real file; a device or a log given by mistake must not fill the memory.
 MAX_FILE_BYTES = 16 * 1024 * 1024
 
@@ -74,6 +75,7 @@ def read_config(path: str | Path) -> LoadedConfig:
             sources = {name: _source(config, path.parent, name) for name in AUTH_FILES}
             auth, found = parse_auth_files(auth_text, files, sources)
             mistakes.extend(found)
+            mistakes.extend(missing_libraries(config, auth))
     if config is None or mistakes:
         raise ConfigError(mistakes)
     return LoadedConfig(config, path, text, auth_text, secrets, files, auth)

@@ -30,6 +30,7 @@ from poolproxy.settings.enums import (
     StatePolicy,
 )
 from poolproxy.settings.field import setting
+from poolproxy.settings.ldap import LDAP
 from poolproxy.settings.tls import CIPHERS, CURVE, PROTOCOLS, SECURE, TlsVersion
 from poolproxy.settings.values import (
     BOOLEAN,
@@ -322,7 +323,7 @@ class Settings:
         doc="How clients prove who they are. md5 asks for SCRAM where a user's secret is one; "
         "scram-sha-256 refuses md5 secrets; trust believes every known user; any lets everybody in as "
         "the database's user; peer asks the system who is at the Unix socket; cert reads the client's "
-        "certificate; hba obeys auth_hba_file.",
+        "certificate; pam and ldap ask the system's PAM or an LDAP directory; hba obeys auth_hba_file.",
     )
     auth_file: str = setting(
         "",
@@ -344,6 +345,28 @@ class Settings:
         reload=Reload.NEW,
         doc="Lines MAP SYSTEM-USER USER for peer and cert rules with map=MAP. A relative name starts at "
         "the folder of this configuration.",
+    )
+    auth_pam_service: str = setting(
+        "pgbouncer",
+        parse=GIVEN,
+        reload=Reload.NEW,
+        doc="Name of the PAM service for auth_type pam, which is a file in /etc/pam.d. In PgBouncer the name "
+        "can't be chosen.",
+    )
+    auth_ldap_options: str = setting(
+        "",
+        parse=LDAP,
+        reload=Reload.NEW,
+        secret=True,
+        doc="Where the directory of auth_type ldap is, and how it knows users: the options of pg_hba.conf, "
+        "from ldapserver to ldapurl.",
+    )
+    auth_ldap_ca_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Certificates by which that of an LDAP server is judged (ldaps and ldaptls), PEM; left out, "
+        "those of the system. Not in PgBouncer.",
     )
     auth_user: str = setting(
         "",

@@ -15,7 +15,15 @@ import struct
 import attrs
 import trio
 
-from poolproxy.auth.client import Accept, Ask, ClientExchange, Compute, Reject, start
+from poolproxy.auth.client import (
+    Accept,
+    Ask,
+    ClientExchange,
+    Compute,
+    Consult,
+    Reject,
+    start,
+)
 from poolproxy.auth.hba import Visit
 from poolproxy.auth.secrets import Secret
 from poolproxy.auth.tls import TlsInfo
@@ -24,6 +32,7 @@ from poolproxy.ipc.messages import Accepted
 from poolproxy.settings.access import Way, way_in
 from poolproxy.wire import build
 from poolproxy.wire.codes import PASSWORD
+from poolproxy.worker.consult import consult
 from poolproxy.worker.deriving import derive
 from poolproxy.worker.lookup import look_up
 from poolproxy.worker.options import Wishes
@@ -34,8 +43,8 @@ from poolproxy.worker.worker import Worker
 _UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 _SALT_BYTES = 16
 _NONCE_BYTES = 18
-# A user's name that no secret of ours can be for, and no query needs to be asked about.
-_WITHOUT_SECRET = "any"
+# These ask for no secret of ours, so nobody is looked up.
+_WITHOUT_SECRET = frozenset({"any", "pam", "ldap"})
 
 
 @attrs.define
@@ -92,9 +101,15 @@ async def _prove(worker: Worker, arrival: Arrival) -> None:
                 arrival.waiting.excused = True
                 step = exchange.computed(await derive(request))
                 arrival.waiting.excused = False
-            case Accept(final, keys):
+            case Consult(password):
+                arrival.waiting.excused = True
+                step = exchange.consulted(await consult(way, arrival.wanted.user, password))
+                arrival.waiting.excused = False
+            case Accept(final, keys, password):
                 if keys is not None:
                     worker.keep_keys(keys)
+                if password is not None:
+                    worker.keep_password(arrival.wanted.database, arrival.wanted.user, password)
                 if final is not None:
                     await stream.send(build.authentication(*final))
                 return
@@ -119,7 +134,7 @@ async def _begin(worker: Worker, arrival: Arrival, way: Way) -> ClientExchange:
 
 
 async def _secret(worker: Worker, arrival: Arrival, way: Way) -> Secret | None:
-    if way.method == _WITHOUT_SECRET:
+    if way.method in _WITHOUT_SECRET:
         return None
     user = arrival.wanted.user
     known = worker.secret(user)

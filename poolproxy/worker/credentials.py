@@ -1,8 +1,8 @@
 """What the pooler logs in to PostgreSQL with.
 
 In this order: the database's ``password`` or ``password_command``, the user's, a line of ``passfile``, the
-user's secret in auth_file, what auth_query has found. A SCRAM secret serves with the keys of a client that
-has logged in by the very same secret.
+user's secret in auth_file, what auth_query has found, what a client of the pool has logged in with by pam or
+ldap. A SCRAM secret serves with the keys of a client that has logged in by the very same secret.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import trio
 from poolproxy.auth.passfile import password_for
 from poolproxy.auth.scram import ScramKeys
 from poolproxy.auth.secrets import PlainSecret, ScramSecret, Secret, parse_secret
+from poolproxy.ipc.messages import PoolKey
 from poolproxy.settings.config import PoolSettings
 from poolproxy.worker.worker import Worker
 
@@ -61,7 +62,10 @@ def known_secret(worker: Worker, settings: PoolSettings) -> Secret | None:
         return PlainSecret(found)
     secret = worker.secret(settings.user)
     if secret is None and (known := worker.looked_up(settings)) is not None:
-        return known.secret
+        secret = known.secret
+    if secret is None and not settings.forced:
+        password = worker.passwords.get(PoolKey(settings.database, settings.user))
+        secret = PlainSecret(password) if password is not None else None
     return secret
 
 

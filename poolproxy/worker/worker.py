@@ -73,6 +73,7 @@ log = logging.getLogger(__name__)
 CANCEL_PATIENCE = 2.0  # seconds
 REMEMBERED_VALUES = 1024  # sets of parameters that clients share
 REMEMBERED_KEYS = 16_384  # SCRAM keys, 64 bytes each
+REMEMBERED_PASSWORDS = 4096
 
 
 class Worker:
@@ -89,6 +90,7 @@ class Worker:
         self.clients: dict[int, Client] = {}
         self.keys: dict[CancelKey, Client] = {}
         self.scram_keys: dict[bytes, ScramKeys] = {}  # by the stored key of the secret they fit
+        self.passwords: dict[PoolKey, str] = {}  # what clients have logged in with by pam or ldap
         self.found: dict[tuple[str, str], Found] = {}  # by database and user
         self.printed: dict[tuple[str, ...], tuple[str, float]] = {}
         self.logins: dict[int, Waiting] = {}
@@ -180,6 +182,12 @@ class Worker:
         if len(self.scram_keys) >= REMEMBERED_KEYS:
             del self.scram_keys[next(iter(self.scram_keys))]
         self.scram_keys[stored_key(keys.client_key)] = keys
+
+    def keep_password(self, database: str, user: str, password: str) -> None:
+        """A client has logged in by pam or ldap; PostgreSQL, asking the same service, takes the same."""
+        if len(self.passwords) >= REMEMBERED_PASSWORDS:
+            del self.passwords[next(iter(self.passwords))]
+        self.passwords[PoolKey(database, user)] = password
 
     # -- pools ------------------------------------------------------------------------------------
 

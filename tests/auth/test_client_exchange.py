@@ -17,6 +17,7 @@ from poolproxy.auth.client import (
     Ask,
     ClientExchange,
     Compute,
+    Consult,
     Reject,
     Step,
     start,
@@ -75,9 +76,42 @@ def send_md5(secret: Secret | None, password: str, user: str = "joe") -> Step:
 
 def test_the_methods_are_the_files() -> None:
     """auth_type has exactly these values, each registered once."""
-    assert AUTH_TYPES == ("any", "cert", "md5", "peer", "plain", "scram-sha-256", "trust")
+    assert (
+        *("any", "cert", "ldap", "md5", "pam", "peer", "plain", "scram-sha-256", "trust"),
+    ) == AUTH_TYPES
     with pytest.raises(ValueError, match="registered twice"):
         method("plain")(METHODS["plain"])
+
+
+# -- pam and ldap ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("auth_type", "words"), [("pam", "PAM"), ("ldap", "LDAP")])
+def test_others_judge_the_password(auth_type: str, words: str) -> None:
+    """The user need not be known here; what the client has sent is kept for PostgreSQL, if it is right."""
+    failed = f"{words} authentication failed"
+    for agrees in (True, False, None):
+        exchange = begin(auth_type, None)
+        assert exchange.first() == Ask(3, b"")
+        assert exchange.feed("pä\0".encode()) == Consult("pä")
+        step = exchange.consulted(agrees)
+        if agrees:
+            assert step == Accept(password="pä")
+        elif agrees is False:
+            assert refused(step) == ("28P01", failed)
+        else:
+            assert isinstance(step, Reject)
+            assert (step.error.message, step.error.reason) == (failed, "auth_service")
+    assert "pä" not in repr(Consult("pä")) + repr(Accept(password="pä"))
+
+
+@pytest.mark.parametrize("auth_type", ["pam", "ldap"])
+@pytest.mark.parametrize("body", [b"\0", b"", b"pw", b"p\0w\0", b"x" * 65531 + b"\0"])
+def test_nobody_is_asked_about_what_is_no_password(auth_type: str, body: bytes) -> None:
+    """Above all not about an empty one: a directory takes it for an anonymous log-in."""
+    exchange = begin(auth_type, None)
+    exchange.first()
+    assert isinstance(exchange.feed(body), Reject)
 
 
 # -- trust ----------------------------------------------------------------------------------------

@@ -158,6 +158,7 @@ def test_mistakes_have_their_line(line: str, words: str) -> None:
 def test_any_text_is_read(text: str) -> None:
     """No text makes the parsers raise."""
     parse(text)
+    parse(f"local all all trust\n,\n{text}")
     included_files(text)
     parse_ident(text, "ident")
     parse_groups(text)

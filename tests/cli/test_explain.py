@@ -43,6 +43,13 @@ user = "app"
 password = "secret"
 auth_type = "any"
 
+[databases.directory]
+host = "db.example.org"
+
+[databases.forced_directory]
+host = "db.example.org"
+user = "scram"
+
 [users.own]
 password = "p"
 auth_type = "trust"
@@ -53,6 +60,8 @@ host all evil all reject
 host shop all 10.0.0.0/8 scram-sha-256
 host shop,forced all 192.168.0.0/16 md5
 host token all all trust
+host directory all 10.0.0.0/8 ldap ldapserver=h ldapprefix=uid=
+host directory,forced_directory all all pam
 host looked all all scram-sha-256
 """
 
@@ -96,6 +105,9 @@ OFFICE = ("--from", "192.168.1.1")
         (("nobody", "looked", *INSIDE), True, ('as "asker" in database "looked"',)),
         (("plain", "token", *INSIDE), True, ("what the command prints",)),
         (("whoever", "anybody", *INSIDE), True, ("everybody gets in", "[databases.anybody]")),
+        (("who", "directory", *INSIDE), True, ("the LDAP directory", "PostgreSQL takes it, too")),
+        (("plain", "directory", *OFFICE), True, ("the PAM service", "a plain password (auth")),
+        (("who", "forced_directory", *OFFICE), False, ("gives the key that", "set password of")),
         (("own", "shop", *INSIDE), True, ('auth_type of the user: "trust"',)),
         (("own", "nowhere", *INSIDE), False, ("there is no such database, nowhere",)),
     ],

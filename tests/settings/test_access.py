@@ -6,7 +6,8 @@ import pytest
 
 from poolproxy.auth.hba import Visit
 from poolproxy.errors import PoolerError
-from poolproxy.settings.access import parse_auth_files, way_in
+from poolproxy.settings import extras
+from poolproxy.settings.access import AuthFiles, parse_auth_files, way_in
 from poolproxy.settings.config import Config, Lookup
 from poolproxy.settings.enums import AuthType
 from poolproxy.settings.schema import AUTH_QUERY
@@ -166,3 +167,64 @@ def test_lists_of_names_come_with_the_rules() -> None:
     )
     assert not mistakes
     assert files.rules[0].users.names == {"ann"}
+
+
+# -- pam and ldap ---------------------------------------------------------------------------------
+
+SERVICES = """
+[poolproxy]
+auth_type = "pam"
+auth_pam_service = "ours"
+auth_ldap_options = "ldapserver=one ldapprefix=uid="
+auth_hba_file = "hba"
+
+[databases.pam]
+host = "h"
+
+[databases.ldap]
+host = "h"
+auth_type = "ldap"
+
+[databases.rules]
+host = "h"
+auth_type = "hba"
+"""
+SERVICE_RULES = """
+host rules ann all ldap ldapserver=two ldapprefix=cn=
+host rules bob all pam pamservice=theirs
+host rules all all pam
+"""
+
+
+def test_services_and_their_options() -> None:
+    """A rule's own options go before those of the proxy; the authorities are the same for all."""
+    ours = load(SERVICES)
+    texts = {"auth_hba_file": SERVICE_RULES, "auth_ldap_ca_file": "PEM"}
+    files, mistakes = parse_auth_files("", texts, {})
+    assert not mistakes
+
+    def way(database: str, user: str) -> tuple[str, str, str]:
+        found = way_in(ours, files, Visit(database, user, "10.0.0.1"))
+        dn = found.ldap.dn(user) if found.ldap is not None else ""
+        return found.method, found.pam_service + found.ldap_authorities, dn
+
+    assert way("pam", "ann") == ("pam", "ours", "")
+    assert way("ldap", "ann") == ("ldap", "PEM", "uid=ann")
+    assert way("rules", "ann") == ("ldap", "PEM", "cn=ann")
+    assert way("rules", "bob") == ("pam", "theirs", "")
+    assert way("rules", "eve") == ("pam", "ours", "")
+
+
+def test_missing_libraries_are_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that lacks is named, with who needs it; what is not used may be missing."""
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    rules = "host all all all ldap ldapserver=two ldapprefix=cn=\n"
+    files, _ = parse_auth_files("", {"auth_hba_file": rules}, {"auth_hba_file": "hba"})
+    found = [str(one) for one in extras.missing_libraries(load(SERVICES), files)]
+    assert len(found) == 2
+    assert "auth_type: pam needs a library" in found[0]
+    assert found[0].endswith("pip install 'poolproxy[pam]'")
+    assert found[1].endswith("pip install 'poolproxy[ldap]'")
+    assert not list(extras.missing_libraries(config(), AuthFiles()))
+    monkeypatch.undo()
+    assert not list(extras.missing_libraries(load(SERVICES), files))

@@ -39,6 +39,10 @@ CONTRADICTIONS = {
         f'{USER}[poolproxy]\nauth_type = "hba"\n{DATABASE}',
         ':4: auth_type "hba" needs auth_hba_file',
     ),
+    "ldap without a directory": (
+        f'[poolproxy]\nauth_type = "ldap"\n{DATABASE}',
+        ':2: auth_type "ldap" needs auth_ldap_options',
+    ),
     "any without a user": (
         f'{USER}[poolproxy]\nauth_type = "any"\n[databases.db]\nhost = "h"\n',
         ':4: auth_type "any" needs a user here: the client\'s own name proves nothing',
