@@ -212,6 +212,9 @@ def _client_tls(config: Config) -> Iterator[Finding]:
         if not getattr(ours, name):
             text = f'client_tls_sslmode is "{mode.value}", but {name} is not set'
             yield Finding(text, (_proxy("client_tls_sslmode"), _proxy(name)))
+    if ours.client_tls_crl_file and not ours.client_tls_ca_file:
+        text = "client_tls_crl_file is of no use without client_tls_ca_file"
+        yield Finding(text, (_proxy("client_tls_crl_file"),))
 
 
 def _server_tls(config: Config) -> Iterator[Finding]:

@@ -19,8 +19,8 @@ from poolproxy.settings.toml import load_toml, read_toml
 
 # The settings that name PEM files, by the setting that says whether they are used.
 PEM_FILES = {
-    "client_tls_sslmode": ("client_tls_key_file", "client_tls_cert_file", "client_tls_ca_file"),
-    "server_tls_sslmode": ("server_tls_key_file", "server_tls_cert_file", "server_tls_ca_file"),
+    f"{side}_tls_sslmode": tuple(f"{side}_tls_{kind}_file" for kind in ("key", "cert", "ca", "crl"))
+    for side in ("client", "server")
 }
 AUTH_FILES = ("auth_hba_file", "auth_ident_file", "passfile", "auth_ldap_ca_file")
 # Far above any real file; a device or a log given by mistake must not fill the memory.

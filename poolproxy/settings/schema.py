@@ -461,6 +461,13 @@ class Settings:
         doc="Certificates by which those of clients are judged. In the modes below verify-ca a "
         "client may still come without one; a bad one is refused.",
     )
+    client_tls_crl_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Lists of revoked certificates, PEM: one of each authority in client_tls_ca_file. A client whose "
+        "certificate is in it is refused; so is everyone when a list has expired. Not in PgBouncer.",
+    )
     client_tls_protocols: tuple[TlsVersion, ...] = setting(
         SECURE,
         parse=PROTOCOLS,
@@ -479,8 +486,8 @@ class Settings:
         "",
         parse=TEXT,
         reload=Reload.NEW,
-        doc='Cipher suites of TLS 1.3, in OpenSSL\'s notation; "" leaves them to OpenSSL. Needs a '
-        "Python that can choose them: 3.15 or later.",
+        doc="Cipher suites of TLS 1.3 by their names, with colons between them, the best first; "
+        '"" leaves them to OpenSSL.',
     )
     client_tls_ecdhcurve: str = setting(
         "auto",
@@ -525,6 +532,13 @@ class Settings:
         doc="Certificates by which that of the server is judged with verify-ca and verify-full; "
         "left out, those of the system.",
     )
+    server_tls_crl_file: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc="Lists of revoked certificates, PEM, for verify-ca and verify-full: one of each authority of the "
+        "server's certificate. Not in PgBouncer.",
+    )
     server_tls_protocols: tuple[TlsVersion, ...] = setting(
         SECURE,
         parse=PROTOCOLS,
@@ -543,8 +557,8 @@ class Settings:
         "",
         parse=TEXT,
         reload=Reload.NEW,
-        doc='Cipher suites of TLS 1.3, in OpenSSL\'s notation; "" leaves them to OpenSSL. Needs a '
-        "Python that can choose them: 3.15 or later.",
+        doc="Cipher suites of TLS 1.3 by their names, with colons between them, the best first; "
+        '"" leaves them to OpenSSL.',
     )
     tcp_keepalive: bool = setting(
         True,

@@ -23,6 +23,7 @@ from poolproxy.settings.enums import SslMode
 from poolproxy.settings.files import LoadedConfig, read_config
 from poolproxy.settings.schema import Settings
 from poolproxy.settings.tls import CIPHER_SHORTCUTS, TlsVersion
+from poolproxy.tls import suites
 
 ALPN = "postgresql"  # https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-SSL
 
@@ -56,7 +57,10 @@ def load(path: str | Path) -> LoadedConfig:
     Raises ConfigError.
     """
     loaded = read_config(path)
-    contexts(loaded.config.settings, loaded.files)
+    settings = loaded.config.settings
+    for side in (ClientSide(settings, loaded.files), ServerSide(settings, loaded.files)):
+        side.prove()
+    contexts(settings, loaded.files)
     return loaded
 
 
@@ -103,6 +107,18 @@ class Side:
         self._judging(context)
         return context
 
+    def prove(self) -> None:
+        """See, in another process, whether what takes proof can be done. Raises ConfigError."""
+        if self.mode.enabled and self._value("tls13_ciphers"):
+            try:
+                suites.prove()
+            except suites.NoChoice as error:
+                raise self._no_choice(error) from None
+
+    def _no_choice(self, error: suites.NoChoice) -> ConfigError:
+        text = f"can't be used: this Python can't choose the suites of TLS 1.3 ({error})"
+        return self._mistake("tls13_ciphers", f"{text}; leave it out, or use 3.15 or later")
+
     def _judging(self, context: ssl.SSLContext) -> None:
         raise NotImplementedError
 
@@ -134,20 +150,18 @@ class Side:
         except ssl.SSLError:
             text = f'"{given}" names no cipher that OpenSSL has'
             raise self._mistake("tls_ciphers", text) from None
-        suites = self._value("tls13_ciphers")
-        if suites:
-            self._suites(context, suites)
+        if given := self._value("tls13_ciphers"):
+            self._suites(context, given)
 
-    def _suites(self, context: ssl.SSLContext, suites: str) -> None:
-        choose = getattr(context, "set_ciphersuites", None)
-        if choose is None:
-            text = "can't be used: this version of Python can't choose the suites of TLS 1.3"
-            raise self._mistake("tls13_ciphers", f"{text}; leave it out, or use 3.15 or later")
+    def _suites(self, context: ssl.SSLContext, given: str) -> None:
         try:
-            choose(suites)
-        except ssl.SSLError:
-            text = f'"{suites}" names no suite that OpenSSL has'
-            raise self._mistake("tls13_ciphers", text) from None
+            suites.choose(context, given)
+        except suites.NoChoice as error:
+            raise self._no_choice(error) from None
+        except suites.UnknownSuite as error:
+            raise self._mistake(
+                "tls13_ciphers", f'"{error}" names no suite of TLS 1.3 that OpenSSL has'
+            ) from None
 
     def _certificate(self, context: ssl.SSLContext) -> None:
         chain, key = (
@@ -188,7 +202,24 @@ class Side:
             context.load_verify_locations(cadata=text)
         except (ssl.SSLError, ValueError):
             raise self._mistake("tls_ca_file", "has no certificate in PEM format") from None
+        self._revoked(context)
         return True
+
+    def _revoked(self, context: ssl.SSLContext) -> None:
+        """Load the lists of what these authorities have taken back, if they are given."""
+        text = self._files.get(f"{self.name}_tls_crl_file")
+        if text is None:
+            return
+        try:
+            if _BEGIN_LIST not in text:
+                raise ValueError
+            with _as_file(text) as file:  # of texts, ssl takes certificates only
+                context.load_verify_locations(file)
+        except (ssl.SSLError, ValueError):
+            text = "has no revocation list in PEM format"
+            raise self._mistake("tls_crl_file", text) from None
+        # As libpq and PostgreSQL do: every authority of a chain must have its list.
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 class ClientSide(Side):
@@ -226,9 +257,11 @@ class ServerSide(Side):
             context.verify_mode = ssl.CERT_NONE
         elif not given:
             context.load_default_certs()
+            self._revoked(context)
 
 
 _BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_BEGIN_LIST = "-----BEGIN X509 CRL-----"
 
 
 def _first_certificate(text: str) -> str:

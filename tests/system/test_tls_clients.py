@@ -277,6 +277,39 @@ def test_a_certificate_of_nobody_we_know(
         )
 
 
+def test_a_revoked_client(
+    start_proxy: StartProxy, tls_postgres: PostgresServer, certificates: Certificates, pem: Pem
+) -> None:
+    """client_tls_crl_file is obeyed from the reload on; a broken list changes nothing."""
+    joe, eve = (certificates.issue(f"crl-{name}", common_name=name) for name in ("joe", "eve"))
+    revoked = certificates.folder / "clients.crl"
+    revoked.write_bytes(certificates.revocation_list())
+    tables_ = settings(tls_postgres, pem, certificates, client_tls_crl_file=str(revoked))
+    proxy = start_proxy(tables_)
+
+    def gets_in(who: Pem) -> str:
+        known = {"sslcert": str(who.cert), "sslkey": str(who.key)}
+        try:
+            libpq(proxy, certificates, sslmode="require", **known).close()
+        except psycopg.OperationalError as error:
+            return str(error)
+        return "yes"
+
+    assert (gets_in(joe), gets_in(eve)) == ("yes", "yes")
+    revoked.write_bytes(certificates.revocation_list(eve))
+    proxy.signal(SIGHUP)
+    eventually(lambda: "certificate revoked" in gets_in(eve), "the revoked one is refused")
+    assert gets_in(joe) == "yes"
+    revoked.write_text("nothing")
+    proxy.signal(SIGHUP)
+    eventually(lambda: "has no revocation list in PEM format" in proxy.log, "the mistake is told")
+    assert "certificate revoked" in gets_in(eve)
+    revoked.write_bytes(certificates.revocation_list(expired=True))
+    proxy.signal(SIGHUP)
+    eventually(lambda: gets_in(joe) != "yes", "a list that has expired vouches for nobody")
+    eventually(lambda: "CRL has expired" in proxy.log, "the reason is logged")
+
+
 # -- what it carries ------------------------------------------------------------------------------
 
 

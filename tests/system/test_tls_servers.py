@@ -130,6 +130,23 @@ def test_changed_tls_settings_replace_servers(
     assert outcome(proxy, "postgres") == "tls"
 
 
+def test_a_revoked_server(
+    start_proxy: StartProxy, tls_postgres: PostgresServer, certificates: Certificates
+) -> None:
+    """From the reload on that has it in server_tls_crl_file no connection is made to it."""
+    revoked = certificates.folder / "servers.crl"
+    revoked.write_bytes(certificates.revocation_list())
+    ours = Pem(certificates.folder / "postgres.pem", certificates.folder / "postgres.key")
+    verify = {"server_tls_sslmode": "verify-ca", "server_tls_ca_file": str(certificates.ca)}
+    proxy = start_proxy(config(tls_postgres, **verify, server_tls_crl_file=str(revoked)))
+    assert outcome(proxy, "postgres") == "tls"
+    revoked.write_bytes(certificates.revocation_list(ours))
+    proxy.signal(SIGHUP)
+    eventually(lambda: "database configuration changed" in proxy.log, "the old servers go")
+    outcome(proxy, "only_tls")
+    reason(proxy, "TLS handshake failed: certificate verify failed: certificate revoked")
+
+
 # -- fake servers ---------------------------------------------------------------------------------
 
 
