@@ -50,8 +50,12 @@ class Mistake:
 
 
 class ConfigError(Exception):
-    """The configuration can't be used; ``mistakes`` has every reason, in file order."""
+    """The configuration can't be used; ``mistakes`` has every reason, in file order.
 
-    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+    ``read_as`` says in what format its file was read, "" if that was not the point.
+    """
+
+    def __init__(self, mistakes: Sequence[Mistake], read_as: str = "") -> None:
         super().__init__("\n".join(str(mistake) for mistake in mistakes))
         self.mistakes = tuple(mistakes)
+        self.read_as = read_as

@@ -49,6 +49,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.ledger import UnknownPermit
 from poolproxy.settings.files import LoadedConfig
+from poolproxy.settings.write import to_toml
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -77,8 +78,9 @@ class Hub:
         """The configuration in use, for a worker."""
         loaded = self.loaded
         files = tuple(ConfigFile(name, text) for name, text in loaded.files.items())
+        text = to_toml(loaded.config)
         return Configure(
-            self.generation, str(loaded.path), loaded.text, loaded.auth_text, self._mock_key, files
+            self.generation, str(loaded.path), text, loaded.auth_text, self._mock_key, files
         )
 
     def configure(self, loaded: LoadedConfig) -> None:

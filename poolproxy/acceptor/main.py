@@ -78,6 +78,8 @@ class Doors:
 async def serve(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
     """The same inside trio. Raises ConfigError for what the system refuses."""
     settings = loaded.config.settings
+    for note in loaded.notes:
+        log.warning("%s", note)
     max_fds = raise_descriptor_limit()
     warn_of_few_descriptors(max_fds, settings.max_client_conn)
     doors = _open_doors(settings)

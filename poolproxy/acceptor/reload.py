@@ -29,6 +29,8 @@ async def reload(hub: Hub) -> None:
         log.error("the configuration was not reloaded, the old one stays in use")
         hub.reports.proxy.reload_successful = 0
         return
+    for note in loaded.notes:
+        log.warning("%s", note)
     for name in needing_restart(hub.loaded.config, loaded.config):
         log.warning("%s has changed: that takes effect when poolproxy is restarted", name)
     hub.configure(loaded)

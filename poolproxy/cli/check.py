@@ -37,7 +37,7 @@ Examples:
 )
 @click.option("--tls", is_flag=True, help="With --auth: the client uses TLS.")
 def check(path: str, auth: tuple[str, str] | None, address: str, tls: bool) -> None:
-    """Find the mistakes in the TOML file CONFIG.
+    """Find the mistakes in CONFIG, a TOML file or a pgbouncer.ini.
 
     Nothing is started. Every mistake, also of the auth_file, goes to stderr with its file and
     line, and the exit status is 1. Without a mistake it prints what would be run, and how many
@@ -59,6 +59,8 @@ def check(path: str, auth: tuple[str, str] | None, address: str, tls: bool) -> N
 def _summary(loaded: LoadedConfig) -> Iterator[str]:
     settings = loaded.config.settings
     yield f"{loaded.path}: no mistakes"
+    for note in loaded.notes:
+        yield f"note: {note}"
     yield f"listens on {', '.join(_listeners(settings)) or 'nothing'}"
     yield f"workers: {settings.workers or 'one for each core'}"
     yield f"databases: {', '.join(sorted(loaded.config.databases)) or 'none'}"

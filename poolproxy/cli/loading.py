@@ -16,4 +16,6 @@ def load_or_exit(path: str) -> LoadedConfig:
     except ConfigError as error:
         for mistake in error.mistakes:
             click.echo(f"{mistake.where}: error: {mistake.text}", err=True)
+        if error.read_as:
+            click.echo(error.read_as, err=True)
         raise click.exceptions.Exit(1) from error

@@ -18,7 +18,7 @@ Signals:
 @click.command(epilog=EPILOG)
 @click.argument("path", metavar="CONFIG")
 def run(path: str) -> None:
-    """Run the pooler with the TOML file CONFIG.
+    """Run the pooler with CONFIG, a TOML file or a pgbouncer.ini.
 
     It stays in the foreground and logs to stderr.
     """

@@ -137,7 +137,8 @@ class ServerState:
 @message(1)
 @attrs.frozen
 class Configure:
-    """The configuration that the acceptor has just validated; the worker runs the same loader on it.
+    """The configuration that the acceptor has just validated. ``text`` is TOML, whatever format its file
+    has, so that a worker knows but one.
 
     ``path`` serves for messages and relative names only: the worker reads no file again. ``mock_key``:
     32 random bytes, the same for all workers and the whole run, from which unknown users get salts.

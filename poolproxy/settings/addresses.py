@@ -9,6 +9,7 @@ import attrs
 
 from poolproxy.settings.values import (
     Kind,
+    Plain,
     Unexpected,
     count,
     listed,
@@ -146,6 +147,7 @@ MODE = Kind(
     'a mode in octal such as "0770"',
     _read_mode,
     lambda mode: quoted(f"{mode:04o}"),
+    Plain.INTEGER,
 )
 
 

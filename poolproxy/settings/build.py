@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -23,7 +23,6 @@ from poolproxy.settings.values import Unexpected, alternatives, did_you_mean, qu
 
 PROXY, DATABASES, USERS = "poolproxy", "databases", "users"
 TABLES: dict[str, type] = {PROXY: Settings, DATABASES: DatabaseSettings, USERS: UserSettings}
-_HEADERS = {PROXY: "[poolproxy]", DATABASES: "[databases.NAME]", USERS: "[users.NAME]"}
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KNOWN = {
     table: {setting.name: setting for setting in settings_of(cls)} for table, cls in TABLES.items()
@@ -36,7 +35,8 @@ class Item:
 
     ``table`` is "" for a key outside of all tables. ``name`` is the entry's in [databases.NAME]
     and [users.NAME]; None is the table itself. ``key`` None declares the table or the entry, so
-    that an empty one is not lost. ``where`` is for :class:`poolproxy.errors.Mistake`.
+    that an empty one is not lost; if it is ``fresh`` what stood in it before is void. ``where`` is for
+    :class:`poolproxy.errors.Mistake`. ``fault`` is what is wrong with a place that can't be read.
     """
 
     table: str
@@ -44,6 +44,8 @@ class Item:
     key: str | None
     value: object
     where: str = ""
+    fresh: bool = False
+    fault: str = ""
 
     @property
     def path(self) -> Path:
@@ -56,47 +58,94 @@ def key_path(path: Path) -> str:
     return ".".join(part if _BARE.fullmatch(part) else quoted(part) for part in path)
 
 
-def build(items: Iterable[Item], source: str) -> Config:
+@attrs.frozen
+class Dialect:
+    """What a file format has of its own.
+
+    ``headers``: how it writes the tables, ``noun``: what it calls them; ``read`` and ``expected``: as
+    those of a kind, in its own notation; ``path``: how it names what stands nowhere.
+    ``defaults`` of the proxy differ from ours. A header that comes again leaves the ``lasting`` settings.
+    ``idle`` ones are known to do nothing, and why; ``lenient``: what PgBouncer would run with is
+    noted, and no mistake.
+    """
+
+    headers: Mapping[str, str]
+    read: Callable[[Item, Setting], Any]
+    expected: Callable[[Setting], str]
+    path: Callable[[Path], str]
+    defaults: Mapping[str, Any] = attrs.field(factory=dict)
+    lasting: frozenset[str] = frozenset()
+    idle: Mapping[str, str] = attrs.field(factory=dict)
+    lenient: bool = False
+    noun: str = "table"
+
+
+def build(items: Iterable[Item], source: str, dialect: Dialect) -> Config:
     """The configuration that ``items`` make.
 
     Raises :class:`ConfigError` with all mistakes, in the order of ``items``. If a key comes
     twice the last one counts, as in PgBouncer.
     """
-    draft = _Draft(source)
+    draft = _Draft(source, dialect)
     for item in items:
         draft.take(item)
     config = draft.config()
     for finding in check(config):
         draft.report(finding)
     if draft.mistakes:
-        # sort() is stable: mistakes of one line stay in the order they were found.
-        draft.mistakes.sort(key=lambda placed: placed[0])
-        raise ConfigError([mistake for _, mistake in draft.mistakes])
-    return config
+        raise ConfigError(_in_order(draft.mistakes))
+    return attrs.evolve(config, notes=_in_order(draft.notes))
+
+
+def assemble(items: Iterable[Item], source: str, dialect: Dialect) -> Config:
+    """The same for what has been found good before: nothing is checked that no value shows by itself."""
+    draft = _Draft(source, dialect)
+    for item in items:
+        draft.take(item)
+    if draft.mistakes:
+        raise ConfigError(_in_order(draft.mistakes))
+    return draft.config()
+
+
+def _in_order(placed: list[tuple[float, Mistake]]) -> tuple[Mistake, ...]:
+    # Sorting is stable: mistakes of one line stay in the order they were found.
+    return tuple(mistake for _, mistake in sorted(placed, key=lambda each: each[0]))
 
 
 class _Draft:
     """Values so far, where they were, and mistakes with their place in the order of items."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, dialect: Dialect) -> None:
         self.mistakes: list[tuple[float, Mistake]] = []
+        self.notes: list[tuple[float, Mistake]] = []
         self._source = source
-        self._proxy: dict[str, Any] = {}
+        self._dialect = dialect
+        self._proxy: dict[str, Any] = dict(dialect.defaults)
         self._entries: dict[str, dict[str, dict[str, Any]]] = {DATABASES: {}, USERS: {}}
+        self._taken = 0
         self._places: dict[Path, tuple[int, str]] = {}
         self._broken: set[Path] = set()
 
     def take(self, item: Item) -> None:
         """Add one item, or the mistake that it is."""
-        order = len(self._places)
-        self._places[item.path] = (order, item.where)
-        text = _misplaced(item) or self._add(item)
+        self._taken += 1
+        self._places[item.path] = (self._taken, item.where)
+        if item.fresh:
+            self._forget(item)
+        text = item.fault or _misplaced(item, self._dialect) or self._add(item)
         if text:
             self._broken.add(item.path)
-            self.mistakes.append((order, Mistake(item.where, text)))
+            self.mistakes.append((self._taken, Mistake(item.where, text)))
             if item.table in self._entries and item.name is None and item.key is not None:
                 # It was meant as an entry, so no check shall find that there is none.
                 self._entries[item.table].setdefault(item.key, {})
+
+    def _forget(self, item: Item) -> None:
+        if item.name is not None:
+            self._entries[item.table][item.name] = {}
+            return
+        lasting = {key: self._proxy[key] for key in self._dialect.lasting & self._proxy.keys()}
+        self._proxy = {**self._dialect.defaults, **lasting}
 
     def _add(self, item: Item) -> str:
         """Read the item's value; returns what is wrong with it, or ""."""
@@ -106,13 +155,23 @@ class _Draft:
         if item.key is None:
             return ""
         setting = _KNOWN[item.table].get(item.key)
+        if setting is None and item.name is None and item.key in self._dialect.idle:
+            text = f"{item.key} does nothing here: {self._dialect.idle[item.key]}"
+            self.notes.append((self._taken, Mistake(item.where, text)))
+            return ""
         if setting is None:
-            return _unknown(item, item.key)
+            return _unknown(item, item.key, self._dialect)
         try:
-            values[item.key] = setting.kind.read(item.value)
+            values[item.key] = self._dialect.read(item, setting)
         except Unexpected as error:
-            return _unexpected(setting, item.value, error.hint)
+            return self._unexpected(setting, item.value, error.hint)
         return ""
+
+    def _unexpected(self, setting: Setting, value: object, hint: str) -> str:
+        # A secret's value must not reach a terminal or a log, not even a wrong one.
+        found = "" if setting.secret else f", not {shown(value)}"
+        text = f"{setting.name} must be {self._dialect.expected(setting)}{found}"
+        return text + (f"; {hint}" if hint else "")
 
     def config(self) -> Config:
         """The configuration of all good values; broken ones have their defaults."""
@@ -130,7 +189,8 @@ class _Draft:
             if any(about[:length] in self._broken for length in range(1, len(about) + 1)):
                 return
         order, where = self._place(finding)
-        self.mistakes.append((order, Mistake(where, finding.text)))
+        noted = finding.tolerable and self._dialect.lenient
+        (self.notes if noted else self.mistakes).append((order, Mistake(where, finding.text)))
 
     def _place(self, finding: Finding) -> tuple[float, str]:
         """Where the finding is shown: the first key that was given, else the table it lacks in."""
@@ -139,30 +199,33 @@ class _Draft:
         for path in (*finding.about, *tables):
             if path in self._places:
                 return self._places[path]
-        return math.inf, f"{self._source}: {key_path(first)}"
+        shown_path = self._dialect.path(first)
+        return math.inf, f"{self._source}: {shown_path}" if shown_path else self._source
 
 
-def _misplaced(item: Item) -> str:
+def _misplaced(item: Item, dialect: Dialect) -> str:
     """What is wrong with the place that the item stands in, or ""."""
+    headers = dialect.headers
     if not item.table:
         if item.key in TABLES:
-            return f"{item.key} must be a table: write {_HEADERS[item.key]}"
-        return f"{item.key} stands outside of all tables" + _home(item.key or "")
+            return f"{item.key} must be a table: write {headers[item.key]}"
+        return f"{item.key} stands outside of all {dialect.noun}s" + _home(item.key or "", dialect)
     if item.table not in TABLES:
-        hint = did_you_mean(item.table, TABLES) or f"there are {alternatives(_HEADERS.values())}"
-        return f"unknown table [{item.table}]; {hint}"
+        words = [header.strip("[]").partition(".")[0] for header in headers.values()]
+        hint = did_you_mean(item.table, words) or f"there are {alternatives(headers.values())}"
+        return f"unknown {dialect.noun} [{item.table.strip()}]; {hint}"
     if item.table != PROXY and item.name is None and item.key is not None:
-        header = _HEADERS[item.table]
+        header = headers[item.table]
         if item.key in _KNOWN[item.table]:
             return f"{item.key} must stand in a table of its own, {header}"
         return f"{item.key} must be a table: write [{key_path(item.path)}]"
     return ""
 
 
-def _unknown(item: Item, key: str) -> str:
-    home = _home(key)
+def _unknown(item: Item, key: str, dialect: Dialect) -> str:
+    home = _home(key, dialect)
     if home:
-        return f"{key} has no place in {_HEADERS[item.table]}{home}"
+        return f"{key} has no place in {dialect.headers[item.table]}{home}"
     hint = did_you_mean(key, _KNOWN[item.table])
     if not hint and isinstance(item.value, dict) and item.name is not None:
         name = quoted(f"{item.name}.{key}")
@@ -170,13 +233,7 @@ def _unknown(item: Item, key: str) -> str:
     return f"unknown setting {key}" + (f"; {hint}" if hint else "")
 
 
-def _home(key: str) -> str:
+def _home(key: str, dialect: Dialect) -> str:
     """The tables that know the key, as the rest of a sentence, or ""."""
-    homes = [_HEADERS[table] for table in TABLES if key in _KNOWN[table]]
+    homes = [dialect.headers[table] for table in TABLES if key in _KNOWN[table]]
     return f"; it belongs into {alternatives(homes)}" if homes else ""
-
-
-def _unexpected(setting: Setting, value: object, hint: str) -> str:
-    # A secret's value must not reach a terminal or a log, not even a wrong one.
-    found = "" if setting.secret else f", not {shown(value)}"
-    return f"{setting.name} must be {setting.kind.expected}{found}" + (f"; {hint}" if hint else "")

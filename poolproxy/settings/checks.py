@@ -27,11 +27,12 @@ class Finding:
 
     Its place is the first path of ``about`` that the operator has written. A mistake in any of
     them, or in a table around it, makes the finding void: it was drawn from a default in place of
-    the value that was meant.
+    the value that was meant. ``tolerable``: PgBouncer runs with it, so its files may have it.
     """
 
     text: str
     about: tuple[Path, ...]
+    tolerable: bool = False
 
 
 def _proxy(key: str) -> Path:
@@ -47,7 +48,7 @@ def _nowhere_to_listen(config: Config) -> Iterator[Finding]:
 def _no_databases(config: Config) -> Iterator[Finding]:
     if not config.databases:
         text = 'no database: add a table [databases.NAME], or [databases."*"] for all of a server'
-        yield Finding(text, (("databases",),))
+        yield Finding(text, (("databases",),), tolerable=True)
 
 
 def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
@@ -61,7 +62,8 @@ def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
             "auth_file, nor a password in any [users.NAME], nor auth_user"
         )
         passwords = [("users", name, "password") for name in config.users]
-        yield Finding(text, (_proxy("auth_type"), _proxy("auth_file"), *passwords))
+        about = (_proxy("auth_type"), _proxy("auth_file"), *passwords)
+        yield Finding(text, about, tolerable=True)
 
 
 # With these it does not take a secret of ours to get in, or they need no known user.
@@ -73,7 +75,7 @@ _OWN_KNOWLEDGE = frozenset(
 def _hba_without_rules(config: Config) -> Iterator[Finding]:
     if AuthType.HBA in config.auth_types() and not config.settings.auth_hba_file:
         text = 'auth_type "hba" needs auth_hba_file'
-        yield Finding(text, (_proxy("auth_hba_file"), _proxy("auth_type")))
+        yield Finding(text, (_proxy("auth_hba_file"), _proxy("auth_type")), tolerable=True)
 
 
 def _ldap_without_options(config: Config) -> Iterator[Finding]:
@@ -92,7 +94,7 @@ def _any_without_forced_user(config: Config) -> Iterator[Finding]:
         if auth_type is AuthType.ANY and entry.user is None:
             paths = (("databases", name, "user"), ("databases", name, "auth_type"))
             text = 'auth_type "any" needs a user here: the client\'s own name proves nothing'
-            yield Finding(text, (*paths, _proxy("auth_type")))
+            yield Finding(text, (*paths, _proxy("auth_type")), tolerable=True)
 
 
 def _auth_dbname(config: Config) -> Iterator[Finding]:
@@ -103,19 +105,20 @@ def _auth_dbname(config: Config) -> Iterator[Finding]:
         if wanted in RESERVED:
             yield Finding(f'auth_dbname can\'t be "{wanted}", the admin console', (path,))
         elif wanted and config.database(wanted) is None:
-            yield Finding(f'auth_dbname: there is no database "{wanted}"', (path,))
+            text = f'auth_dbname: there is no database "{wanted}"'
+            yield Finding(text, (path,), tolerable=True)
 
 
 def _template_without_auth_dbname(config: Config) -> Iterator[Finding]:
     entry = config.databases.get(TEMPLATE)
     ours = config.settings
-    if entry is None or entry.auth_dbname or ours.auth_dbname:
+    if entry is None or entry.auth_dbname or ours.auth_dbname or ours.auth_query_anywhere:
         return
     if ours.auth_user if entry.auth_user is None else entry.auth_user:
         text = (
             'the database "*" needs auth_dbname: its users can\'t be looked up in a database whose '
+            "name the client makes up, unless auth_query_anywhere allows it"
         )
-        text += "name the client makes up"
         yield Finding(text, (("databases", TEMPLATE, "auth_dbname"), _proxy("auth_user")))
 
 
@@ -160,7 +163,8 @@ def _min_pool_size(config: Config) -> Iterator[Finding]:
             f"min_pool_size ({ours.min_pool_size}) is more than "
             f"default_pool_size ({ours.default_pool_size})"
         )
-        yield Finding(text, (_proxy("min_pool_size"), _proxy("default_pool_size")))
+        about = (_proxy("min_pool_size"), _proxy("default_pool_size"))
+        yield Finding(text, about, tolerable=True)
     for name, entry in config.databases.items():
         yield from _min_pool_size_of(name, entry, config)
 
@@ -176,7 +180,7 @@ def _min_pool_size_of(name: str, entry: DatabaseSettings, config: Config) -> Ite
         of_entry = [("databases", name, key) for key in ("min_pool_size", "pool_size")]
         of_proxy = [_proxy(key) for key in ("min_pool_size", "default_pool_size")]
         text = f"min_pool_size ({least}) is more than the pool's size ({most})"
-        yield Finding(text, (*of_entry, *of_proxy))
+        yield Finding(text, (*of_entry, *of_proxy), tolerable=True)
 
 
 def _hosts(config: Config) -> Iterator[Finding]:
@@ -187,7 +191,7 @@ def _hosts(config: Config) -> Iterator[Finding]:
         elif _is_ourselves(entry, config):
             # Each client would open another client, until max_client_conn ends it.
             text = f"poolproxy itself listens on port {entry.port} of this host"
-            yield Finding(text, (("databases", name, "port"), host))
+            yield Finding(text, (("databases", name, "port"), host), tolerable=True)
 
 
 def _is_ourselves(entry: DatabaseSettings, config: Config) -> bool:

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import attrs
 
+from poolproxy.errors import Mistake
 from poolproxy.settings.entries import LONGEST_DATABASE, DatabaseSettings, UserSettings
 from poolproxy.settings.enums import AuthType, PoolMode, StatePolicy
 from poolproxy.settings.schema import Settings
@@ -86,12 +87,16 @@ class ClientSettings:
 # Compared by identity: two equal configurations are still two generations.
 @attrs.frozen(eq=False)
 class Config:
-    """A configuration without mistakes; ``source`` is the name of the file it came from."""
+    """A configuration without mistakes; ``source`` is the name of the file it came from.
+
+    ``notes``: what its operator should know of it all the same.
+    """
 
     settings: Settings
     databases: Mapping[str, DatabaseSettings]
     users: Mapping[str, UserSettings]
     source: str
+    notes: tuple[Mistake, ...] = ()
     _pools: dict[tuple[str, str], PoolSettings] = attrs.field(factory=dict, init=False, repr=False)
     _clients: dict[tuple[str, str], ClientSettings] = attrs.field(
         factory=dict, init=False, repr=False
@@ -132,7 +137,7 @@ class Config:
         pool = self.pool(database, pool_user)
         if pool is None or pool.user == pool_user:
             return pool
-        return self._lookup_pools().get((database, pool_user))
+        return self._lookup_pools(database).get((database, pool_user))
 
     def auth_type(self, database: str, login_user: str) -> AuthType:
         """How a client must prove that it is ``login_user``; neither need exist."""
@@ -150,21 +155,27 @@ class Config:
         """How users of this database are looked up that no file knows; None if they are not.
 
         Names that clients make up are no reason to connect anywhere: the template's users are looked up
-        in auth_dbname or not at all.
+        in auth_dbname or not at all, unless auth_query_anywhere is set.
         """
         entry = self.databases.get(database)
         own = entry or self.databases.get(TEMPLATE) or DatabaseSettings()
         ours = self.settings
         user = _first(own.auth_user, ours.auth_user)
-        where = own.auth_dbname or ours.auth_dbname or ("" if entry is None else database)
+        may = entry is not None or (
+            ours.auth_query_anywhere and self.database(database) is not None
+        )
+        here = database if may else ""
+        where = own.auth_dbname or ours.auth_dbname or here
         if not user or not where or database in RESERVED:
             return None
         return Lookup(where, user, own.auth_query or ours.auth_query)
 
-    def _lookup_pools(self) -> dict[tuple[str, str], PoolSettings]:
-        """The pools that only auth_query uses: those of databases with another, forced user."""
+    def _lookup_pools(self, database: str) -> dict[tuple[str, str], PoolSettings]:
+        """The pools that only auth_query uses: those of databases with another, forced user. ``database``
+        need not have an entry.
+        """
         found = {}
-        for name in self.databases:
+        for name in {**self.databases, database: None}:
             lookup = self.lookup(name)
             entry = self.database(lookup.database) if lookup is not None else None
             if lookup is not None and entry is not None and entry.user not in (None, lookup.user):

@@ -12,11 +12,15 @@ from poolproxy.settings.values import Kind
 
 T = TypeVar("T")
 _KEY = "setting"
+_SAME = object()
 
 
 @attrs.frozen
 class Setting:
-    """What is known of one setting. ``default`` None means: as the enclosing scope has it."""
+    """What is known of one setting. ``default`` None means: as the enclosing scope has it.
+
+    ``ini_default`` holds in a pgbouncer.ini, where PgBouncer's own defaults are expected.
+    """
 
     name: str
     default: Any
@@ -25,6 +29,7 @@ class Setting:
     doc: str
     secret: bool
     section: str
+    ini_default: Any
 
     @property
     def default_text(self) -> str:
@@ -41,6 +46,7 @@ def setting(
     reload: Reload = ...,
     secret: bool = ...,
     section: str = ...,
+    ini_default: object = ...,
 ) -> T | None: ...
 
 
@@ -53,6 +59,7 @@ def setting(
     reload: Reload = ...,
     secret: bool = ...,
     section: str = ...,
+    ini_default: object = ...,
 ) -> T: ...
 
 
@@ -64,13 +71,15 @@ def setting(
     reload: Reload = Reload.LIVE,
     secret: bool = False,
     section: str = "",
+    ini_default: object = _SAME,
 ) -> Any:
     """Declare a setting as an attrs field.
 
     ``section`` is given to the first field of a section and holds until the next one. A
     ``secret`` is kept out of the object's repr and its value out of every message.
     """
-    facts = (parse, reload, doc, secret, section)
+    given = default if ini_default is _SAME else ini_default
+    facts = (parse, reload, doc, secret, section, given)
     return attrs.field(default=default, repr=not secret, metadata={_KEY: facts})
 
 
@@ -78,6 +87,6 @@ def settings_of(table: type) -> Iterator[Setting]:
     """The settings of a class that is made with :func:`setting`, in its order."""
     current = ""
     for field in attrs.fields(table):
-        parse, reload, doc, secret, section = field.metadata[_KEY]
+        parse, reload, doc, secret, section, ini_default = field.metadata[_KEY]
         current = section or current
-        yield Setting(field.name, field.default, parse, reload, doc, secret, current)
+        yield Setting(field.name, field.default, parse, reload, doc, secret, current, ini_default)

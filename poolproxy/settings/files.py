@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 
 import attrs
@@ -12,9 +14,10 @@ from poolproxy.auth.hba import included_files
 from poolproxy.auth.userlist import parse_userlist
 from poolproxy.errors import ConfigError, Mistake
 from poolproxy.settings.access import INCLUDED, AuthFiles, parse_auth_files
-from poolproxy.settings.build import PROXY
+from poolproxy.settings.build import PROXY, Item
 from poolproxy.settings.config import Config
 from poolproxy.settings.extras import missing_libraries
+from poolproxy.settings.ini import load_ini, read_ini
 from poolproxy.settings.toml import load_toml, read_toml
 
 # The settings that name PEM files, by the setting that says whether they are used.
@@ -23,17 +26,38 @@ PEM_FILES = {
     for side in ("client", "server")
 }
 AUTH_FILES = ("auth_hba_file", "auth_ident_file", "passfile", "auth_ldap_ca_file")
+# All settings that name a file to be read.
+FILES = ("auth_file", *AUTH_FILES, *(name for names in PEM_FILES.values() for name in names))
 # Far above any real file; a device or a log given by mistake must not fill the memory.
 MAX_FILE_BYTES = 16 * 1024 * 1024
+_INI_HEADER = re.compile(r"^[ \t]*\[pgbouncer\]", re.MULTILINE)
+
+
+class Format(Enum):
+    """What a configuration file is written in."""
+
+    TOML = "TOML"
+    INI = "PgBouncer's format"
+
+
+def format_of(path: Path, text: str) -> tuple[Format, str]:
+    """The format, and why it is taken for that: the end of the file's name, or a line [pgbouncer]."""
+    for suffix, format in ((".ini", Format.INI), (".toml", Format.TOML)):
+        if path.suffix == suffix:
+            return format, f"its name ends in {suffix}"
+    if _INI_HEADER.search(text):
+        return Format.INI, "it has a section [pgbouncer]"
+    return Format.TOML, "it has no section [pgbouncer]"
 
 
 @attrs.frozen
 class LoadedConfig:
     """A configuration that was found free of mistakes, with the texts that it came from.
 
-    ``auth_text`` is the content of ``auth_file``, "" if none is set; ``secrets`` are what
-    it says, by user name. ``files``: the content of the other files, by the setting that names them;
-    ``auth``: what those of authentication say.
+    ``text`` has those of included files, too. ``auth_text`` is the content of ``auth_file``, "" if none
+    is set; ``secrets`` are what it says, by user name. ``files``: the content of the other files, by the
+    setting that names them; ``auth``: what those of authentication say. ``notes``: what the operator
+    should know all the same.
     """
 
     config: Config
@@ -43,42 +67,118 @@ class LoadedConfig:
     secrets: Mapping[str, str]
     files: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     auth: AuthFiles = attrs.field(factory=AuthFiles, repr=False)
+    format: Format = Format.TOML
+    notes: tuple[Mistake, ...] = ()
 
 
 def read_config(path: str | Path) -> LoadedConfig:
-    """Read a configuration file and the files that it names, relative to its own folder.
+    """Read a configuration file and the files that it names.
 
-    Raises ConfigError with the mistakes of all, also for a file that can't be read.
+    Their names start at its own folder if it is TOML, and at the current one if it is PgBouncer's, as
+    there. Raises ConfigError with the mistakes of all, also for a file that can't be read.
     """
     path = Path(path)
     text = _read(path, str(path))
+    format, why = format_of(path, text)
+    source = _Ini(path, text) if format is Format.INI else _Toml(path, text)
     mistakes: list[Mistake] = []
     config: Config | None = None
     try:
-        config = load_toml(text, str(path))
+        config = source.load()
     except ConfigError as error:
         mistakes.extend(error.mistakes)
-    auth_file = config.settings.auth_file if config is not None else _auth_file_of(text)
-    auth_text, secrets = "", dict[str, str]()
+    auth_file = config.settings.auth_file if config is not None else source.auth_file()
+    folder = source.folder
+    auth_text, secrets, notes = "", dict[str, str](), config.notes if config is not None else ()
     if auth_file:
         try:
-            auth_text, secrets = _read_userlist(path.parent / auth_file)
+            auth_text = _read(folder / auth_file, f"auth_file {folder / auth_file}")
+            secrets, faults = parse_userlist(auth_text, str(folder / auth_file))
+            if not source.lenient:
+                mistakes.extend(faults)
         except ConfigError as error:
             mistakes.extend(error.mistakes)
-    files = _read_pem_files(config, path.parent, mistakes) if config is not None else {}
+    files = _read_pem_files(config, folder, mistakes) if config is not None else {}
     auth = AuthFiles()
     if config is not None:
-        files |= _read_auth_files(config, path.parent, mistakes)
-        if (
-            not mistakes
-        ):  # one file speaks of another: a missing one would make mistakes of the rest
-            sources = {name: _source(config, path.parent, name) for name in AUTH_FILES}
-            auth, found = parse_auth_files(auth_text, files, sources)
-            mistakes.extend(found)
+        files |= _read_auth_files(config, folder, mistakes)
+        # One file speaks of another: a missing one would make mistakes of the rest.
+        if not mistakes:
+            sources = {name: _source(config, folder, name) for name in ("auth_file", *AUTH_FILES)}
+            auth, faults = parse_auth_files(auth_text, files, sources)
+            if source.lenient:
+                notes += tuple(_in_its_words(fault, sources) for fault in faults)
+            else:
+                mistakes.extend(faults)
             mistakes.extend(missing_libraries(config, auth))
     if config is None or mistakes:
-        raise ConfigError(mistakes)
-    return LoadedConfig(config, path, text, auth_text, secrets, files, auth)
+        doubtful = path.suffix != ".toml"
+        read_as = f"{path} was read as {format.value}: {why}" if doubtful else ""
+        raise ConfigError(list(dict.fromkeys(mistakes)), read_as)
+    return LoadedConfig(config, path, source.text, auth_text, secrets, files, auth, format, notes)
+
+
+class _Toml:
+    """A TOML file whose text has been read. ``lenient``: broken lines of other files are left out."""
+
+    lenient = False
+
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        self.text = text
+        self.folder = path.parent
+
+    def load(self) -> Config:
+        """Raises ConfigError."""
+        return load_toml(self.text, str(self.path))
+
+    def auth_file(self) -> str:
+        """The auth_file of a configuration that has mistakes, so that both files' are told at once."""
+        named = (
+            item.value for item in self._items() if (item.table, item.key) == (PROXY, "auth_file")
+        )
+        value = next(named, "")
+        return value if isinstance(value, str) else ""
+
+    def _items(self) -> list[Item]:
+        try:
+            return read_toml(self.text, "")
+        except ConfigError:
+            return []
+
+
+class _Ini(_Toml):
+    """The same in PgBouncer's format."""
+
+    lenient = True
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(path, text)
+        self._main = text
+        self.folder = Path()
+
+    def load(self) -> Config:
+        self.text = self._main
+        return load_ini(self._main, str(self.path), self._include)
+
+    def _items(self) -> list[Item]:
+        return list(read_ini(self._main, "", self._include))
+
+    def _include(self, name: str) -> str:
+        text = _read(self.folder / name, name)
+        self.text += "\n" + text
+        if len(self.text) > MAX_FILE_BYTES:
+            # Ten files that include each other twice are a thousand.
+            raise ConfigError([Mistake(name, f"with it all is larger than {MAX_FILE_BYTES} bytes")])
+        return text
+
+
+def _in_its_words(fault: Mistake, sources: Mapping[str, str]) -> Mistake:
+    """A line that is left out, as PgBouncer's log has it."""
+    file, _, line = fault.where.rpartition(":")
+    if file == sources["auth_hba_file"]:
+        return attrs.evolve(fault, text=f"could not parse hba config line {line}: {fault.text}")
+    return attrs.evolve(fault, text=f"broken {Path(file).name}, line left out: {fault.text}")
 
 
 def _source(config: Config, folder: Path, setting: str) -> str:
@@ -129,14 +229,6 @@ def _read_pem_files(config: Config, folder: Path, mistakes: list[Mistake]) -> di
     return texts
 
 
-def _read_userlist(path: Path) -> tuple[str, dict[str, str]]:
-    text = _read(path, f"auth_file {path}")
-    secrets, mistakes = parse_userlist(text, str(path))
-    if mistakes:
-        raise ConfigError(mistakes)
-    return text, secrets
-
-
 def _read(path: Path, what: str) -> str:
     try:
         with path.open("rb") as file:
@@ -149,14 +241,3 @@ def _read(path: Path, what: str) -> str:
         raise ConfigError([Mistake(f"{what}:{line}", "is not UTF-8 text")]) from error
     except OSError as error:
         raise ConfigError([Mistake(what, f"can't be read: {error.strerror}")]) from error
-
-
-def _auth_file_of(text: str) -> str:
-    """The auth_file of a configuration that has mistakes, so that both files' are told at once."""
-    try:
-        items = read_toml(text, "")
-    except ConfigError:
-        return ""
-    named = (item.value for item in items if (item.table, item.key) == (PROXY, "auth_file"))
-    value = next(named, "")
-    return value if isinstance(value, str) else ""

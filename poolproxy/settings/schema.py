@@ -39,6 +39,7 @@ from poolproxy.settings.values import (
     PARAMETERS,
     TEXT,
     USERS,
+    Plain,
     choice,
     count,
     seconds,
@@ -65,10 +66,11 @@ class Settings:
     listen_addr: tuple[str, ...] = setting(
         ("127.0.0.1",),
         section="Listening",
+        ini_default=(),
         parse=LISTEN_HOSTS,
         reload=Reload.RESTART,
-        doc='TCP addresses to listen on; "*" is every address, an empty list is no TCP. '
-        "PgBouncer's default is none.",
+        doc='TCP addresses to listen on; "*" is every address, an empty list is no TCP. In a '
+        "pgbouncer.ini the default is none.",
     )
     listen_port: int = setting(
         6432,
@@ -389,6 +391,15 @@ class Settings:
         doc='Database of this configuration in which auth_query runs; "" is the one that the client '
         "asks for.",
     )
+    auth_query_anywhere: bool = setting(
+        False,
+        ini_default=True,
+        parse=BOOLEAN,
+        reload=Reload.NEW,
+        doc='Without auth_dbname: run auth_query also in databases that only the entry "*" stands for, whose '
+        "names clients make up, as PgBouncer does; the default in a pgbouncer.ini. Who knows no password can "
+        "so make us connect to PostgreSQL in vain. Not in PgBouncer.",
+    )
     auth_query_ttl: float = setting(
         0.0,
         parse=seconds(),
@@ -587,10 +598,10 @@ class Settings:
     )
     tcp_user_timeout: float = setting(
         0.0,
-        parse=seconds(),
+        parse=seconds(plain=Plain.MILLISECONDS),
         reload=Reload.NEW,
         doc="How long sent data may stay unacknowledged; 0 is the system's default. A bare "
-        'number counts seconds as everywhere: PgBouncer\'s 5000 (milliseconds) is "5s".',
+        'number counts seconds as everywhere, but milliseconds in a pgbouncer.ini: 5000 is "5s".',
     )
     tcp_socket_buffer: int = setting(
         0,
@@ -676,7 +687,9 @@ class Settings:
     )
     metrics_listen: Address | None = setting(
         Address("127.0.0.1", 9127),
+        ini_default=None,
         parse=ENDPOINT,
         reload=Reload.RESTART,
-        doc='Address of /metrics, /healthz and /readyz; "" for none. Not in PgBouncer.',
+        doc='Address of /metrics, /healthz and /readyz; "" for none, which is the default in a '
+        "pgbouncer.ini. Not in PgBouncer.",
     )

@@ -10,7 +10,17 @@ from typing import Any
 import attrs
 
 from poolproxy.errors import ConfigError, Mistake
-from poolproxy.settings.build import PROXY, TABLES, Item, build, key_path
+from poolproxy.settings.build import (
+    DATABASES,
+    PROXY,
+    TABLES,
+    USERS,
+    Dialect,
+    Item,
+    assemble,
+    build,
+    key_path,
+)
 from poolproxy.settings.config import Config
 from poolproxy.settings.locate import Locator
 
@@ -20,12 +30,25 @@ _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 _UNQUOTED = re.compile(r"""\s*([\w."'-]+)\s*=\s*[^\s"'\[{#]""")
 
 
+TOML = Dialect(
+    headers={PROXY: "[poolproxy]", DATABASES: "[databases.NAME]", USERS: "[users.NAME]"},
+    read=lambda item, setting: setting.kind.read(item.value),
+    expected=lambda setting: setting.kind.expected,
+    path=key_path,
+)
+
+
 def load_toml(text: str, source: str) -> Config:
     """The configuration in ``text``; ``source`` names it in messages.
 
     Raises :class:`ConfigError` with every mistake, in file order.
     """
-    return build(read_toml(text, source), source)
+    return build(read_toml(text, source), source, TOML)
+
+
+def take_over(text: str, source: str) -> Config:
+    """The configuration that :func:`poolproxy.settings.write.to_toml` has written for another process."""
+    return assemble(read_toml(text, source), source, TOML)
 
 
 def read_toml(text: str, source: str) -> list[Item]:

@@ -43,6 +43,16 @@ class Unexpected(Exception):
         self.hint = hint
 
 
+class Plain(Enum):
+    """What a value is where all values are bare text, as in pgbouncer.ini."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    BOOLEAN = "boolean"
+    SECONDS = "seconds"
+    MILLISECONDS = "milliseconds"
+
+
 @attrs.frozen
 class Kind(Generic[T]):
     """A kind of value.
@@ -55,6 +65,7 @@ class Kind(Generic[T]):
     expected: str
     read: Callable[[object], T]
     write: Callable[[T], str]
+    plain: Plain = Plain.TEXT
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -100,7 +111,8 @@ def count(least: int = 0, most: int = MAX_INT) -> Kind[int]:
         return number
 
     above = f"{least} or more" if most == MAX_INT else f"{least} to {most}"
-    return Kind("whole number" if most == MAX_INT else above, f"a whole number, {above}", read, str)
+    label = "whole number" if most == MAX_INT else above
+    return Kind(label, f"a whole number, {above}", read, str, Plain.INTEGER)
 
 
 def _whole(value: object) -> int:
@@ -112,7 +124,7 @@ def _whole(value: object) -> int:
     raise Unexpected
 
 
-def seconds(least: float = 0.0, most: float = LONGEST) -> Kind[float]:
+def seconds(least: float = 0.0, most: float = LONGEST, plain: Plain = Plain.SECONDS) -> Kind[float]:
     """A time of at least ``least`` seconds, at most ``most``; a bare number counts seconds."""
 
     def read(value: object) -> float:
@@ -127,7 +139,7 @@ def seconds(least: float = 0.0, most: float = LONGEST) -> Kind[float]:
         expected += f", at least {write_time(least)}"
     if most < LONGEST:
         expected += f", at most {write_time(most)}"
-    return Kind("time", expected, read, write_time)
+    return Kind("time", expected, read, write_time, plain)
 
 
 def whole_seconds(most: int) -> Kind[int]:
@@ -139,7 +151,8 @@ def whole_seconds(most: int) -> Kind[int]:
             raise Unexpected
         return int(time)
 
-    return Kind("time", f"a time in whole seconds, at most {most}", read, write_time)
+    expected = f"a time in whole seconds, at most {most}"
+    return Kind("time", expected, read, write_time, Plain.SECONDS)
 
 
 def _time(value: object) -> float:
@@ -175,7 +188,7 @@ def size(least: int = 0, most: int = MAX_INT) -> Kind[int]:
         return int(number)
 
     expected = f'a size such as "64kB", "1MB" or a number of bytes, {least} to {most}'
-    return Kind("size", expected, read, _write_size)
+    return Kind("size", expected, read, _write_size, Plain.INTEGER)
 
 
 def _write_size(number: int) -> str:
@@ -209,7 +222,9 @@ def _read_boolean(value: object) -> bool:
     raise Unexpected
 
 
-BOOLEAN = Kind("boolean", "true or false", _read_boolean, lambda value: str(value).lower())
+BOOLEAN = Kind(
+    "boolean", "true or false", _read_boolean, lambda value: str(value).lower(), Plain.BOOLEAN
+)
 
 
 def choice(options: type[E]) -> Kind[E]:

@@ -47,7 +47,7 @@ from poolproxy.relay.session import UNSUITABLE, UNUSED
 from poolproxy.relay.task import Task
 from poolproxy.settings.access import parse_auth_files
 from poolproxy.settings.config import Config, PoolSettings
-from poolproxy.settings.toml import load_toml
+from poolproxy.settings.toml import take_over
 from poolproxy.tls.contexts import contexts
 from poolproxy.wire import is_compiled
 from poolproxy.wire.parameters import Tracker, Values
@@ -139,7 +139,7 @@ class Worker:
 
     def _load(self, configure: Configure) -> Config:
         # The acceptor has validated the same texts, so a ConfigError here is a bug and ends us.
-        config = load_toml(configure.text, configure.path)
+        config = take_over(configure.text, configure.path)
         files = {file.setting: file.text for file in configure.files}
         self.contexts = contexts(config.settings, files)
         sources = {name: getattr(config.settings, name, "") for name in ("auth_file", *files)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import platform
 import subprocess
 import sys
@@ -139,3 +140,26 @@ def test_the_reference_lists_the_settings() -> None:
     output = invoke("config", "reference").output
     for name in ("default_pool_size", "dbname", "max_user_connections"):
         assert name in output
+
+
+def test_a_pgbouncer_ini_is_checked_and_converted(folder: Path) -> None:
+    """check notes what does nothing here; the TOML that convert prints passes check beside its files."""
+    ini = folder / "pgbouncer.ini"
+    lines = "auth_file = userlist.txt\npkt_buf = 4096\npool_mode = transaction\n"
+    ini.write_text(f"[pgbouncer]\n{lines}[databases]\napp = host=127.0.0.1\n")
+    with contextlib.chdir(folder):
+        checked, converted = invoke("check", ini), invoke("config", "convert", ini)
+    assert checked.exit_code == converted.exit_code == 0
+    assert f"note: {ini}:3: pkt_buf does nothing here: " in checked.output
+    assert "# Relative names begin at the folder of this file: auth_file." in converted.stdout
+    (folder / "poolproxy.toml").write_text(converted.stdout)
+    again = invoke("check", folder / "poolproxy.toml")
+    assert again.exit_code == 0, again.output
+    assert "users: 1" in again.output
+
+
+def test_convert_is_for_pgbouncers_files(folder: Path) -> None:
+    """A TOML file needs no conversion."""
+    result = invoke("config", "convert", folder / "poolproxy.toml")
+    assert result.exit_code == 2
+    assert "is TOML already" in result.output

@@ -62,7 +62,7 @@ CONTRADICTIONS = {
     "look-ups where a client says": (
         f'{USER}[poolproxy]\nauth_user = "a"\n[databases."*"]\nhost = "h"\n',
         ':4: the database "*" needs auth_dbname: its users can\'t be looked up in a database whose name '
-        "the client makes up",
+        "the client makes up, unless auth_query_anywhere allows it",
     ),
     "two passwords": (
         f'{USER}[databases.db]\nhost = "h"\npassword = "x"\npassword_command = "y"\n',

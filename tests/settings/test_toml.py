@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from poolproxy.settings.build import Item, build
 from poolproxy.settings.enums import PoolMode
 from poolproxy.settings.schema import Settings
+from poolproxy.settings.toml import TOML
 from tests.settings.loading import DATABASE, SOURCE, USER, load, load_with, mistakes
 
 PROXY = "[poolproxy]\n"
@@ -186,7 +187,7 @@ def test_the_last_of_two_values_counts() -> None:
         Item("databases", "app", "host", "db", "x:3"),
         Item("users", "joe", "password", "p", "x:4"),
     ]
-    assert build(items, "x").settings.verbose == 2
+    assert build(items, "x", TOML).settings.verbose == 2
 
 
 @given(st.text())
