@@ -121,7 +121,7 @@ def test_missing_settings_are_missing() -> None:
     assert listed is not None
     ours = {f.name for c in (Settings, DatabaseSettings, UserSettings) for f in attrs.fields(c)}
     names = set(SPAN.findall(listed[1]))
-    assert len(names) > 20
+    assert names
     assert not names & ours
 
 

@@ -48,9 +48,9 @@ def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
 
     0 when it left, 1 when it could not start (an address in use, say), 3 when no worker could.
     """
-    logs.set_up(loaded.config.settings.verbose)
     ignore_until_heeded()
     try:
+        logs.set_up(loaded.config.settings)
         return trio.run(partial(serve, loaded, command))
     except ConfigError as error:
         for mistake in error.mistakes:
@@ -178,6 +178,7 @@ async def _expire_forever(hub: Hub) -> None:
     while True:
         await trio.sleep(EXPIRE_EVERY)
         hub.expire()
+        logs.sum_up()
 
 
 async def _scrape(hub: Hub) -> Collector:

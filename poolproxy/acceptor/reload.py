@@ -23,6 +23,7 @@ async def reload(hub: Hub) -> None:
     try:
         # In a thread: the accept loop must not wait for a slow disk or a long auth_file.
         loaded = await trio.to_thread.run_sync(load, hub.loaded.path)
+        logs.set_up(loaded.config.settings)
     except ConfigError as error:
         for mistake in error.mistakes:
             log.error("%s", mistake)
@@ -35,7 +36,6 @@ async def reload(hub: Hub) -> None:
         log.warning("%s has changed: that takes effect when poolproxy is restarted", name)
     hub.configure(loaded)
     hub.reports.loaded(loaded, hub.generation)
-    logs.set_verbosity(loaded.config.settings.verbose)
     log.info("configuration reloaded from %s", loaded.path)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
+from poolproxy.log.party import Party
 from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
@@ -120,9 +121,10 @@ class Client(Connection):
         self.whole: Whole | None = None
 
     @property
-    def name(self) -> str:
+    def name(self) -> Party:
         """For the log, as PgBouncer writes it."""
-        return f"C-{self.id}: {self.pool.key.database}/{self.user}@{self.peer}:{self.port}"
+        address = f"{self.peer}:{self.port}"
+        return Party(f"C-{self.id}", self.pool.key.database, self.user, address)
 
     def begin(self, early: bytes) -> None:
         """Start watching. ``early``: what the client has sent before it was welcomed."""
@@ -364,6 +366,8 @@ class Client(Connection):
         server = self.server
         if self.closed:
             return
+        # First the log: who sees the error may look there for more.
+        self.context.host.client_fails(self, error.message)
         if not self.out and (server is None or not server.back.left):
             try:
                 self.sock.send(error_response(error))

@@ -24,6 +24,9 @@ class Host(Protocol):
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         """A client of ``pool`` waits; ``probe``: one has failed fast, a log-in may be tried."""
 
+    def client_fails(self, client: Client, message: str) -> None:
+        """The client is about to be told why it is closed, by an error of ours."""
+
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         """The client's socket is closed; ``error``: it was told why."""
 

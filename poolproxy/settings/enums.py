@@ -76,6 +76,30 @@ class Negotiation(Enum):
     DIRECT = "direct"
 
 
+class LogFormat(Enum):
+    """What a line of the log is."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class SyslogFacility(Enum):
+    """syslog(3)'s words for who is speaking."""
+
+    DAEMON = "daemon"
+    USER = "user"
+    AUTH = "auth"
+    AUTHPRIV = "authpriv"
+    LOCAL0 = "local0"
+    LOCAL1 = "local1"
+    LOCAL2 = "local2"
+    LOCAL3 = "local3"
+    LOCAL4 = "local4"
+    LOCAL5 = "local5"
+    LOCAL6 = "local6"
+    LOCAL7 = "local7"
+
+
 class Reload(Enum):
     """What a changed setting needs to take effect."""
 

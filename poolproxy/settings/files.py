@@ -115,6 +115,7 @@ def read_config(path: str | Path) -> LoadedConfig:
         doubtful = path.suffix != ".toml"
         read_as = f"{path} was read as {format.value}: {why}" if doubtful else ""
         raise ConfigError(list(dict.fromkeys(mistakes)), read_as)
+    config = _with_whole_names(config, folder)
     return LoadedConfig(config, path, source.text, auth_text, secrets, files, auth, format, notes)
 
 
@@ -171,6 +172,15 @@ class _Ini(_Toml):
             # Ten files that include each other twice are a thousand.
             raise ConfigError([Mistake(name, f"with it all is larger than {MAX_FILE_BYTES} bytes")])
         return text
+
+
+def _with_whole_names(config: Config, folder: Path) -> Config:
+    """The names of files that we write, which must not depend on where the process goes."""
+    settings = config.settings
+    log, pid = [
+        file and str(folder.absolute() / file) for file in (settings.logfile, settings.pidfile)
+    ]
+    return attrs.evolve(config, settings=attrs.evolve(settings, logfile=log, pidfile=pid))
 
 
 def _in_its_words(fault: Mistake, sources: Mapping[str, str]) -> Mistake:

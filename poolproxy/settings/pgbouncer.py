@@ -130,12 +130,6 @@ WITHOUT_MEANING = {
     "dns_zone_check_period": "zones are not looked at, only names",
     "client_tls_dheparams": "keys are exchanged by elliptic curves",
     # What is not there yet.
-    "logfile": "the log goes to stderr",
-    "pidfile": "it is not written",
-    "syslog": "the log goes to stderr",
-    "syslog_ident": "the log goes to stderr",
-    "syslog_facility": "the log goes to stderr",
-    "log_stats": "metrics have what it would say",
     "tcp_defer_accept": "clients are accepted at once",
     "disable_pqexec": "simple queries are allowed",
     "login_notify_message": "it is not sent",

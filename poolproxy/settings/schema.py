@@ -23,11 +23,13 @@ from poolproxy.settings.addresses import (
 from poolproxy.settings.enums import (
     AbandonedWork,
     AuthType,
+    LogFormat,
     Negotiation,
     PoolMode,
     Reload,
     SslMode,
     StatePolicy,
+    SyslogFacility,
 )
 from poolproxy.settings.field import setting
 from poolproxy.settings.ldap import LDAP
@@ -116,6 +118,13 @@ class Settings:
         parse=TEXT,
         reload=Reload.RESTART,
         doc='User to become when started as root; "" stays who one is.',
+    )
+    pidfile: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.RESTART,
+        doc="File to write the process id to, when all is listened on; it is removed at the end. A relative "
+        "name starts at the folder of this configuration.",
     )
     worker_timeout: float = setting(
         30.0,
@@ -680,10 +689,49 @@ class Settings:
         parse=BOOLEAN,
         doc="Log each error that the proxy itself sends to a client.",
     )
+    log_stats: bool = setting(
+        True,
+        parse=BOOLEAN,
+        doc="Log a line of totals over all pools every stats_period.",
+    )
     verbose: int = setting(
         0,
         parse=count(0, 3),
         doc="More log lines, the higher the more.",
+    )
+    log_format: LogFormat = setting(
+        LogFormat.TEXT,
+        parse=choice(LogFormat),
+        doc="text is PgBouncer's; json has an object on each line, with the connection, database, user and "
+        "worker as fields. Not in PgBouncer.",
+    )
+    log_repeat_limit: int = setting(
+        10,
+        parse=count(),
+        doc="How often each process may log the same warning or error within a second; how often it came "
+        "beyond that is told in one line. 0 is no limit. Not in PgBouncer.",
+    )
+    logfile: str = setting(
+        "",
+        parse=TEXT,
+        doc="File to append the log to, besides stderr; a reload opens it again. A relative name starts at "
+        "the folder of this configuration.",
+    )
+    syslog: bool = setting(
+        False,
+        parse=BOOLEAN,
+        doc="Log to syslog, too.",
+    )
+    syslog_ident: str = setting(
+        "poolproxy",
+        ini_default="pgbouncer",
+        parse=GIVEN,
+        doc="Name of the program in syslog; pgbouncer is the default in a pgbouncer.ini.",
+    )
+    syslog_facility: SyslogFacility = setting(
+        SyslogFacility.DAEMON,
+        parse=choice(SyslogFacility),
+        doc="Facility of syslog.",
     )
     metrics_listen: Address | None = setting(
         Address("127.0.0.1", 9127),

@@ -12,6 +12,7 @@ from time import monotonic
 
 import trio
 
+from poolproxy import log as logs
 from poolproxy.errors import PoolerError
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.client import Client
@@ -95,6 +96,7 @@ def tick(worker: Worker, now: float) -> None:
             del worker.pools[pool.key]
     for closing in [c for c in worker.closings if now >= c.deadline]:
         closing.end(clean=False)
+    logs.sum_up()
     _idle_clients(worker, now)
     patience.enforce(worker, now)
     leaving.look(worker)

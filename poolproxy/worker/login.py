@@ -20,6 +20,7 @@ import trio
 from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
+from poolproxy.log.party import Party
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.guard import client_class
@@ -98,10 +99,10 @@ class ClientLogin:
         self.silent = False  # amid a handshake an error could not be read
 
     @property
-    def name(self) -> str:
+    def name(self) -> Party:
         """For the log, as PgBouncer writes it."""
         a = self.accepted
-        return f"C-{a.id}: {self.database}/{self.user}@{a.peer}:{a.port}"
+        return Party(f"C-{a.id}", self.database, self.user, f"{a.peer}:{a.port}")
 
     async def run(self) -> bool:
         """True if the relay has the socket now."""

@@ -191,6 +191,9 @@ class _Host:
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         self.worker.want(pool, probe=probe)
 
+    def client_fails(self, client: Client, message: str) -> None:
+        pass
+
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         pass
 

@@ -15,6 +15,7 @@ from poolproxy.ipc.codec import IpcError
 from poolproxy.ipc.messages import Bye, Configure
 from poolproxy.worker.control import listen
 from poolproxy.worker.janitor import keep_house, tell_departures
+from poolproxy.worker.reload import set_up_log
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ def run(fd: int, slot: int) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(fd, False)
-    logs.set_up(0)
+    logs.set_up(worker=slot)
     return trio.run(_main, Channel(socket.socket(fileno=fd)), slot)
 
 
@@ -40,7 +41,7 @@ async def _main(channel: Channel, slot: int) -> int:
         log.error("worker %d was told %s before its configuration", slot, type(message).__name__)
         return 1
     worker = Worker(channel, slot, message)
-    logs.set_up(worker.config.settings.verbose)
+    set_up_log(worker)
     async with trio.open_nursery() as nursery:
         worker.nursery = nursery
         nursery.start_soon(channel.flush_forever)

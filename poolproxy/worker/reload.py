@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from poolproxy.errors import PoolerError
+from poolproxy import log as logs
+from poolproxy.errors import ConfigError, PoolerError
 from poolproxy.ipc.messages import Configure
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import CHANGED
@@ -39,6 +40,7 @@ def reload(worker: Worker, configure: Configure) -> None:
     """Take the configuration over as a whole: the acceptor has found no mistake in it."""
     before = worker.contexts.identity
     worker.configure(configure)
+    set_up_log(worker)
     tls_changed = worker.contexts.identity != before
     for pool in list(worker.pools.values()):
         settings = worker.config.pool_of((pool.key.database, pool.key.user))
@@ -49,6 +51,16 @@ def reload(worker: Worker, configure: Configure) -> None:
     for client in worker.clients.values():
         client.settings = worker.config.client(client.pool.key.database, client.user)
     worker.channel.post(worker.ready())
+
+
+def set_up_log(worker: Worker) -> None:
+    """Log as the configuration says; a file is opened anew."""
+    try:
+        logs.set_up(worker.config.settings, worker.metrics.worker)
+    except ConfigError as error:
+        # The acceptor could open it, so the log goes on as it was, and ends with us at the worst.
+        for mistake in error.mistakes:
+            log.error("%s", mistake)
 
 
 def _remove(worker: Worker, pool: Pool) -> None:

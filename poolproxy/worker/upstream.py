@@ -30,6 +30,7 @@ from poolproxy.ipc.messages import (
     ServerOpening,
     ServerUp,
 )
+from poolproxy.log.party import Party
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import CHANGED
 from poolproxy.relay.server import Address, Server
@@ -384,10 +385,11 @@ class ServerLogin:
         else:
             self.worker.close_server_socket(sock, self.permit.permit, self.pool).shutdown()
 
-    def _name(self, pid: int) -> str:
+    def _name(self, pid: int) -> Party:
         settings = self.pool.settings
         where = f"{settings.host}:{settings.port}"
-        return f"S-{self.permit.permit}: {settings.database}/{settings.user}@{where} pid={pid}"
+        name = f"S-{self.permit.permit}"
+        return Party(name, settings.database, settings.user, f"{where} pid={pid}")
 
 
 async def understood(stream: Stream) -> None:

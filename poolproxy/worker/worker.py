@@ -230,6 +230,10 @@ class Worker:
             self._values.clear()
         return self._values.setdefault(values, values)
 
+    def client_fails(self, client: Client, message: str) -> None:
+        if self.config.settings.log_pooler_errors:
+            log.warning("%s pooler error: %s", client.name, message)
+
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         del self.clients[client.id]
         del self.keys[client.key]
@@ -239,8 +243,6 @@ class Worker:
         counts = client.pool.stats.client_disconnects
         label = "error" if error else disconnect_label(reason)
         counts[label] = counts.get(label, 0) + 1
-        if error and settings.log_pooler_errors:
-            log.warning("%s pooler error: %s", client.name, reason)
         if settings.log_disconnections:
             age = monotonic() - client.connected_at
             log.info("%s closing because: %s (age=%ds)", client.name, reason, age)

@@ -71,6 +71,9 @@ class Host:
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         self.cancels.append((server, runs))
 
+    def client_fails(self, client: Client, message: str) -> None:
+        assert not client.closed
+
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         self.closed.append((client, reason, error))
 
