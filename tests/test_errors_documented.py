@@ -21,6 +21,8 @@ MAKERS = {
     "_timeout": (2, PROTOCOL_VIOLATION),
     "reject": (2, "28P01"),
     "lost": (9, "08006"),
+    "console_error": (1, PROTOCOL_VIOLATION),
+    "Refused": (1, PROTOCOL_VIOLATION),
 }
 # What makes a reason for which a server connection could not be made.
 REASONS = {"ServerError", "_fail"}
@@ -41,7 +43,7 @@ PUT_TOGETHER = {
     "reason": {("connect failed: REASON", None), ("server DNS lookup failed", None)},
 }
 # These pass on what another of the calls, or PostgreSQL, has made.
-PASSED_ON = {"message", "message.reason", "error.message", "fields.message"}
+PASSED_ON = {"message", "message.reason", "answer.error", "error.message", "fields.message"}
 PLACEHOLDER = "[A-Z]+"
 
 

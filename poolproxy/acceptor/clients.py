@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -15,11 +15,15 @@ NO_LIMIT = ""
 
 @attrs.define(eq=False)
 class Client:
-    """An accepted socket. ``pool`` and ``key`` are set once it has logged in."""
+    """An accepted socket. ``pool`` and ``key`` are set once it has logged in.
+
+    ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a ``console``.
+    """
 
     id: int
     worker: int
-    refused: bool
+    exempt: bool
+    console: bool = False
     admitted: tuple[str, str] | None = None
     pool: PoolKey | None = None
     key: CancelKey | None = None
@@ -34,15 +38,26 @@ class Clients:
         self._keys: dict[CancelKey, Client] = {}
         self._databases: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
-        self._refused = 0
+        self._exempt = 0
+        self.consoles = 0
         self._last_id = 0
 
     @property
     def count(self) -> int:
         """Clients that count against max_client_conn. Those over it don't: they are about to go,
-        and a storm of them must not keep the others out.
+        and a storm of them must not keep the others out. Nor do consoles.
         """
-        return len(self._clients) - self._refused
+        return len(self._clients) - self._exempt
+
+    @property
+    def by_database(self) -> Mapping[str, int]:
+        """How many have logged in, by database; as a copy."""
+        return dict(self._databases)
+
+    @property
+    def by_user(self) -> Mapping[str, int]:
+        """The same by the user that they have logged in as."""
+        return dict(self._users)
 
     def load(self, worker: int) -> int:
         """Sockets that the worker holds."""
@@ -57,7 +72,7 @@ class Clients:
         """A socket was handed to a worker."""
         self._clients[client] = Client(client, worker, refused)
         self._by_worker.setdefault(worker, set()).add(client)
-        self._refused += refused
+        self._exempt += refused
 
     def admit(self, worker: int, client: int, name: tuple[str, str], bound: ClientSettings) -> str:
         """Count a client in, ``name`` being its database and user; returns the setting that forbids it."""
@@ -83,6 +98,17 @@ class Clients:
         self._keys[key] = known
         return True
 
+    def console(self, worker: int, client: int, key: CancelKey) -> None:
+        """A client has logged in to the console."""
+        known = self._known(worker, client)
+        if known is None or known.key is not None:
+            return
+        self._exempt += not known.exempt
+        known.exempt = known.console = True
+        self.consoles += 1
+        known.key = key
+        self._keys[key] = known
+
     def gone(self, worker: int, clients: Iterable[int]) -> list[PoolKey]:
         """Sockets are closed; returns the pools of those that had logged in."""
         pools = []
@@ -101,10 +127,9 @@ class Clients:
             self._remove(self._clients[client])
         return len(lost)
 
-    def owner(self, key: CancelKey) -> int | None:
-        """The worker of the client with this cancel key."""
-        client = self._keys.get(key)
-        return None if client is None else client.worker
+    def with_key(self, key: CancelKey) -> Client | None:
+        """The client with this cancel key."""
+        return self._keys.get(key)
 
     def _known(self, worker: int, client: int) -> Client | None:
         known = self._clients.get(client)
@@ -119,7 +144,8 @@ class Clients:
     def _remove(self, client: Client) -> None:
         del self._clients[client.id]
         self._by_worker.get(client.worker, set()).discard(client.id)
-        self._refused -= client.refused
+        self._exempt -= client.exempt
+        self.consoles -= client.console
         if client.key is not None and self._keys.get(client.key) is client:
             del self._keys[client.key]
         if client.admitted is not None:

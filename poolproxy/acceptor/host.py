@@ -24,7 +24,7 @@ from poolproxy.ipc.messages import (
     WhyWait,
 )
 from poolproxy.metrics.schema import LedgerMetrics
-from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, Sends, UnknownPermit
+from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, PoolStatistics, Sends, UnknownPermit
 from poolproxy.settings.config import TEMPLATE, Config
 from poolproxy.settings.enums import PoolMode
 
@@ -212,6 +212,10 @@ class LedgerHost:
     @property
     def returned(self) -> int:
         return self._ledger.granted - self._ledger.held
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """A snapshot of every pool."""
+        return self._ledger.statistics()
 
     def metrics(self) -> list[LedgerMetrics]:
         """A row for each pool."""

@@ -18,6 +18,7 @@ from poolproxy.acceptor.accepting import Arrival
 from poolproxy.acceptor.balancer import batches, spread
 from poolproxy.acceptor.cancels import Cancels
 from poolproxy.acceptor.clients import Clients
+from poolproxy.acceptor.console import Desk
 from poolproxy.acceptor.host import LedgerHost
 from poolproxy.acceptor.reports import Reports
 from poolproxy.acceptor.workers import State, Worker, Workers
@@ -33,7 +34,12 @@ from poolproxy.ipc.messages import (
     ClientUp,
     ConfigFile,
     Configure,
+    ConsoleCommand,
+    ConsoleNext,
+    ConsoleUp,
+    Done,
     Handoff,
+    Inspected,
     Leave,
     Login,
     LoginWant,
@@ -47,6 +53,7 @@ from poolproxy.ipc.messages import (
     Want,
     WhyWait,
 )
+from poolproxy.pool.holds import Holds
 from poolproxy.pool.ledger import UnknownPermit
 from poolproxy.settings.files import LoadedConfig
 from poolproxy.settings.write import to_toml
@@ -70,6 +77,8 @@ class Hub:
         self.cancels = Cancels()
         self.host = LedgerHost(loaded.config, self.workers, nursery)
         self.reports = Reports()
+        self.holds = Holds()
+        self.desk = Desk(self, nursery)
         self._mock_key = secrets.token_bytes(MOCK_KEY_BYTES)
 
     # -- configuration and leaving ----------------------------------------------------------------
@@ -156,6 +165,7 @@ class Hub:
         if lost and not self.leaving:
             log.warning("%s took %d clients with it", worker, lost)
         self.reports.worker_gone(worker)
+        self.desk.worker_gone(worker)
         self.workers.send(self.cancels.worker_gone(worker.number))
         self.host.worker_gone(worker)
 
@@ -198,6 +208,14 @@ class Hub:
                 self.workers.send(self.cancels.done(worker.number, request))
             case Snapshot(request, data):
                 self.reports.snapshot(worker, request, data)
+            case ConsoleUp(client, key, _):
+                self.clients.console(worker.number, client, key)
+            case ConsoleCommand():
+                self.desk.command(worker, message)
+            case ConsoleNext():
+                self.desk.next(worker, message)
+            case Inspected() | Done():
+                self.desk.answered(worker, message)
             case Ready():
                 self._ready(worker, message)
             case Bye(reason):
@@ -225,7 +243,10 @@ class Hub:
     def _cancel(self, worker: Worker, message: CancelRequest) -> None:
         timeout = self.loaded.config.settings.cancel_wait_timeout
         deadline = time.monotonic() + timeout if timeout else math.inf
-        doer = self.clients.owner(message.key)
+        client = self.clients.with_key(message.key)
+        if client is not None and client.console:
+            self.desk.cancel(client.id)
+        doer = client.worker if client is not None and not client.console else None
         sends = self.cancels.request(
             worker.number, message.request, message.key, doer=doer, deadline=deadline
         )

@@ -129,6 +129,7 @@ async def _live(hub: Hub, doors: Doors, command: Sequence[str], nursery: trio.Nu
             return CANNOT_BOOT
         return await _depart(hub)
     nursery.start_soon(_expire_forever, hub)
+    nursery.start_soon(hub.desk.keep_averages)
     if doors.metrics:
         serve_metrics = partial(
             serve_http, scrape=partial(_scrape, hub), health=partial(_health, hub)

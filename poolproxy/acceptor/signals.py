@@ -28,7 +28,7 @@ def ignore_until_heeded() -> None:
 async def heed_signals(
     leave: Callable[[str], None],
     leaving: Callable[[], str],
-    reload: Callable[[], Awaitable[None]],
+    reload: Callable[[], Awaitable[bool]],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Act on signals until cancelled."""

@@ -108,7 +108,8 @@ class Supervisor:
         finally:
             theirs.close()
         number = self._hub.workers.next_number()
-        worker = Worker(number, slot, process, Channel(ours), time.monotonic())
+        now = time.monotonic()
+        worker = Worker(number, slot, process, Channel(ours), heard=now, started=now)
         worker.channel.post(self._hub.configure_message())
         self._hub.workers.add(worker)
         log.debug("%s started", worker)

@@ -40,6 +40,7 @@ class Worker:
     process: trio.Process
     channel: Channel
     heard: float
+    started: float
     state: State = State.STARTING
     blame: str = ""
     farewell: str = ""

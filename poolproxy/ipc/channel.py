@@ -74,6 +74,11 @@ class Channel:
         return self._sock.fileno()
 
     @property
+    def queued(self) -> int:
+        """Messages that wait for the peer to read."""
+        return len(self._queue)
+
+    @property
     def full(self) -> bool:
         return len(self._queue) >= self._queue_limit
 

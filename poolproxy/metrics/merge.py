@@ -130,6 +130,20 @@ class Totals:
         """Add everything up, here and now."""
         return self.view(ledger).merged()
 
+    def worker(self, worker: int) -> WorkerMetrics | None:
+        """The last report of a live worker."""
+        live = self._live.get(worker)
+        return None if live is None else live.worker
+
+    def rows(self) -> list[PoolMetrics]:
+        """The rows of all pools, several for one pool, those of live workers all by their own names; for
+        :func:`summed`, in whatever thread.
+        """
+        rows = [copied(row) for row in self._ended_pools.values()]
+        for live in self._live.values():
+            rows += live.pools.values()
+        return rows
+
     def name_of(self, database: str, user: str) -> Pool:
         """The label values under which a pool is shown: its own, or "other" when there are too many."""
         pool = printable(database), printable(user)
@@ -143,6 +157,15 @@ class Totals:
     def _end_pool(self, row: PoolMetrics) -> None:
         name = self.name_of(row.database, row.user)
         add(self._ended_pools.setdefault(name, PoolMetrics(*name)), row, gauges=False)
+
+
+def summed(rows: Iterable[PoolMetrics]) -> tuple[PoolMetrics, ...]:
+    """One row for each pool."""
+    pools: dict[Pool, PoolMetrics] = {}
+    for row in rows:
+        name = printable(row.database), printable(row.user)
+        add(pools.setdefault(name, PoolMetrics(*name)), row)
+    return tuple(pools.values())
 
 
 def printable(name: str) -> str:

@@ -21,6 +21,10 @@ class MessageReader:
         self._limit = limit
         self._buffer = bytearray()
 
+    def __len__(self) -> int:
+        """Bytes that are not taken yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> None:
         self._buffer += data
 

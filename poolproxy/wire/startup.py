@@ -55,6 +55,11 @@ class Startup:
     parameters: dict[str, str]
 
     @property
+    def database(self) -> str:
+        """What is asked for; without a name it is the user's."""
+        return self.parameters.get("database") or self.parameters.get("user", "")
+
+    @property
     def spoken(self) -> int:
         """The minor version that both sides know."""
         return min(self.minor, NEWEST_MINOR)

@@ -11,6 +11,7 @@ import os
 import pwd
 import socket
 import struct
+from typing import NamedTuple
 
 import attrs
 import trio
@@ -40,11 +41,24 @@ from poolproxy.worker.patience import Waiting
 from poolproxy.worker.streams import Stream
 from poolproxy.worker.worker import Worker
 
-_UCRED = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
+_UCRED = struct.Struct("3i")
 _SALT_BYTES = 16
 _NONCE_BYTES = 18
 # These ask for no secret of ours, so nobody is looked up.
 _WITHOUT_SECRET = frozenset({"any", "pam", "ldap"})
+
+
+class Credentials(NamedTuple):
+    """Who is at the other end of a Unix socket (unix(7), SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def credentials(sock: socket.socket) -> Credentials:
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return Credentials(*_UCRED.unpack(data))
 
 
 @attrs.define
@@ -149,8 +163,7 @@ async def _names(arrival: Arrival, method: str) -> tuple[str, ...]:
         name = arrival.tls.peer_common_name
         return (name,) if name else ()
     if method == "peer" and arrival.is_local:
-        credentials = arrival.sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        _, uid, _ = _UCRED.unpack(credentials)
+        uid = credentials(arrival.sock).uid
         # In a thread: the system may ask a directory over the network.
         return await trio.to_thread.run_sync(_system_user, uid)
     return ()

@@ -15,7 +15,10 @@ from poolproxy.ipc.messages import (
     CancelDone,
     Collect,
     Configure,
+    ConsoleEnd,
+    ConsoleRows,
     Handoff,
+    Inspect,
     Leave,
     Message,
     NoServer,
@@ -28,6 +31,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.relay.session import let_go
 from poolproxy.worker import leaving, queue_notice
+from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
 from poolproxy.worker.reload import reload
 from poolproxy.worker.replication import next_claim, refuse_all
@@ -91,6 +95,12 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             report(worker, message.request)
         case Configure():
             reload(worker, message)
+        case ConsoleRows(client) | ConsoleEnd(client):
+            console = worker.consoles.get(client)
+            if console is not None:
+                console.hear(message)
+        case Inspect():
+            inspect(worker, message)
         case Leave():
             leaving.begin(worker, message.mode)
         case _:

@@ -39,7 +39,7 @@ from poolproxy.wire.startup import (
     Startup,
     parse_first_packet,
 )
-from poolproxy.worker import tls
+from poolproxy.worker import console, tls
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.options import Wishes, wishes
 from poolproxy.worker.patience import Waiting, unproven
@@ -95,6 +95,7 @@ class ClientLogin:
         self.waits_for_server = False
         self.cancels = False
         self.tls: TlsInfo | None = None
+        self.console: console.Console | None = None
         self.waiting: Waiting
         self.silent = False  # amid a handshake an error could not be read
 
@@ -118,7 +119,9 @@ class ClientLogin:
                 if self.silent:
                     raise TlsFailed("client_login_timeout", "timeout")
                 raise self._too_late()
-            return True
+            if self.console is None:
+                return True
+            await self._serve_console(self.console)
         except PoolerError as error:
             await self._refuse(error)
         except TlsFailed as error:
@@ -126,6 +129,17 @@ class ClientLogin:
         except (Eof, Refused):
             pass
         return False
+
+    async def _serve_console(self, client: console.Console) -> None:
+        worker = self.worker
+        # It is in: nobody waits for it.
+        worker.logging_in -= 1
+        worker.hurried -= 1
+        try:
+            await console.serve(worker, self.stream, client)
+        finally:
+            worker.logging_in += 1
+            worker.hurried += 1
 
     def _too_late(self) -> PoolerError:
         text = "client_login_timeout"
@@ -164,6 +178,10 @@ class ClientLogin:
     async def _log_in(self) -> None:
         with unproven(self.worker, self.accepted.id, self.sock) as self.waiting:
             wanted = await self._prove()
+        if self.console is not None:
+            await console.welcome(self.stream, self.console)
+            self._log_success()
+            return
         settings = self._find_pool()
         await self._admit(settings)
         pool = self.worker.pool(settings)
@@ -174,7 +192,7 @@ class ClientLogin:
     async def _prove(self) -> Wishes:
         """What the client wants, once it has proven who it is."""
         startup = await self._startup()
-        if self.accepted.refused:
+        if self.accepted.refused and not console.is_console(startup.database):
             raise PoolerError(
                 "no more connections allowed (max_client_conn)",
                 sqlstate="53300",
@@ -191,8 +209,18 @@ class ClientLogin:
                 build.negotiate_protocol_version(startup.spoken, startup.unknown_options)
             )
         arrival = Arrival(self.accepted, self.sock, self.stream, wanted, self.waiting, self.tls)
-        await authenticate(self.worker, arrival)
+        if console.is_console(self.database):
+            self.console = await self._admit_to_console(arrival)
+        else:
+            await authenticate(self.worker, arrival)
         return wanted
+
+    async def _admit_to_console(self, arrival: Arrival) -> console.Console:
+        worker, admin = self.worker, console.is_owner(arrival)
+        if not admin:
+            await authenticate(worker, arrival)
+            admin = console.rights(worker.config, worker.files, arrival.visit())
+        return console.made(arrival, admin=admin, secret_size=self.secret_size)
 
     async def _startup(self) -> Startup:
         # The same ones for all that follows, whatever is reloaded meanwhile.
@@ -383,11 +411,14 @@ class ClientLogin:
         parts += [build.backend_key_data(key.pid, key.secret), build.ready_for_query()]
         await self.stream.send(b"".join(parts))
         # No checkpoint from here on: the socket has two owners for a moment.
-        if worker.config.settings.log_connections:
-            words = self.name, self.database, self.user, self.tls or "no"
-            log.info("%s login attempt: db=%s user=%s tls=%s", *words)
+        self._log_success()
         client = self._client(pool, key, values, server)
         worker.client_up(client, self.stream.messages.rest())
+
+    def _log_success(self) -> None:
+        if self.worker.config.settings.log_connections:
+            words = self.name, self.database, self.user, self.tls or "no"
+            log.info("%s login attempt: db=%s user=%s tls=%s", *words)
 
     def _key(self, server: SessionServer | None) -> CancelKey:
         """The server's process id if it is known already (some poolers have none), with a secret of ours."""

@@ -50,7 +50,7 @@ def wishes(startup: Startup, settings: Settings, tracker: Tracker) -> Wishes:
         raise PoolerError("no username supplied", sqlstate="28000", reason="no_user")
     if len(user.encode()) > MAX_USER:
         raise PoolerError("username too long", sqlstate="28000", reason="no_user")
-    database = given.get("database") or user
+    database = startup.database
     if len(database.encode()) > MAX_DATABASE:
         raise PoolerError("database name too long", sqlstate="3D000", reason="no_such_database")
     ignored = {name.lower() for name in settings.ignore_startup_parameters}

@@ -84,6 +84,18 @@ class Stream:
         self.messages.put_back(found)
         return found
 
+    async def until_gone(self) -> None:
+        """Return when the peer has closed; what it sends meanwhile is kept for :meth:`message`.
+
+        One that sends more than a message may have is not read on, and so not seen to go.
+        """
+        try:
+            while len(self.messages) < MAX_LOGIN_MESSAGE:
+                self.messages.feed(await self.receive())
+        except Eof:
+            return
+        await trio.sleep_forever()
+
     async def until_eof(self) -> None:
         """Discard until the peer has closed."""
         try:

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -63,6 +63,7 @@ from poolproxy.worker.cancel import (
 from poolproxy.worker.tls import Handshakes
 
 if TYPE_CHECKING:
+    from poolproxy.worker.console import Console
     from poolproxy.worker.lookup import Found
     from poolproxy.worker.patience import Waiting
     from poolproxy.worker.session import Claim
@@ -109,6 +110,8 @@ class Worker:
         self.departures = trio.Event()
         self._values: dict[Values, Values] = {}
         self.claims: dict[int, Claim] = {}
+        self.consoles: dict[int, Console] = {}
+        self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.old_servers: set[tuple[str, int]] = set()  # they know no protocol newer than 3.0
         self.nursery: trio.Nursery | None = None
@@ -258,7 +261,8 @@ class Worker:
             gone, self._gone = self._gone, []
             for start in range(0, len(gone), 4096):
                 self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
-        if self.leaving == "clients" and not self.clients and not self.logging_in:
+        here = self.clients or self.consoles or self.logging_in
+        if self.leaving == "clients" and not here:
             self.left.set()
 
     # -- servers ----------------------------------------------------------------------------------

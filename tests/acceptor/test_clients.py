@@ -65,11 +65,13 @@ def test_an_admitted_client_counts_once() -> None:
 def test_a_cancel_key_lives_as_long_as_its_client() -> None:
     """The key leads to the client's worker until the client has gone."""
     clients = clients_with(1, worker=5)
-    assert clients.owner(KEY) is None
+    assert clients.with_key(KEY) is None
     clients.logged_in(5, 1, KEY, POOL, "alice")
-    assert clients.owner(KEY) == 5
+    found = clients.with_key(KEY)
+    assert found is not None
+    assert found.worker == 5
     assert clients.gone(5, [1]) == [POOL]
-    assert clients.owner(KEY) is None
+    assert clients.with_key(KEY) is None
 
 
 def test_a_dead_workers_clients_are_gone() -> None:
@@ -79,7 +81,7 @@ def test_a_dead_workers_clients_are_gone() -> None:
     clients.logged_in(1, 1, KEY, POOL, "alice")
     assert clients.worker_gone(1) == 2
     assert (clients.count, clients.load(1), clients.load(2)) == (1, 0, 1)
-    assert clients.owner(KEY) is None
+    assert clients.with_key(KEY) is None
     assert clients.admit(2, 3, ("app", "alice"), bound(1)) == ""
 
 
@@ -90,4 +92,4 @@ def test_a_worker_can_not_speak_for_anothers_client() -> None:
     assert clients.gone(2, [1, 99]) == []
     assert clients.admit(2, 1, ("app", "alice"), bound(1)) == ""
     assert clients.count == 1
-    assert clients.owner(KEY) is None
+    assert clients.with_key(KEY) is None
