@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from functools import reduce
 from operator import or_
@@ -22,6 +23,7 @@ LEAVES = {
     str: st.text(st.characters(exclude_categories=["Cs"])),
     bytes: st.binary(),
     bool: st.booleans(),
+    type(None): st.none(),
 }
 
 
@@ -31,6 +33,8 @@ def values(kind: type) -> st.SearchStrategy[object]:
         return LEAVES[kind]
     if typing.get_origin(kind) is tuple:
         return st.lists(values(typing.get_args(kind)[0]), max_size=3).map(tuple)
+    if isinstance(kind, types.UnionType):
+        return reduce(or_, (values(one) for one in typing.get_args(kind)))
     hints = typing.get_type_hints(kind)
     return st.builds(
         kind, **{field.name: values(hints[field.name]) for field in attrs.fields(kind)}
