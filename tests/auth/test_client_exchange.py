@@ -349,6 +349,69 @@ def own_scram(secret: Secret, password: str) -> Step:
     return exchange.feed(client.final(keys_from(request.derive())))
 
 
+# -- anything at all ------------------------------------------------------------------------------
+
+PIECES = st.sampled_from(
+    [
+        *(
+            b"\0",
+            b",",
+            b"=",
+            b"n,,",
+            b"y,,",
+            b"p=tls-server-end-point,,",
+            b"n=,",
+            b"r=",
+            b"c=biws,",
+        ),
+        *(b"a" * 24, NONCE.encode(), b"p=" + b"A" * 43 + b"=", b"md5" + b"0" * 32, b"e=x", b"m=x,"),
+        *(
+            b"SCRAM-SHA-256\0",
+            b"SCRAM-SHA-256-PLUS\0",
+            b"\xff\xfe",
+            b"\0\0\0\x1d",
+            b"\xff\xff\xff\xff",
+        ),
+        b"\x7f\xff\xff\xff",
+    ]
+)
+BODIES = st.one_of(
+    st.lists(PIECES, max_size=8).map(b"".join),
+    st.lists(PIECES, max_size=6).map(b"".join).map(initial),
+    st.binary(max_size=64),
+    st.just(initial(b"n,,n=,r=" + b"c" * 24)),
+    st.integers(1, 3).map(lambda n: b"x" * (MAX_PASSWORD_PAYLOAD + n)),
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(AUTH_TYPES),
+    st.sampled_from([None, PlainSecret(""), *SECRETS.values()]),
+    st.lists(BODIES, min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_nothing_that_a_client_sends_breaks_an_exchange(
+    auth_type: str, secret: Secret | None, bodies: list[bytes], agrees: bool
+) -> None:
+    """Every answer is a step, an exchange ends, and nobody gets in without a password or a service's word."""
+    exchange = begin(auth_type, secret)
+    step = exchange.first()
+    for body in bodies:
+        if not isinstance(step, Ask):
+            break
+        step = settle(exchange, exchange.feed(body))
+        if isinstance(step, Consult):
+            step = exchange.consulted(agrees)
+    if isinstance(step, Accept):
+        known = auth_type == "any" or (auth_type == "trust" and secret is not None)
+        assert known or (auth_type in ("pam", "ldap") and agrees)
+    elif isinstance(step, Reject):
+        assert step.error.hint
+    else:
+        assert len(bodies) < 2, "no exchange has more than two questions"
+
+
 # -- order of calls, bounds of arguments ----------------------------------------------------------
 
 
