@@ -175,7 +175,7 @@ def test_gssapi_is_declined_within_and_without(
 
 @pytest.mark.parametrize("request_", [SSL_REQUEST, GSSENC_REQUEST], ids=["SSL", "GSSAPI"])
 @pytest.mark.parametrize("early", [startup({"user": "postgres"}), b"\x16\x03\x01"])
-def test_cve_2021_3935_bytes_before_the_handshake(
+def test_cve_2021_3935_and_43766_bytes_before_the_handshake(
     proxy: ProxyProcess, request_: bytes, early: bytes
 ) -> None:
     """Bytes in the clear behind an encryption request are never taken for encrypted ones: refused."""

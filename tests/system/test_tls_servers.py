@@ -193,7 +193,7 @@ def run(
             return error.message, one
 
 
-def test_cve_2021_43766_bytes_behind_the_servers_answer(
+def test_cve_2021_43767_bytes_behind_the_servers_answer(
     start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """What an attacker adds to the server's S is not taken for encrypted bytes: the server is not used."""
