@@ -63,11 +63,13 @@ async def accept_forever(
     room: Callable[[], Awaitable[None]],
     metrics: ProxyMetrics,
 ) -> None:
-    """Accept on ``listener`` until cancelled. ``take`` gets what one sweep has brought; ``room`` returns
-    when there is a worker to give clients to: until then they wait in the kernel's backlog.
+    """Accept on ``listener`` until cancelled or until it is closed. ``take`` gets what one sweep has brought;
+    ``room`` returns when there is a worker to give clients to: until then they wait in the kernel's backlog.
     """
     while True:
         await room()
+        if listener.closed:
+            return  # by a reload, while this task was about to run
         arrivals, error = sweep(listener)
         if arrivals:
             metrics.accepted[listener.label] += len(arrivals)

@@ -63,6 +63,10 @@ class Clients:
         """Sockets that the worker holds."""
         return len(self._by_worker.get(worker, ()))
 
+    def count_in(self, database: str) -> int:
+        """Clients that have logged in to the database."""
+        return self._databases[database]
+
     def next_id(self) -> int:
         """An id for a socket that is about to be handed over."""
         self._last_id += 1

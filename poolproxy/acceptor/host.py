@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Container, Iterable
 
 import trio
 
@@ -31,8 +32,10 @@ from poolproxy.settings.enums import PoolMode
 log = logging.getLogger("poolproxy.acceptor")
 
 
-def limits_of(config: Config) -> LimitsOf:
-    """How the ledger learns the limits of a pool from ``config``."""
+def limits_of(config: Config, closed: Container[str] = ()) -> LimitsOf:
+    """How the ledger learns the limits of a pool from ``config``. Databases in ``closed`` have no
+    min_pool_size.
+    """
     ours = config.settings
 
     def limits(key: PoolKey) -> PoolLimits | None:
@@ -41,7 +44,7 @@ def limits_of(config: Config) -> LimitsOf:
             return None  # the database is gone or has got another forced user
         return PoolLimits(
             pool_size=pool.pool_size,
-            min_pool_size=pool.min_pool_size,
+            min_pool_size=0 if key.database in closed else pool.min_pool_size,
             reserve_pool_size=pool.reserve_pool_size,
             reserve_pool_timeout=ours.reserve_pool_timeout,
             max_db_connections=pool.max_db_connections,
@@ -70,6 +73,7 @@ class LedgerHost:
 
     def __init__(self, config: Config, workers: Workers, nursery: trio.Nursery) -> None:
         self._config = config
+        self._closed: frozenset[str] = frozenset()
         self._ledger = Ledger(limits_of(config), standing_pools(config))
         self._workers = workers
         self._nursery = nursery
@@ -83,6 +87,10 @@ class LedgerHost:
 
     def worker_up(self, worker: Worker) -> None:
         self._send(self._ledger.worker_up(worker.number, time.monotonic()))
+
+    def worker_retired(self, worker: Worker) -> None:
+        """The worker is about to leave: no server is opened there that no client waits for."""
+        self._ledger.worker_retired(worker.number)
 
     def worker_gone(self, worker: Worker) -> None:
         """Take the dead worker's permits over and end their servers. The process must be gone: while
@@ -115,8 +123,14 @@ class LedgerHost:
     def configure(self, config: Config) -> None:
         """Apply the limits of a new configuration."""
         self._config = config
-        standing = standing_pools(config)
-        self._send(self._ledger.configure(limits_of(config), standing, time.monotonic()))
+        standing = [key for key in standing_pools(config) if key.database not in self._closed]
+        limits = limits_of(config, self._closed)
+        self._send(self._ledger.configure(limits, standing, time.monotonic()))
+
+    def close_databases(self, names: Iterable[str]) -> None:
+        """Keep no servers of these databases open that no client needs; and of others as before."""
+        self._closed = frozenset(names)
+        self.configure(self._config)
 
     # -- what workers say of their servers --------------------------------------------------------
 
@@ -216,6 +230,16 @@ class LedgerHost:
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """A snapshot of every pool."""
         return self._ledger.statistics()
+
+    @property
+    def held(self) -> int:
+        return self._ledger.held
+
+    def failing(self, database: str) -> str:
+        """Why log-ins to the database's server fail; "" if they don't, or if it has a connected server."""
+        rows = [row for row in self._ledger.statistics() if row.pool.database == database]
+        reasons = [row.failing for row in rows if row.failing]
+        return reasons[0] if reasons and not any(row.up for row in rows) else ""
 
     def metrics(self) -> list[LedgerMetrics]:
         """A row for each pool."""

@@ -29,6 +29,7 @@ from prometheus_client.registry import Collector
 
 from poolproxy.acceptor.http_app import App
 from poolproxy.acceptor.http_app import Health as Health
+from poolproxy.acceptor.listeners import sharing_ports
 from poolproxy.errors import ConfigError, Mistake
 
 log = logging.getLogger("poolproxy.http")
@@ -45,15 +46,16 @@ SEND_PIECE = 64 * 1024
 GRACE_SECONDS = 3.0
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets for ``metrics_listen``; "*" is every address of the machine.
+def listen(host: str, port: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """Listening sockets for ``metrics_listen``; "*" is every address of the machine. ``beside``: those that
+    we have, which may be on the same port.
 
     Raises :class:`ConfigError` naming the setting.
     """
     sockets: list[socket.socket] = []
     try:
         for family, address in _resolved(host, port):
-            sockets.append(_listening(family, address))
+            sockets.append(_listening(family, address, beside))
     except OSError as error:
         for sock in sockets:
             sock.close()
@@ -81,14 +83,15 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _listening(family: int, address: Any) -> socket.socket:
+def _listening(family: int, address: Any, beside: Sequence[socket.socket]) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(MAX_CONNECTIONS)
+        with sharing_ports([sock, *beside]):
+            sock.bind(address)
+            sock.listen(MAX_CONNECTIONS)
     except OSError:
         sock.close()
         raise
@@ -112,7 +115,7 @@ async def serve_http(
     sockets: Sequence[socket.socket],
     *,
     scrape: Callable[[], Awaitable[Collector]],
-    health: Callable[[], Health],
+    health: Callable[[str], Health],
     stop: Callable[[], Awaitable[None]] = trio.sleep_forever,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:

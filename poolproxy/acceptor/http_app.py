@@ -6,6 +6,7 @@ import gzip
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import attrs
 import trio
@@ -18,14 +19,18 @@ SCRAPE_SECONDS = 8.0
 
 Headers = Sequence[tuple[bytes, bytes]]
 Message = dict[str, Any]
+Scrape = Callable[[], Awaitable[Collector]]
 
 
 @attrs.frozen
 class Health:
-    """What the probes are told. An empty text is good news, any other the reason for a 503."""
+    """What the probes are told. An empty text is good news, any other the reason for a 503, or for a 404
+    where it is ``unknown``.
+    """
 
     unhealthy: str = ""
     unready: str = ""
+    unknown: str = ""
 
 
 @attrs.frozen
@@ -38,13 +43,16 @@ class Reply:
 
 
 class App:
-    """The ASGI application (https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+    """The ASGI application (https://asgi.readthedocs.io/en/latest/specs/www.html).
 
-    def __init__(self, scrape: Callable[[], Awaitable[Collector]], health: Callable[[], Health]):
+    ``health`` is asked for the state of a database, or of the proxy alone with "".
+    """
+
+    def __init__(self, scrape: Scrape, health: Callable[[str], Health]):
         self._scrape = scrape
         self._health = health
         self._encoding = trio.CapacityLimiter(1)  # one core at most goes into encoding
-        self._pages: dict[str, Callable[[Headers], Awaitable[Reply]]] = {
+        self._pages: dict[str, Callable[[Message], Awaitable[Reply]]] = {
             "/metrics": self._metrics,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
@@ -75,21 +83,24 @@ class App:
         if scope["method"] not in ("GET", "HEAD"):
             reply = Reply(405, b"Only GET and HEAD.\n")
             return attrs.evolve(reply, headers=(*reply.headers, (b"allow", b"GET, HEAD")))
-        return await found(scope["headers"])
+        return await found(scope)
 
-    async def _metrics(self, headers: Headers) -> Reply:
+    async def _metrics(self, scope: Message) -> Reply:
         with trio.move_on_after(SCRAPE_SECONDS) as patience:
             collector = await self._scrape()
         if patience.cancelled_caught:
             return Reply(503, f"No metrics within {SCRAPE_SECONDS:g} s.\n".encode())
-        encode = partial(_encoded, collector, headers)
+        encode = partial(_encoded, collector, scope["headers"])
         return await trio.to_thread.run_sync(encode, limiter=self._encoding)
 
-    async def _healthz(self, _: Headers) -> Reply:
-        return _probe(self._health().unhealthy)
+    async def _healthz(self, _: Message) -> Reply:
+        return _probe(self._health("").unhealthy)
 
-    async def _readyz(self, _: Headers) -> Reply:
-        health = self._health()
+    async def _readyz(self, scope: Message) -> Reply:
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        health = self._health(query.get("database", [""])[-1])
+        if health.unknown:
+            return Reply(404, f"{health.unknown}\n".encode())
         return _probe(health.unhealthy or health.unready)
 
 

@@ -10,7 +10,7 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -22,6 +22,7 @@ from poolproxy.acceptor.console import Desk
 from poolproxy.acceptor.host import LedgerHost
 from poolproxy.acceptor.reports import Reports
 from poolproxy.acceptor.workers import State, Worker, Workers
+from poolproxy.errors import Mistake
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.codec import IpcError, schema
 from poolproxy.ipc.messages import (
@@ -38,6 +39,7 @@ from poolproxy.ipc.messages import (
     ConsoleNext,
     ConsoleUp,
     Done,
+    Drain,
     Handoff,
     Inspected,
     Leave,
@@ -66,7 +68,11 @@ MOCK_KEY_BYTES = 32
 
 
 class Hub:
-    """The acceptor's state. ``leaving`` is "" or the mode of Leave that is under way."""
+    """The acceptor's state. ``leaving``: "", "drain" (clients are sent away between their transactions) or a
+    mode of Leave. ``draining``: databases whose clients are sent away, and when that ends (monotonic).
+
+    ``reload`` reads the configuration again: the mistakes in it, none if it is in use now.
+    """
 
     def __init__(self, loaded: LoadedConfig, nursery: trio.Nursery) -> None:
         self.loaded = loaded
@@ -79,6 +85,9 @@ class Hub:
         self.reports = Reports()
         self.holds = Holds()
         self.desk = Desk(self, nursery)
+        self.draining: dict[str, float] = {}
+        self.reload: Callable[[], Awaitable[Sequence[Mistake]]]
+        self._dismissal: tuple[Message, ...] = ()
         self._mock_key = secrets.token_bytes(MOCK_KEY_BYTES)
 
     # -- configuration and leaving ----------------------------------------------------------------
@@ -87,9 +96,13 @@ class Hub:
         """The configuration in use, for a worker."""
         loaded = self.loaded
         files = tuple(ConfigFile(name, text) for name, text in loaded.files.items())
-        text = to_toml(loaded.config)
         return Configure(
-            self.generation, str(loaded.path), text, loaded.auth_text, self._mock_key, files
+            generation=self.generation,
+            path=str(loaded.path),
+            text=to_toml(loaded.config),
+            auth_file=loaded.auth_text,
+            mock_key=self._mock_key,
+            files=files,
         )
 
     def configure(self, loaded: LoadedConfig) -> None:
@@ -101,16 +114,55 @@ class Hub:
         self.workers.broadcast(self.configure_message())
 
     def leave(self, mode: str) -> None:
-        """Tell all workers to leave."""
+        """Begin to leave; the workers are told by :meth:`dismiss`, when nobody is let in any more."""
         self.leaving = mode
         self.host.leave()
+        if mode == "now":
+            self.dismiss()
+        self.workers.notify()
+
+    def dismiss(self, seconds: float = 0.0) -> None:
+        """Tell all workers to leave; when draining, within so many seconds."""
+        if self.leaving == "drain":
+            self._dismissal = (Leave("retire"), Drain("", time.monotonic() + seconds))
+        else:
+            self._dismissal = (Leave(self.leaving),)
         for worker in self.workers:
             self._send_away(worker)
-        self.workers.notify()
 
     def _send_away(self, worker: Worker) -> None:
         worker.state = State.LEAVING
-        worker.channel.post(Leave(self.leaving))
+        for message in self._dismissal:
+            worker.channel.post(message)
+
+    def retire(self, worker: Worker) -> None:
+        """This worker is one too many: it serves its clients until they have left, and gets no others."""
+        worker.state = State.LEAVING
+        worker.channel.post(Leave("retire"))
+        self.host.worker_retired(worker)
+        self.workers.notify()
+
+    # -- one database -----------------------------------------------------------------------------
+
+    def drain(self, database: str, seconds: float) -> None:
+        """Let no more clients into a database, and send its clients away between their transactions, in at
+        most so many seconds. It stays closed until :meth:`end_drain`.
+        """
+        self.draining[database] = until = time.monotonic() + seconds
+        log.info("draining database %s", database)
+        self.host.close_databases(self.draining)
+        self.workers.broadcast(Drain(database, until))
+
+    def end_drain(self, database: str) -> None:
+        """Let clients into the database again."""
+        if self.draining.pop(database, None) is not None:
+            log.info("database %s is open again", database)
+            self.host.close_databases(self.draining)
+            self.workers.broadcast(Drain(database, 0.0))
+
+    def clients_of(self, database: str) -> int:
+        """How many clients the database has that have logged in: 0 when it is drained."""
+        return self.clients.count_in(database)
 
     # -- clients that come ------------------------------------------------------------------------
 
@@ -162,7 +214,7 @@ class Hub:
         """A worker is dead; its process must have ended."""
         self.workers.remove(worker)
         lost = self.clients.worker_gone(worker.number)
-        if lost and not self.leaving:
+        if lost and not self._dismissal:
             log.warning("%s took %d clients with it", worker, lost)
         self.reports.worker_gone(worker)
         self.desk.worker_gone(worker)
@@ -234,9 +286,12 @@ class Hub:
             )
         worker.ready.set()
         self.reports.proxy.build["compiled"] = "yes" if message.compiled else "no"
-        worker.state = State.READY
+        if worker.state is State.STARTING:
+            worker.state = State.READY
         self.host.worker_up(worker)
-        if self.leaving:
+        for database, until in self.draining.items():
+            worker.channel.post(Drain(database, until))
+        if self._dismissal:
             self._send_away(worker)
         self.workers.notify()
 

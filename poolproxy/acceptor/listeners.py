@@ -1,4 +1,4 @@
-"""The listening sockets for clients: made once, at the start, before privileges are dropped."""
+"""The listening sockets for clients: opened at the start, before privileges are dropped, and by reloads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -23,12 +24,16 @@ UNIX = "unix"
 
 @attrs.define(eq=False)
 class Listener:
-    """One listening socket. ``host`` is its address, or "unix"; ``path`` is to be unlinked at the end."""
+    """One listening socket. ``host`` is its address, or "unix"; ``path`` is to be unlinked at the end.
+
+    ``address`` is what it was bound to, as socket.bind() takes it.
+    """
 
     sock: socket.socket
     host: str
     port: int
     path: str = ""
+    address: Any = None
 
     @property
     def name(self) -> str:
@@ -40,6 +45,10 @@ class Listener:
     @property
     def label(self) -> str:
         return UNIX if self.host == UNIX else self.name
+
+    @property
+    def closed(self) -> bool:
+        return self.sock.fileno() < 0
 
     def close(self) -> None:
         """Close, and remove the socket's file."""
@@ -60,10 +69,10 @@ def open_listeners(settings: Settings) -> list[Listener]:
     """
     listeners: list[Listener] = []
     mistakes: list[Mistake] = []
-    try:
+    with _closed_on_error(listeners):
         for host in settings.listen_addr:
             try:
-                listeners += _tcp(host, settings)
+                _tcp(host, settings, (), listeners)
             except OSError as error:
                 text = _reason(error, host, settings.listen_port)
                 log.warning("%s (listen_addr)", text)
@@ -72,14 +81,54 @@ def open_listeners(settings: Settings) -> list[Listener]:
             raise ConfigError(mistakes)
         if settings.unix_socket_dir:
             listeners.append(_unix(settings))
+    _demand_any(listeners)
+    return listeners
+
+
+def reopen_listeners(settings: Settings, present: Sequence[Listener]) -> list[Listener]:
+    """The listeners for changed settings; those of ``present`` that are still wanted are among them.
+
+    Nothing in ``present`` is closed here, so that no client finds the door shut. Raises ConfigError for
+    any that can't be opened, or whose access can't be changed; then nothing has changed.
+    """
+    opened: list[Listener] = []
+    kept: list[Listener] = []
+    with _closed_on_error(opened):
+        for host in settings.listen_addr:
+            try:
+                found = _tcp(host, settings, present, opened)
+                kept += [listener for listener in found if listener not in kept]
+            except OSError as error:
+                text = _reason(error, host, settings.listen_port)
+                raise ConfigError([Mistake("listen_addr", text)]) from error
+        if settings.unix_socket_dir:
+            address = _unix_address(settings)
+            same = [listener for listener in present if listener.address == address]
+            kept += same
+            for listener in same:
+                _change_access(listener, settings)
+            if not same:
+                opened.append(_unix(settings))
+        _demand_any([*kept, *opened])
+        for listener in kept:
+            listener.sock.listen(settings.listen_backlog)  # a second call changes the backlog
+    return [*kept, *opened]
+
+
+def _demand_any(listeners: Sequence[Listener]) -> None:
+    if not listeners:
+        text = "nowhere to listen on: set listen_addr or unix_socket_dir"
+        raise ConfigError([Mistake("listen_addr", text)])
+
+
+@contextmanager
+def _closed_on_error(listeners: list[Listener]) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         for listener in listeners:
             listener.close()
         raise
-    if not listeners:
-        text = "nowhere to listen on: set listen_addr or unix_socket_dir"
-        raise ConfigError([Mistake("listen_addr", text)])
-    return listeners
 
 
 def _reason(error: OSError, host: str, port: int) -> str:
@@ -95,24 +144,55 @@ def _reason(error: OSError, host: str, port: int) -> str:
     return f"can't listen on {where}: {error.strerror}"
 
 
-def _tcp(host: str, settings: Settings) -> list[Listener]:
-    listeners: list[Listener] = []
-    try:
+def _tcp(
+    host: str, settings: Settings, present: Sequence[Listener], opened: list[Listener]
+) -> list[Listener]:
+    """Listen on the addresses of ``host``. What is new is added to ``opened``; returns those of
+    ``present`` that will do.
+    """
+    kept = []
+    mine: list[Listener] = []
+    with _closed_on_error(mine):
         for family, address in _resolved(host, settings.listen_port):
+            same = [x for x in present if x.address == address and x.sock.family == family]
+            kept += same
+            if same or any(x.address == address for x in opened):
+                continue
             sock = socket.socket(family, socket.SOCK_STREAM)
-            listeners.append(Listener(sock, address[0], settings.listen_port))
+            mine.append(Listener(sock, address[0], settings.listen_port, address=address))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 # Else "*" would bind the port for IPv4 twice, and peers show as ::ffff:a.b.c.d.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setblocking(False)
-            sock.bind(address)
-            sock.listen(settings.listen_backlog)
-    except BaseException:
-        for listener in listeners:
-            listener.close()
-        raise
-    return listeners
+            with sharing_ports([sock, *(x.sock for x in present if x.host != UNIX)]):
+                sock.bind(address)
+                sock.listen(settings.listen_backlog)
+    opened += mine
+    return kept
+
+
+@contextmanager
+def sharing_ports(sockets: Sequence[socket.socket]) -> Iterator[None]:
+    """Let "*" be bound while we listen on one of its addresses with the same port, and the other way round.
+
+    Linux looks at the flag of both sockets when it binds. It is not left on: with it another process of the
+    same user could listen on our port by mistake.
+    """
+    if len(sockets) == 1:
+        yield
+        return
+    before = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) for sock in sockets]
+    _set_reuse(sockets, [1] * len(sockets))
+    try:
+        yield
+    finally:
+        _set_reuse(sockets, before)
+
+
+def _set_reuse(sockets: Sequence[socket.socket], values: Iterable[int]) -> None:
+    for sock, value in zip(sockets, values, strict=True):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
 
 
 def _resolved(host: str, port: int) -> Iterator[tuple[int, Any]]:
@@ -134,29 +214,41 @@ def _has_ipv6() -> bool:
     return True
 
 
-def _unix(settings: Settings) -> Listener:
+def _unix_address(settings: Settings) -> str:
     path = f"{settings.unix_socket_dir}/.s.PGSQL.{settings.listen_port}"
-    abstract = path.startswith("@")
-    address = "\0" + path[1:] if abstract else path
+    return "\0" + path[1:] if path.startswith("@") else path
+
+
+def _unix(settings: Settings) -> Listener:
+    address = _unix_address(settings)
+    path = "" if address.startswith("\0") else address
     try:
-        _clear_way(address, "" if abstract else path)
+        _clear_way(address, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener = Listener(sock, UNIX, settings.listen_port)
-        try:
+        listener = Listener(sock, UNIX, settings.listen_port, address=address)
+        with _closed_on_error([listener]):
             sock.setblocking(False)
             sock.bind(address)
-            if not abstract:
-                listener.path = path
+            listener.path = path
+            if path:
                 _grant_access(path, settings)
             sock.listen(settings.listen_backlog)
-        except BaseException:
-            listener.close()
-            raise
     except OSError as error:
         in_use = error.errno == errno.EADDRINUSE
         reason = "unix socket is in use, cannot continue" if in_use else str(error.strerror)
-        raise ConfigError([Mistake("unix_socket_dir", f"{path}: {reason}")]) from error
+        shown = address.replace("\0", "@")
+        raise ConfigError([Mistake("unix_socket_dir", f"{shown}: {reason}")]) from error
     return listener
+
+
+def _change_access(listener: Listener, settings: Settings) -> None:
+    if not listener.path:
+        return
+    try:
+        _grant_access(listener.path, settings)
+    except OSError as error:
+        text = f"{listener.path}: {error.strerror}"
+        raise ConfigError([Mistake("unix_socket_group", text)]) from error
 
 
 def _clear_way(address: str, path: str) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from poolproxy.acceptor.reload import reload
 from poolproxy.admin.command import Call, console_error
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ async def execute(desk: Desk, call: Call) -> Outcome:
     verb = call.command.verb  # type: ignore[union-attr]
     match verb:
         case "RELOAD":
-            if not await reload(desk.hub):
+            if await desk.hub.reload():
                 raise console_error("RELOAD failed, see logs for additional details", "F0000")
         case "SHUTDOWN":
             if not call.argument:

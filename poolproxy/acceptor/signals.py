@@ -28,7 +28,7 @@ def ignore_until_heeded() -> None:
 async def heed_signals(
     leave: Callable[[str], None],
     leaving: Callable[[], str],
-    reload: Callable[[], Awaitable[bool]],
+    reload: Callable[[], Awaitable[object]],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Act on signals until cancelled."""
@@ -46,12 +46,12 @@ async def heed_signals(
                 log.info("got %s while shutting down, fast exit", name)
                 leave("now")
             else:
-                mode = MODES[signal.Signals(number)]
-                log.info("got %s, shutting down (%s)", name, _EXPLAINED[mode])
-                leave(mode)
+                leave(MODES[signal.Signals(number)])
+                log.info("got %s, shutting down (%s)", name, _EXPLAINED[leaving()])
 
 
 _EXPLAINED = {
+    "drain": "clients are sent away between transactions",
     "clients": "waiting for all clients to leave",
     "servers": "waiting for running transactions",
     "now": "at once",

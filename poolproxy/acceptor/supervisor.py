@@ -6,6 +6,7 @@ only when it has ended are its clients forgotten and its servers ended.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import subprocess
 import time
@@ -26,6 +27,9 @@ EXIT_SECONDS = 1.0  # from the end of its channel to the end of a process
 # Only deaths before Ready slow the restarts down: those repeat. Others cost clients, so the
 # successor must be there at once.
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
+# Signs that starting workers, or killing the silent, does not help any more: see Supervisor.ailing.
+DOWN_SECONDS = 60.0
+SILENCE_SECONDS = 10.0
 
 
 @attrs.frozen
@@ -39,32 +43,63 @@ class Death:
 
 
 class Supervisor:
-    """Runs the workers. ``failure`` tells why one could not boot at the first start."""
+    """Runs the workers in ``nursery``. ``failure`` tells why one could not boot at the first start."""
 
-    def __init__(self, hub: Hub, command: Sequence[str] = COMMAND) -> None:
+    def __init__(self, hub: Hub, nursery: trio.Nursery, command: Sequence[str] = COMMAND) -> None:
         self._hub = hub
+        self.nursery = nursery
         self._command = tuple(command)
         self._booted = False
+        # The slots in use. Those that are not wanted any more go when their worker has left.
+        self._slots: set[int] = set()
+        self._wanted: set[int] = set()
+        self._down_since: dict[int, float] = {}
         self.failure = ""
 
-    async def boot(self, count: int, nursery: trio.Nursery) -> bool:
-        """Start ``count`` workers in ``nursery`` and wait until all are ready; False if one can't be."""
-        for slot in range(count):
-            nursery.start_soon(self._keep, slot)
+    async def boot(self, count: int) -> bool:
+        """Start ``count`` workers and wait until all are ready; False if one can't be."""
+        self.resize(count)
         workers = self._hub.workers
         while not (self.failure or self._hub.leaving):
-            if sum(worker.ready.is_set() for worker in workers) == count:
+            if sum(worker.ready.is_set() for worker in workers) >= len(self._wanted):
                 self._booted = True
                 return True
             await workers.changed.wait()
         return False
 
+    def resize(self, count: int) -> None:
+        """Have ``count`` workers from now on. Those that are too many leave when their clients have."""
+        surplus = sorted(self._wanted)[count:]
+        self._wanted.difference_update(surplus)
+        for worker in self._hub.workers:
+            if worker.slot in surplus:
+                self._hub.retire(worker)
+        free = (slot for slot in itertools.count() if slot not in self._slots)
+        for slot in itertools.islice(free, max(0, count - len(self._wanted))):
+            self._wanted.add(slot)
+            self._slots.add(slot)
+            self.nursery.start_soon(self._keep, slot)
+
+    def ailing(self, now: float) -> str:
+        """What is so wrong with the workers that only a new start may cure it; "" if nothing is."""
+        timeout = self._hub.loaded.config.settings.worker_timeout
+        ready = self._hub.workers.in_state(State.READY)
+        for worker in ready:
+            if now - worker.heard > timeout + SILENCE_SECONDS:
+                return f"{worker} is silent and was not replaced"
+        for slot in sorted(self._wanted - {worker.slot for worker in ready}):
+            down = now - self._down_since.get(slot, now)
+            if down > DOWN_SECONDS:
+                return f"worker {slot} has not been ready for {down:.0f} s"
+        return ""
+
     async def _keep(self, slot: int) -> None:
         failures = 0
-        while not self._over():
+        while not self._over(slot):
+            self._down_since[slot] = time.monotonic() if not failures else self._down_since[slot]
             death = await self._life(slot)
-            if self._over():
-                return
+            if self._over(slot):
+                break
             if not death.was_ready and not self._booted:
                 self.failure = f"{death.name} could not start: {death.cause}"
                 self._hub.workers.notify()
@@ -76,6 +111,7 @@ class Supervisor:
             proxy.worker_deaths[death.label] += 1
             proxy.worker_restarts += 1
             await trio.sleep(delay)
+        self._slots.discard(slot)
 
     async def _life(self, slot: int) -> Death:
         """One worker from start to burial."""
@@ -87,8 +123,8 @@ class Supervisor:
         await self._attend(worker)
         return Death(str(worker), _cause(worker), _label(worker), worker.ready.is_set())
 
-    def _over(self) -> bool:
-        return bool(self._hub.leaving)
+    def _over(self, slot: int) -> bool:
+        return bool(self._hub.leaving) or slot not in self._wanted
 
     async def _start(self, slot: int) -> Worker:
         ours, theirs = pair()
@@ -112,6 +148,8 @@ class Supervisor:
         worker = Worker(number, slot, process, Channel(ours), heard=now, started=now)
         worker.channel.post(self._hub.configure_message())
         self._hub.workers.add(worker)
+        if slot not in self._wanted:
+            self._hub.retire(worker)  # a reload has changed its mind meanwhile
         log.debug("%s started", worker)
         return worker
 

@@ -242,8 +242,8 @@ class Collect:
 @message(10)
 @attrs.frozen
 class Leave:
-    """Leave. mode: "clients" (SIGTERM: when all clients have left), "servers" (SIGINT: refuse waiting
-    clients, close servers as they are freed), "now".
+    """Leave. mode: "clients" (when all clients have left; those that log in are refused), "retire" (the same,
+    but they are let in), "servers" (SIGINT: refuse waiting clients, close servers as they are freed), "now".
     """
 
     mode: str
@@ -348,6 +348,19 @@ class Command:
     request: int
     verb: str
     argument: str
+
+
+@message(35)
+@attrs.frozen
+class Drain:
+    """Send the clients of a database away (57P01), each when it is between two transactions, spread over the
+    time until ``until``; let no others in. ``until`` 0: let clients in again.
+
+    ``database`` "" is all databases; that those who log in are refused is then for the acceptor.
+    """
+
+    database: str
+    until: float
 
 
 # -- worker -> acceptor ---------------------------------------------------------------------------
@@ -576,5 +589,5 @@ Message = (
     | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
     | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
-    | ConsoleNext | Inspected | Done
+    | ConsoleNext | Inspected | Done | Drain
 )  # fmt: skip

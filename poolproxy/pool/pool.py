@@ -61,7 +61,8 @@ class WorkerPool(Generic[C, S]):
     ``blocked``: it is a limit that keeps the waiting clients waiting, as the ledger says of session pools.
     ``singles``: times of transactions of one statement, and ``waits``: times of waits, both not yet part of
     ``stats`` (see :meth:`count`). ``brisk``: nothing but the server itself can stand in the way of its next
-    use. ``logged_states``: pairs of an application and a kind of session state.
+    use. ``logged_states``: pairs of an application and a kind of session state. ``draining``: its clients are
+    to be sent away, see ``worker.draining``.
     """
 
     __slots__ = (
@@ -72,6 +73,7 @@ class WorkerPool(Generic[C, S]):
         "check_query",
         "clients",
         "demands",
+        "draining",
         "failing",
         "idle",
         "key",
@@ -110,6 +112,7 @@ class WorkerPool(Generic[C, S]):
         self.idle: deque[S] = deque()
         self.aside: deque[S] = deque()
         self.blocked = False
+        self.draining = False
         self.servers: set[S] = set()
         self.waiting: OrderedDict[C, None] = OrderedDict()
         self.logins_waiting: dict[int, float] = {}
@@ -159,7 +162,13 @@ class WorkerPool(Generic[C, S]):
             or self.round_robin
             or self.reclaim
             or self.check_delay <= 0
+            or self.draining
         )
+
+    def set_draining(self, draining: bool) -> None:
+        """Its clients are to be sent away, or are not any more."""
+        self.draining = draining
+        self._set_brisk()
 
     def reclaims(self, count: int) -> None:
         """The ledger wants so many permits back, now; those of idle servers are the caller's part."""

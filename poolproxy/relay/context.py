@@ -30,6 +30,9 @@ class Host(Protocol):
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
         """The client's socket is closed; ``error``: it was told why."""
 
+    def between_transactions(self, client: Client) -> None:
+        """A transaction of a client has ended whose pool is being drained."""
+
     def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
         """Nobody uses the server any more: bring its connection to an end.
 

@@ -289,6 +289,8 @@ class Server(Connection):
         left_behind = self.back.state.marked
         if pool.session_mode or (left_behind and keeps(self, client)):
             self.query_since = self.xact_since = 0.0
+            if pool.draining:
+                self.context.host.between_transactions(client)
             return
         self.client = client.server = None
         client.fresh = not (client.front.head or client.raw)
@@ -299,6 +301,8 @@ class Server(Connection):
             self.release(now)
         else:
             self.pass_on(now)
+        if pool.draining:
+            self.context.host.between_transactions(client)
 
     def pass_on(self, now: float) -> None:
         """Give the server to the first waiter, or park it, or end it."""

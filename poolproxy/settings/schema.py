@@ -70,46 +70,39 @@ class Settings:
         section="Listening",
         ini_default=(),
         parse=LISTEN_HOSTS,
-        reload=Reload.RESTART,
         doc='TCP addresses to listen on; "*" is every address, an empty list is no TCP. In a '
         "pgbouncer.ini the default is none.",
     )
     listen_port: int = setting(
         6432,
         parse=PORT,
-        reload=Reload.RESTART,
         doc="TCP port, and the number in the name of the Unix socket.",
     )
     listen_backlog: int = setting(
         128,
         parse=count(1, 65535),
-        reload=Reload.RESTART,
         doc="Connections that the kernel keeps ready for the accept loop.",
     )
     unix_socket_dir: str = setting(
         "/tmp",
         parse=SOCKET_DIR,
-        reload=Reload.RESTART,
         doc='Folder of the Unix socket to listen on, "" for none. Databases without a host are '
         "looked for here, too.",
     )
     unix_socket_mode: int = setting(
         0o777,
         parse=MODE,
-        reload=Reload.RESTART,
         doc="Access mode of the Unix socket.",
     )
     unix_socket_group: str = setting(
         "",
         parse=TEXT,
-        reload=Reload.RESTART,
         doc='Group that owns the Unix socket; "" leaves it to the system.',
     )
     workers: int = setting(
         0,
         section="Processes",
         parse=WORKERS,
-        reload=Reload.RESTART,
         doc='Worker processes; "auto" is one for each core. Limits hold over all of them together. '
         "Not in PgBouncer.",
     )
@@ -138,10 +131,19 @@ class Settings:
         "it exits. Not in PgBouncer.",
     )
     shutdown_timeout: float = setting(
+        25.0,
+        ini_default=0.0,
+        parse=seconds(),
+        doc="Time to leave. After SIGTERM clients are sent away between their transactions, spread over this "
+        "time; after SIGINT those in a transaction may end it; who is still there then is disconnected. 0 "
+        "waits without limit until clients have left by themselves, as PgBouncer does, which has no such "
+        "setting.",
+    )
+    shutdown_delay: float = setting(
         0.0,
         parse=seconds(),
-        doc="After SIGTERM or SIGINT, how long to wait for clients to leave before they are "
-        "disconnected; 0 waits without limit, as PgBouncer does, which has no such setting.",
+        doc="After SIGTERM, how long to go on as before, but not ready at /readyz: until whoever spreads the "
+        "clients has noticed. Part of shutdown_timeout. Not in PgBouncer.",
     )
     pool_mode: PoolMode = setting(
         PoolMode.SESSION,
@@ -737,7 +739,6 @@ class Settings:
         Address("127.0.0.1", 9127),
         ini_default=None,
         parse=ENDPOINT,
-        reload=Reload.RESTART,
         doc='Address of /metrics, /healthz and /readyz; "" for none, which is the default in a '
         "pgbouncer.ini. Not in PgBouncer.",
     )

@@ -17,6 +17,7 @@ from poolproxy.ipc.messages import (
     Configure,
     ConsoleEnd,
     ConsoleRows,
+    Drain,
     Handoff,
     Inspect,
     Leave,
@@ -30,7 +31,7 @@ from poolproxy.ipc.messages import (
     Welcome,
 )
 from poolproxy.relay.session import let_go
-from poolproxy.worker import leaving, queue_notice
+from poolproxy.worker import draining, leaving, queue_notice
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
 from poolproxy.worker.reload import reload
@@ -101,6 +102,8 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
                 console.hear(message)
         case Inspect():
             inspect(worker, message)
+        case Drain():
+            draining.begin(worker, message)
         case Leave():
             leaving.begin(worker, message.mode)
         case _:

@@ -19,7 +19,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import is_unused
-from poolproxy.worker import leaving, patience, queue_notice
+from poolproxy.worker import draining, leaving, patience, queue_notice
 from poolproxy.worker.replication import make_way
 from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
@@ -99,6 +99,7 @@ def tick(worker: Worker, now: float) -> None:
     logs.sum_up()
     _idle_clients(worker, now)
     patience.enforce(worker, now)
+    draining.tick(worker, now)
     leaving.look(worker)
 
 

@@ -46,7 +46,7 @@ def look(worker: Worker) -> None:
         if not any(pool.servers or pool.opening for pool in worker.pools.values()):
             _send_away(list(worker.clients.values()))
             worker.left.set()
-    elif worker.leaving == "clients":
+    elif worker.leaving in ("clients", "retire"):
         worker.report_gone()
 
 

@@ -312,7 +312,7 @@ class ClientLogin:
     # -- may it in --------------------------------------------------------------------------------
 
     def _find_pool(self) -> PoolSettings:
-        if self.worker.leaving:
+        if self.worker.leaving not in ("", "retire"):
             raise PoolerError(
                 "pooler is shutting down",
                 sqlstate="57P03",
@@ -326,6 +326,12 @@ class ClientLogin:
                 sqlstate="3D000",
                 hint="Add it under [databases] in the configuration, or a * entry for any name.",
                 reason="no_such_database",
+            )
+        if self.database in self.worker.drains:
+            raise PoolerError(
+                f"database does not allow connections: {self.database}",
+                hint="It is being drained: somebody works on it. Connect again later.",
+                reason="database_drained",
             )
         return settings
 

@@ -200,5 +200,8 @@ class _Host:
     def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
         self.worker.end_server(server, reason, busy=busy, ended=ended)
 
+    def between_transactions(self, client: Client) -> None:
+        raise AssertionError("servers have the worker for their host")
+
     def cancel_abandoned(self, server: Server, runs: object) -> None:
         raise AssertionError("servers have the worker for their host")

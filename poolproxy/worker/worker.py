@@ -35,6 +35,7 @@ from poolproxy.ipc.messages import (
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import WorkerMetrics
 from poolproxy.metrics.snapshot import Reported
+from poolproxy.pool.draining import Draining
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.abandoned import NOT_SETTLED
 from poolproxy.relay.cancelling import cancel_wait
@@ -78,7 +79,7 @@ REMEMBERED_PASSWORDS = 4096
 
 
 class Worker:
-    """One worker process. ``slot`` is its number; ``leaving``: "", "clients", "servers" or "orphan"."""
+    """One worker process. ``slot`` is its number; ``leaving``: "", a mode of Leave, or "orphan"."""
 
     def __init__(self, channel: Channel, slot: int, configure: Configure) -> None:
         self.channel = channel
@@ -104,6 +105,8 @@ class Worker:
         self.canceller = Canceller(
             self._start, lambda: self.config.settings.cancel_wait_timeout, self.handshakes
         )
+        self.drains: dict[str, Draining] = {}  # by database, "" for all
+        self.may_leave: Callable[[Client], None] = lambda client: None
         self.admissions: dict[int, Callable[[str], None]] = {}
         self.welcomed: dict[PoolKey, trio.Event] = {}
         self._gone: list[int] = []
@@ -200,6 +203,7 @@ class Worker:
         pool = self.pools.get(key)
         if pool is None:
             pool = WorkerPool(key, settings, self.config.settings)
+            pool.set_draining(bool({"", key.database} & self.drains.keys()))
             self.pools[key] = pool
         return pool
 
@@ -261,9 +265,14 @@ class Worker:
             gone, self._gone = self._gone, []
             for start in range(0, len(gone), 4096):
                 self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
-        here = self.clients or self.consoles or self.logging_in
-        if self.leaving == "clients" and not here:
+        # Somebody at the console is no reason to stay while everybody else is sent away.
+        consoles = self.consoles and "" not in self.drains
+        here = self.clients or consoles or self.logging_in
+        if self.leaving in ("clients", "retire") and not here:
             self.left.set()
+
+    def between_transactions(self, client: Client) -> None:
+        self.may_leave(client)
 
     # -- servers ----------------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ class FakeWorker:
                 metrics = WorkerMetrics(self.slot)
                 metrics.relay_rounds = 7
                 self.channel.post(m.Snapshot(request, encode(metrics, [])))
-            case m.Leave("clients"):
+            case m.Leave("clients" | "retire"):
                 self.leaving = True
             case m.Leave() if self.behave != "stubborn":
                 self.leaving = True

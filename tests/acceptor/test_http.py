@@ -35,6 +35,7 @@ class Running:
     address: tuple[str, int]
     answer: Callable[[], Awaitable[Collector]] = scrape
     health: Health = attrs.field(factory=Health)
+    databases: dict[str, Health] = attrs.field(factory=dict)
     stop: trio.Event = attrs.field(factory=trio.Event)
     stopped: trio.Event = attrs.field(factory=trio.Event)
 
@@ -43,7 +44,7 @@ class Running:
         await serve_http(
             sockets,
             scrape=lambda: self.answer(),
-            health=lambda: self.health,
+            health=lambda database: self.databases.get(database, self.health),
             stop=self.stop.wait,
             task_status=task_status,
         )
@@ -153,6 +154,19 @@ async def test_a_large_body_does_not_hold_its_connection(proxy):
         head = b"POST /metrics HTTP/1.1\r\n%sContent-Length: %d\r\n\r\n" % (HOST, 2 * len(body))
         await stream.send_all(head + body)
         assert parsed(await everything(stream))[0] == 405
+
+
+async def test_readiness_of_a_database(proxy):
+    """/readyz?database=NAME asks for that one: 404 if it is unknown, and the name may be any text."""
+    proxy.databases = {
+        "app": Health(unready="connect failed"),
+        "a&b c": Health(),
+        "nix": Health(unknown="no such database"),
+    }
+    assert (await proxy.ask("/readyz?database=app"))[::2] == (503, b"connect failed\n")
+    assert (await proxy.ask("/readyz?database=a%26b%20c"))[::2] == (200, b"ok\n")
+    assert (await proxy.ask("/readyz?database=nix"))[::2] == (404, b"no such database\n")
+    assert (await proxy.ask("/healthz?database=nix"))[0] == 200
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ import pytest
 import trio
 
 from poolproxy.acceptor import supervisor
-from poolproxy.acceptor.main import CANNOT_BOOT, CANNOT_START, OK, run, serve
+from poolproxy.acceptor.departure import OK
+from poolproxy.acceptor.main import CANNOT_BOOT, CANNOT_START, run, serve
 from poolproxy.acceptor.signals import IGNORED, MODES
 from poolproxy.settings.files import read_config
 from tests.fixtures.proxy import free_port
@@ -321,7 +322,7 @@ async def test_a_cancel_finds_the_client_at_the_other_worker(tmp_path: Path) -> 
 
 async def test_sigterm_waits_for_clients(tmp_path: Path) -> None:
     """The door is closed at once; those inside stay as long as they like."""
-    async with serving(Server(tmp_path)) as server:
+    async with serving(Server(tmp_path, shutdown_timeout=0)) as server:
         client = await server.connect()
         os.kill(os.getpid(), signal.SIGTERM)
         await wait_leaving(server)
@@ -348,7 +349,7 @@ async def test_a_second_signal_ends_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even workers that do not obey are gone."""
-    monkeypatch.setattr("poolproxy.acceptor.main.NOW_SECONDS", 0.2)
+    monkeypatch.setattr("poolproxy.acceptor.departure.NOW_SECONDS", 0.2)
     async with serving(Server(tmp_path), "--behave", "stubborn") as server:
         client = await server.connect()
         os.kill(os.getpid(), signal.SIGINT)
@@ -367,15 +368,17 @@ async def test_sighup_puts_a_new_configuration_into_use(
     caplog.set_level(logging.INFO)
     async with serving(Server(tmp_path, max_client_conn=1)) as server:
         client = await server.connect()
-        server.write(max_client_conn=2, listen_backlog=5)
+        server.write(max_client_conn=2, track_extra_parameters=["search_path"])
         os.kill(os.getpid(), signal.SIGHUP)
         await until(server, "poolproxy_max_client_conn", 2)
         other = await server.connect()
         assert other.greeting != "refused"
         await client.close()
         await other.close()
+    assert "changed: max_client_conn: 1 -> 2" in caplog.text
     assert (
-        "listen_backlog has changed: that takes effect when poolproxy is restarted" in caplog.text
+        'track_extra_parameters: ["IntervalStyle"] -> ["search_path"]: takes effect when poolproxy is'
+        " restarted" in caplog.text
     )
 
 
@@ -393,6 +396,161 @@ async def test_a_bad_configuration_changes_nothing(
             await client.close()
     assert "pool_mode" in caplog.text
     assert "no_such_setting" in caplog.text
+
+
+async def reload(server: Server, **settings: object) -> None:
+    """Put other settings into use."""
+    before = await server.metric("poolproxy_config_last_reload_success_timestamp_seconds")
+    server.write(**settings)
+    os.kill(os.getpid(), signal.SIGHUP)
+
+    async def done() -> bool:
+        name = "poolproxy_config_last_reload_success_timestamp_seconds"
+        return await server.metric(name) > before
+
+    await eventually(done)
+
+
+async def test_workers_are_added_and_retired_by_a_reload(tmp_path: Path) -> None:
+    """A worker too many serves its clients until they have left, lets in those on their way, and ends."""
+    async with serving(Server(tmp_path, workers=1)) as server:
+        first = await server.connect()
+        await reload(server, workers=3)
+        await until(server, 'poolproxy_workers{state="ready"}', 3)
+        others = [await server.connect() for _ in range(2)]
+        assert sorted(client.slot for client in others) == ["1", "2"]
+        await reload(server, workers=1)
+        await until(server, 'poolproxy_workers{state="leaving"}', 2)
+        for client in others:
+            assert await client.say("echo here") == "here"
+        newcomer = await server.connect()
+        assert newcomer.slot == first.slot == "0"
+        for client in others:
+            await client.close()
+        await until(server, 'poolproxy_workers{state="leaving"}', 0)
+        await until(server, 'poolproxy_workers{state="ready"}', 1)
+        assert await server.metric("poolproxy_worker_restarts_total") == 0
+        await newcomer.close()
+        await first.close()
+
+
+async def test_a_slot_of_a_retiring_worker_is_not_used_again(tmp_path: Path) -> None:
+    """More workers are wanted while one is still leaving: the newcomer has another number."""
+    async with serving(Server(tmp_path, workers=2)) as server:
+        clients = [await server.connect() for _ in range(2)]
+        await reload(server, workers=1)
+        await until(server, 'poolproxy_workers{state="leaving"}', 1)
+        await reload(server, workers=2)
+        await until(server, 'poolproxy_workers{state="ready"}', 2)
+        newcomer = await server.connect()
+        assert newcomer.slot == "2"
+        for client in (*clients, newcomer):
+            await client.close()
+
+
+async def test_a_retired_worker_that_dies_is_not_replaced(tmp_path: Path) -> None:
+    """Its clients are lost, and that is all."""
+    async with serving(Server(tmp_path, workers=2)) as server:
+        clients = [await server.connect() for _ in range(2)]
+        await reload(server, workers=1)
+        await until(server, 'poolproxy_workers{state="leaving"}', 1)
+        (doomed,) = [client for client in clients if client.slot == "1"]
+        await doomed.say("die")
+        await until(server, 'poolproxy_workers{state="leaving"}', 0)
+        assert await server.metric("poolproxy_worker_restarts_total") == 0
+        for client in clients:
+            await client.close()
+
+
+async def test_listeners_change_by_a_reload(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another port and another folder: the new ones are open before the old ones are closed; connected
+    clients and those in the queue of an old one stay.
+    """
+    caplog.set_level(logging.INFO)
+    async with serving(Server(tmp_path)) as server:
+        old_port, new_port = server.port, free_port()
+        stays = await server.connect()
+        folder = tmp_path / "elsewhere"
+        folder.mkdir()
+        await reload(server, listen_port=new_port, unix_socket_dir=str(folder))
+        with pytest.raises(OSError, match=r"refused|failed"):
+            await trio.open_tcp_stream("127.0.0.1", old_port)
+        server.port = new_port
+        comes = await server.connect()
+        assert comes.greeting
+        assert not (tmp_path / f".s.PGSQL.{old_port}").exists()
+        assert (folder / f".s.PGSQL.{new_port}").exists()
+        assert await stays.say("echo on") == "on"
+        for client in (stays, comes):
+            await client.close()
+    texts = [record.getMessage() for record in caplog.records]
+    opened = texts.index(f"listening on 127.0.0.1:{new_port}")
+    assert opened < texts.index(f"no longer listening on 127.0.0.1:{old_port}")
+
+
+async def test_every_address_instead_of_one_and_back(tmp_path: Path) -> None:
+    """Though both have the same port, one is open before the other is closed: no connect() is refused."""
+    async with serving(Server(tmp_path)) as server:
+        for addresses in (["*"], ["127.0.0.1"], ["*"]):
+            over = trio.Event()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(connect_on_and_on, server, over)
+                await reload(server, listen_addr=addresses, listen_backlog=100 + len(addresses[0]))
+                over.set()
+
+
+async def connect_on_and_on(server: Server, over: trio.Event) -> None:
+    while not over.is_set():
+        client = await server.connect()
+        assert client.greeting
+        await client.close()
+
+
+async def test_the_address_of_metrics_changes_by_a_reload(tmp_path: Path) -> None:
+    """Also to every address with the same port, and to none."""
+    async with serving(Server(tmp_path)) as server:
+        server.write(metrics_listen=f"*:{server.metrics_port}")
+        os.kill(os.getpid(), signal.SIGHUP)
+
+        async def everywhere() -> bool:
+            try:
+                with socket.create_connection(("127.0.0.2", server.metrics_port)):
+                    return True
+            except OSError:
+                return False
+
+        await eventually(everywhere)
+        old, server.metrics_port = server.metrics_port, free_port()
+        server.write(metrics_listen=f"127.0.0.1:{server.metrics_port}")
+        os.kill(os.getpid(), signal.SIGHUP)
+        await wait_ready(server)
+        with pytest.raises(OSError, match=r"refused|failed"):
+            await trio.open_tcp_stream("127.0.0.1", old)
+
+
+async def test_a_reload_that_cannot_listen_changes_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A port in use, beside other changes: all is as before, and the log says which setting."""
+    async with serving(Server(tmp_path, max_client_conn=1)) as server:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            taken = other.getsockname()[1]
+            server.write(listen_port=taken, max_client_conn=9, metrics_listen="127.0.0.1:0")
+            os.kill(os.getpid(), signal.SIGHUP)
+            await until(server, "poolproxy_config_last_reload_successful", 0)
+            server.write(listen_port=taken, metrics_listen=f"127.0.0.1:{server.metrics_port}")
+            os.kill(os.getpid(), signal.SIGHUP)
+
+            async def told() -> bool:
+                return f"listen_addr: 127.0.0.1:{taken} is in use" in caplog.text
+
+            await eventually(told)
+            assert await server.metric("poolproxy_max_client_conn") == 1
+            client = await server.connect()
+            assert client.greeting != "refused"
+            await client.close()
 
 
 async def test_restarts_are_slowed_down_only_before_ready(

@@ -65,6 +65,7 @@ class Ledger:
         self._pools: dict[PoolKey, PoolState] = {}
         self._leases: dict[int, Lease] = {}
         self._workers: set[int] = set()
+        self._retired: set[int] = set()
         self._tally = Tally()
         self._reclaims = Reclaims()
         self._deadlines: dict[PoolKey, float] = {}
@@ -81,11 +82,16 @@ class Ledger:
         self._workers.add(worker)
         return self._settle(list(self._pools.values()), now)
 
+    def worker_retired(self, worker: int) -> None:
+        """A worker is about to leave, when its clients have: it keeps no servers for others."""
+        self._retired.add(worker)
+
     def worker_gone(self, worker: int, now: float) -> tuple[list[int], Sends]:
         """A worker has died. Returns the permits it held: the caller ends those servers, each
         with :meth:`server_closed` when PostgreSQL has closed its end.
         """
         self._workers.discard(worker)
+        self._retired.discard(worker)
         orphans = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in orphans:
             lease.state = LeaseState.CLOSING
@@ -290,7 +296,7 @@ class Ledger:
         if applicants:
             if self._tally.blocker(pool, now) is None:
                 sends += self._grant(pool, applicants[0], now)
-        elif pool.lacks_minimum and self._workers and not self._leaving:
+        elif pool.lacks_minimum and self._workers - self._retired and not self._leaving:
             sends += self._grant(pool, self._least_laden(pool), now)
         return sends
 
@@ -332,7 +338,8 @@ class Ledger:
 
     def _least_laden(self, pool: PoolState) -> int:
         """The worker to keep a server of min_pool_size: one with clients, if any has."""
-        return min(self._workers, key=lambda w: (w not in pool.clients, pool.held(w), w))
+        staying = self._workers - self._retired
+        return min(staying, key=lambda w: (w not in pool.clients, pool.held(w), w))
 
     def _deadline(self, pool: PoolState, recheck: float | None, now: float) -> float | None:
         times = [] if recheck is None else [recheck]
