@@ -43,7 +43,8 @@ def test_a_changed_setting_is_told_with_both_values(setting: Setting) -> None:
     (change,) = changes(config(), new)
     write = setting.kind.write
     old = "not set" if setting.default is None else write(setting.default)
-    assert str(change) == f"{setting.name}: {old} -> {write(getattr(new.settings, setting.name))}"
+    text = f"{old} -> {write(getattr(new.settings, setting.name))}"
+    assert str(change) == f"{setting.name}: {'changed' if setting.secret else text}"
     assert change.needs is setting.reload
 
 

@@ -49,9 +49,11 @@ def refuses(proxy: ProxyProcess) -> bool:
 
 
 def test_sigterm_waits_for_clients(start_proxy: StartProxy, postgres: PostgresServer) -> None:
-    """Nobody new gets in, clients go on with query after query, and the last one to leave ends it."""
+    """Without shutdown_timeout nobody new gets in, clients go on with query after query, and the last one to
+    leave ends it.
+    """
     with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres))
+        proxy = start_proxy(config(postgres, shutdown_timeout=0))
         workers = proxy.worker_pids()
         with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
             one.log_in("limited", "db").query("begin; select 1")
@@ -225,7 +227,7 @@ def test_what_takes_effect_at_a_restart_does_nothing_now(
                 for _ in range(3):
                     assert old.query("show timezone") == [("Asia/Tokyo",)]
                     assert new.query("show timezone") == [("Asia/Seoul",)]
-        assert "track_extra_parameters has changed" in proxy.log
+        assert "takes effect when poolproxy is restarted" in proxy.log
         proxy.stop()
 
 

@@ -206,7 +206,9 @@ def test_health_and_unknown_paths(proxy: ProxyProcess) -> None:
 
 def test_not_ready_while_leaving(start_proxy: StartProxy, postgres: PostgresServer) -> None:
     """After SIGTERM the proxy is healthy but not ready, until its last client has gone."""
-    proxy = start_proxy(tables(postgres, {"a": {"pool_mode": "transaction"}}, workers=1))
+    proxy = start_proxy(
+        tables(postgres, {"a": {"pool_mode": "transaction"}}, workers=1, shutdown_timeout=0)
+    )
     with client(proxy, "a") as one:
         one.query("select 1")
         proxy.signal(SIGTERM)
