@@ -37,9 +37,8 @@ PUT_TOGETHER = {
         ("client_login_timeout", "08P01"),
         ("client_login_timeout (server down)", "08P01"),
     },
-    "'server conn crashed?' if isinstance(error, Eof) else str(error)": {
-        ("server conn crashed?", None)
-    },
+    # worker/choosing.py
+    "str(fault)": {("no WANTED host: HOST: REASON; ...", None), ("HOST: REASON; ...", None)},
     "reason": {("connect failed: REASON", None), ("server DNS lookup failed", None)},
 }
 # These pass on what another of the calls, or PostgreSQL, has made.

@@ -16,6 +16,7 @@ import attrs
 import trio
 
 from poolproxy.ipc.messages import CancelKey
+from poolproxy.settings.hosts import Host
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -87,9 +88,9 @@ async def _cancel_forever(duplicate: Duplicate, key: CancelKey) -> None:
 
 
 async def _cancel(duplicate: Duplicate, key: CancelKey) -> None:
-    if duplicate.host.startswith("/"):
-        path = f"{duplicate.host}/.s.PGSQL.{duplicate.port}"
-        stream = await trio.open_unix_socket(path)
+    where = Host(duplicate.host, duplicate.port)
+    if where.is_unix:
+        stream = await trio.open_unix_socket(where.socket_path)
     else:
         stream = await trio.open_tcp_stream(duplicate.host, duplicate.port)
     async with stream:

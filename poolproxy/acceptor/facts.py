@@ -55,6 +55,8 @@ def view(hub: Hub) -> View:
         userlist=frozenset(hub.loaded.secrets),
         database_clients=hub.clients.by_database,
         user_clients=hub.clients.by_user,
+        hosts=hub.host.hosts(),
+        names=hub.resolver.statistics(),
         clients=hub.clients.count,
         consoles=hub.clients.consoles,
         version=VERSION,

@@ -7,15 +7,19 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 
+import attrs
 import trio
 
 from poolproxy.acceptor.ending import Duplicate, end
 from poolproxy.acceptor.workers import Worker, Workers
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import (
+    HostSeen,
     LoginWant,
+    Message,
+    Permit,
     PoolKey,
     ServerClosed,
     ServerFailed,
@@ -25,9 +29,11 @@ from poolproxy.ipc.messages import (
     WhyWait,
 )
 from poolproxy.metrics.schema import LedgerMetrics
+from poolproxy.pool.hosts import Hosts, HostStatistics, Role
 from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, PoolStatistics, Sends, UnknownPermit
-from poolproxy.settings.config import TEMPLATE, Config
-from poolproxy.settings.enums import PoolMode
+from poolproxy.settings.config import TEMPLATE, Config, PoolSettings
+from poolproxy.settings.enums import PoolMode, TargetSession
+from poolproxy.settings.hosts import Host, pair
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -52,10 +58,23 @@ def limits_of(config: Config, closed: Container[str] = ()) -> LimitsOf:
             server_login_retry=ours.server_login_retry,
             forced_user=pool.forced,
             session_mode=pool.pool_mode is PoolMode.SESSION,
-            target=repr((pool.host, pool.port, pool.dbname, pool.startup, pool.connect_query)),
+            failover=has_choice(pool),
+            target=repr((pool.hosts, pool.dbname, pool.startup, pool.connect_query)),
         )
 
     return limits
+
+
+def has_choice(pool: PoolSettings) -> bool:
+    """Whether it takes more than connecting to say where the pool's servers are."""
+    return len(pool.hosts) > 1 or pool.target_session_attrs is not TargetSession.ANY
+
+
+def hosts_of(config: Config) -> set[Host]:
+    """All hosts of all databases."""
+    default = (config.settings.unix_socket_dir,)
+    lists = (pair(entry.host or default, entry.port) for entry in config.databases.values())
+    return {host for hosts in lists for host in hosts}
 
 
 def standing_pools(config: Config) -> list[PoolKey]:
@@ -69,14 +88,24 @@ def standing_pools(config: Config) -> list[PoolKey]:
 
 
 class LedgerHost:
-    """The ledger and the descriptors that back it up. ``nursery`` runs the endings of orphans."""
+    """The ledger, what is known of the hosts, and the descriptors that back it up. ``nursery`` runs the
+    endings of orphans; ``doubt`` is told host names whose addresses can't be reached.
+    """
 
-    def __init__(self, config: Config, workers: Workers, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        config: Config,
+        workers: Workers,
+        nursery: trio.Nursery,
+        doubt: Callable[[str], None] = lambda name: None,
+    ) -> None:
         self._config = config
         self._closed: frozenset[str] = frozenset()
         self._ledger = Ledger(limits_of(config), standing_pools(config))
+        self._hosts = Hosts()
         self._workers = workers
         self._nursery = nursery
+        self._doubt = doubt
         self._duplicates: dict[int, Duplicate] = {}
         self._wake = trio.Event()
         self._wakes_at = math.inf
@@ -123,6 +152,7 @@ class LedgerHost:
     def configure(self, config: Config) -> None:
         """Apply the limits of a new configuration."""
         self._config = config
+        self._hosts.configure(hosts_of(config))
         standing = [key for key in standing_pools(config) if key.database not in self._closed]
         limits = limits_of(config, self._closed)
         self._send(self._ledger.configure(limits, standing, time.monotonic()))
@@ -162,6 +192,22 @@ class LedgerHost:
 
     def server_failed(self, worker: Worker, message: ServerFailed) -> None:
         self._send(self._ledger.server_failed(worker.number, message, time.monotonic()))
+
+    def host_seen(self, message: HostSeen) -> None:
+        """A worker has tried a host, or learned what it is."""
+        pool = self._config.pool_of((message.pool.database, message.pool.user))
+        host, now = Host(message.host, message.port), time.monotonic()
+        if message.failure:
+            self._doubt(host.name)
+        if pool is None or host not in pool.hosts:
+            return  # a reload has changed the hosts meanwhile
+        if message.failure:
+            pause = self._config.settings.server_login_retry
+            self._hosts.failed(host, message.failure, pause, now)
+            return
+        self._hosts.reached(host, Role(message.role) if message.role else None, now)
+        if message.serves:
+            self._hosts.serves(pool.hosts, host, pool.load_balance_hosts)
 
     def server_closed(self, worker: Worker, message: ServerClosed) -> None:
         if not self._ledger.holds(worker.number, message.permit):
@@ -213,9 +259,24 @@ class LedgerHost:
         self._send(self._ledger.server_closed(permit, time.monotonic()))
 
     def _send(self, sends: Sends) -> None:
-        self._workers.send(sends)
+        self._workers.send([(number, self._with_hosts(message)) for number, message in sends])
         if self._deadline() < self._wakes_at:
             self._wake.set()
+
+    def _with_hosts(self, message: Message) -> Message:
+        """A permit tells where to use it, if there is a choice."""
+        if not isinstance(message, Permit):
+            return message
+        pool = self._config.pool_of((message.pool.database, message.pool.user))
+        if pool is None or not has_choice(pool):
+            return message
+        wanted = pool.target_session_attrs
+        hosts = self._hosts.order(pool.hosts, pool.load_balance_hosts, wanted, time.monotonic())
+        return attrs.evolve(message, hosts=hosts)
+
+    def hosts(self) -> tuple[HostStatistics, ...]:
+        """A row for each host of databases that have a choice of them."""
+        return self._hosts.statistics(time.monotonic())
 
     # -- metrics ----------------------------------------------------------------------------------
 

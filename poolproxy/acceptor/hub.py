@@ -19,8 +19,9 @@ from poolproxy.acceptor.balancer import batches, spread
 from poolproxy.acceptor.cancels import Cancels
 from poolproxy.acceptor.clients import Clients
 from poolproxy.acceptor.console import Desk
-from poolproxy.acceptor.host import LedgerHost
+from poolproxy.acceptor.host import LedgerHost, hosts_of
 from poolproxy.acceptor.reports import Reports
+from poolproxy.acceptor.resolver import Lookup, Resolver, look_up
 from poolproxy.acceptor.workers import State, Worker, Workers
 from poolproxy.errors import Mistake
 from poolproxy.ipc.channel import close_fds
@@ -41,12 +42,14 @@ from poolproxy.ipc.messages import (
     Done,
     Drain,
     Handoff,
+    HostSeen,
     Inspected,
     Leave,
     Login,
     LoginWant,
     Message,
     Ready,
+    Resolve,
     ServerClosed,
     ServerFailed,
     ServerOpening,
@@ -74,14 +77,17 @@ class Hub:
     ``reload`` reads the configuration again: the mistakes in it, none if it is in use now.
     """
 
-    def __init__(self, loaded: LoadedConfig, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, loaded: LoadedConfig, nursery: trio.Nursery, lookup: Lookup = look_up
+    ) -> None:
         self.loaded = loaded
         self.generation = 1
         self.leaving = ""
         self.workers = Workers()
         self.clients = Clients()
         self.cancels = Cancels()
-        self.host = LedgerHost(loaded.config, self.workers, nursery)
+        self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)
+        self.host = LedgerHost(loaded.config, self.workers, nursery, self.resolver.doubt)
         self.reports = Reports()
         self.holds = Holds()
         self.desk = Desk(self, nursery)
@@ -111,6 +117,7 @@ class Hub:
         self.generation += 1
         # First the ledger: a worker may want servers of a new database at once.
         self.host.configure(loaded.config)
+        self.resolver.configure(loaded.config, {host.name for host in hosts_of(loaded.config)})
         self.workers.broadcast(self.configure_message())
 
     def leave(self, mode: str) -> None:
@@ -245,6 +252,10 @@ class Hub:
                 self.host.server_failed(worker, message)
             case ServerClosed():
                 self.host.server_closed(worker, message)
+            case HostSeen():
+                self.host.host_seen(message)
+            case Resolve():
+                self.resolver.ask(worker, message)
             case Login(client, database, user):
                 bound = self.loaded.config.client(database, user)
                 limit = self.clients.admit(worker.number, client, (database, user), bound)

@@ -20,6 +20,7 @@ from poolproxy.acceptor.health import health, keep_manager_informed
 from poolproxy.acceptor.http import serve_http
 from poolproxy.acceptor.hub import Hub
 from poolproxy.acceptor.reload import Reloader, worker_count
+from poolproxy.acceptor.resolver import Lookup, look_up
 from poolproxy.acceptor.signals import heed_signals, ignore_until_heeded
 from poolproxy.acceptor.supervisor import Supervisor
 from poolproxy.acceptor.system import raise_descriptor_limit, warn_of_few_descriptors
@@ -50,8 +51,12 @@ def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
         return CANNOT_START
 
 
-async def serve(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
-    """The same inside trio. Raises ConfigError for what the system refuses."""
+async def serve(
+    loaded: LoadedConfig, command: Sequence[str] = COMMAND, lookup: Lookup = look_up
+) -> int:
+    """The same inside trio; ``lookup`` resolves the names of servers. Raises ConfigError for what the system
+    refuses.
+    """
     settings = loaded.config.settings
     for note in loaded.notes:
         log.warning("%s", note)
@@ -61,7 +66,7 @@ async def serve(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
     doors = open_doors(settings, inherited_sockets(os.environ))
     try:
         async with trio.open_nursery() as nursery:
-            hub = Hub(loaded, nursery)
+            hub = Hub(loaded, nursery, lookup)
             hub.reports.loaded(loaded, hub.generation)
             hub.reports.proxy.max_fds = max_fds
             try:
@@ -79,6 +84,7 @@ async def _live(hub: Hub, doors: Doors, manager: Manager, supervisor: Supervisor
     hub.reload = Reloader(hub, doors, supervisor, manager)
     await nursery.start(heed_signals, partial(_leave, hub), lambda: hub.leaving, hub.reload)
     nursery.start_soon(hub.host.keep_time)
+    nursery.start_soon(hub.resolver.keep_fresh)
     if not await supervisor.boot(worker_count(hub.loaded.config.settings)):
         if supervisor.failure:
             log.critical("%s", supervisor.failure)

@@ -11,7 +11,9 @@ from poolproxy.admin.averages import Averages
 from poolproxy.metrics.merge import summed
 from poolproxy.metrics.schema import PoolMetrics, WorkerMetrics
 from poolproxy.pool.holds import Holds
+from poolproxy.pool.hosts import HostStatistics
 from poolproxy.pool.ledger import PoolStatistics
+from poolproxy.pool.names import NameStatistics
 from poolproxy.settings.config import Config
 
 CONSOLE = "pgbouncer"  # the database of all consoles, and of their pool
@@ -49,6 +51,8 @@ class View:
     userlist: frozenset[str]
     database_clients: Mapping[str, int]
     user_clients: Mapping[str, int]
+    hosts: tuple[HostStatistics, ...]
+    names: tuple[NameStatistics, ...]
     clients: int
     consoles: int
     version: str

@@ -145,7 +145,8 @@ def _server_side(
     secret = _towards_server(loaded, pool)
     if secret.kind == NONE and client.kind == PASSED and not pool.forced:
         secret = client
-    yield f'server: {pool.host}:{pool.port}, database "{pool.dbname}", as "{pool.user}"'
+    hosts = ", ".join(map(str, pool.hosts))
+    yield f'server: {hosts}, database "{pool.dbname}", as "{pool.user}"'
     yield f"  secret: {secret}"
     if secret.kind in _IN_USE:
         yield f"  works: {_IN_USE[secret.kind]}"
@@ -175,7 +176,8 @@ def _towards_server(loaded: LoadedConfig, pool: PoolSettings) -> Source:
     if pool.password:
         return Source(_kind(pool.password), f"password of [users.{pool.user}]")
     lines = loaded.auth.passwords
-    if password_for(lines, pool.host, pool.port, pool.dbname, pool.user) is not None:
+    where = [(host.name, host.port, pool.dbname, pool.user) for host in pool.hosts]
+    if any(password_for(lines, *one) is not None for one in where):
         return Source(PLAIN, "passfile")
     found = _own(loaded, pool.database, pool.user)
     return Source(NONE, "") if pool.forced and found.kind == LOOKED_UP else found

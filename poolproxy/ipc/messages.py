@@ -105,7 +105,8 @@ class ServerState:
     """All that is known of a server connection at rest, so that another process can go on with it; its
     descriptor travels beside it. Made and read by ``relay.moving``.
 
-    ``generation``: of the configuration with which it was in use. ``family`` and ``where``: its address, as
+    ``generation``: of the configuration with which it was in use. ``host`` and ``port``: where the
+    configuration has it; ``role`` as in :class:`HostSeen`. ``family`` and ``where``: its address, as
     socket.connect takes it. ``tracked``: the names of the parameters whose ``values`` are known, the last
     value being that of the unreported ones. ``prepared``: names of the shared statements that it has, the
     least recently used first. ``doomed``: why it is closed when it is free, "" if it is not.
@@ -117,6 +118,9 @@ class ServerState:
     keep: bool
     name: str
     key: CancelKey
+    host: str
+    port: int
+    role: str
     family: int
     where: tuple[str | int, ...]
     connected_at: float
@@ -129,6 +133,15 @@ class ServerState:
     was_reset: bool
     doomed: str
     session: SessionPart | None
+
+
+@attrs.frozen
+class Candidate:
+    """A host that an attempt may try. ``suspect``: it has failed before, so it gets little time."""
+
+    host: str
+    port: int
+    suspect: bool
 
 
 # -- acceptor -> worker ---------------------------------------------------------------------------
@@ -166,12 +179,14 @@ class Permit:
     """The right to hold one server connection. ``keep``: not to be closed for idleness (min_pool_size).
 
     ``client``: the permit answers the :class:`LoginWant` of this client; 0: it is for whoever waits.
+    ``hosts``: which hosts to try, in this order; none: the configuration has no choice.
     """
 
     permit: int
     pool: PoolKey
     keep: bool
     client: int = 0
+    hosts: tuple[Candidate, ...] = ()
 
 
 @message(4)
@@ -361,6 +376,18 @@ class Drain:
 
     database: str
     until: float
+
+
+@message(40)
+@attrs.frozen
+class Resolved:
+    """What a host name stands for now: the answer to :class:`Resolve`, and sent unasked when it changes.
+    ``error`` is why there are no ``addresses``.
+    """
+
+    name: str
+    addresses: tuple[str, ...]
+    error: str
 
 
 # -- worker -> acceptor ---------------------------------------------------------------------------
@@ -584,10 +611,35 @@ class Done:
     count: int = 0
 
 
+@message(100)
+@attrs.frozen
+class HostSeen:
+    """What became of trying one host for a server of the pool, or what a server there has shown to be.
+
+    ``failure``: why it could not be reached, "" if it could. ``role``: what it is (pool.hosts.Role), "" if
+    not known. ``serves``: the pool has a new server there.
+    """
+
+    pool: PoolKey
+    host: str
+    port: int
+    failure: str
+    role: str
+    serves: bool
+
+
+@message(101)
+@attrs.frozen
+class Resolve:
+    """Which addresses does this host name have? Answered by :class:`Resolved`."""
+
+    name: str
+
+
 Message = (
     Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
     | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
     | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
-    | ConsoleNext | Inspected | Done | Drain
+    | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
 )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import attrs
 
+from poolproxy.pool.hosts import Role
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.engine import Engine
 from poolproxy.wire.parameters import Tracker
@@ -39,6 +40,9 @@ class Host(Protocol):
         ``busy``: it may be working on something that should be cancelled first. ``ended``: PostgreSQL
         has closed its end already.
         """
+
+    def server_turned(self, server: Server, role: Role) -> None:
+        """The server is no longer what it was at its log-in."""
 
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         """Send CancelRequests to the server for as long as ``runs()``."""

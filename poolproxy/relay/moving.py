@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from poolproxy.ipc.messages import Leftover, ServerState, SessionPart
+from poolproxy.pool.hosts import Role
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.replication import ReplicationServer
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import TlsConnection
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.prepared import PreparedBackend
 
@@ -54,6 +56,9 @@ def server_state(server: Server, generation: int) -> ServerState:
         keep=server.keep,
         name=server.name,
         key=server.key,
+        host=server.host.name,
+        port=server.host.port,
+        role=server.role.value if server.role is not None else "",
         family=family,
         where=tuple(where) if isinstance(where, tuple) else (where,),
         connected_at=server.connected_at,
@@ -97,6 +102,8 @@ def server_of(
         pool=pool,
         key=state.key,
         address=_address(state.family, state.where),
+        host=Host(state.host, state.port),
+        role=Role(state.role) if state.role else None,
         values=own(state.values),
         name=state.name,
         connected_at=state.connected_at,

@@ -23,13 +23,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
 from poolproxy.metrics.registry import BOUNDS
+from poolproxy.pool.hosts import Role
+from poolproxy.relay import turned
 from poolproxy.relay.abandoned import abandon
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
 from poolproxy.relay.guard import clean, keeps, tracked_names
 from poolproxy.relay.task import Task, reset
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.backend import (
     MALFORMED,
+    REFUSED_WRITE,
     UNASKED,
     Backend,
     Violation,
@@ -57,6 +61,8 @@ Address: TypeAlias = tuple[int, Any]
 
 log = logging.getLogger(__name__)
 
+MOVED = "host name leads elsewhere"
+
 _IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
 
 VIOLATION = PoolerError(
@@ -72,7 +78,8 @@ class Server(Connection):
     """``permit`` is the ledger's number; ``doomed`` says why it is closed when it is free, "" if not.
 
     ``cancels``: cancel requests on their way to it; it must not be reused before they have arrived.
-    ``keep``: not to be closed for idleness. ``address``: where a CancelRequest for it goes.
+    ``keep``: not to be closed for idleness. ``host``: which one of the configuration's it is on, and
+    ``address`` where that was: there a CancelRequest for it goes. ``role``: what it is, None if not known.
     ``query_since`` and ``xact_since`` are 0 when none runs. ``endless``: no limit binds how long that takes.
     """
 
@@ -87,6 +94,7 @@ class Server(Connection):
         "context",
         "doomed",
         "expires_at",
+        "host",
         "idle_since",
         "keep",
         "key",
@@ -95,6 +103,7 @@ class Server(Connection):
         "permit",
         "pool",
         "query_since",
+        "role",
         "task",
         "values",
         "xact_since",
@@ -110,6 +119,8 @@ class Server(Connection):
         pool: Pool,
         key: CancelKey,
         address: Address,
+        host: Host,
+        role: Role | None,
         values: Values,
         name: str,
         connected_at: float,
@@ -121,6 +132,8 @@ class Server(Connection):
         self.pool = pool
         self.key = key
         self.address = address
+        self.host = host
+        self.role = role
         self.values = values
         self.name = name
         self.connected_at = connected_at
@@ -234,7 +247,12 @@ class Server(Connection):
         """ParameterStatus: what the server has now, and so the client that it serves."""
         tracker = self.context.tracker
         for body in self.back.reports:
+            if body == REFUSED_WRITE:
+                turned.refused_write(self)
+                continue
             name, value = parameter_status(body)
+            if name == turned.ROLE_PARAMETER:
+                turned.reported(self, value)
             self.values = tracker.updated(self.values, name, value)
             if client is not None:
                 client.values = tracker.updated(client.values, name, value)
@@ -322,6 +340,12 @@ class Server(Connection):
             pool.next_client().serve(self, now)
         else:
             pool.park(self, now)
+
+    def doom(self, reason: str) -> None:
+        """Close the server when it is free, which may be now."""
+        self.doomed = self.doomed or reason
+        if self in self.pool.resting():
+            self.end(self.doomed)
 
     def cancel_done(self) -> None:
         """A cancel request for this server has arrived there, or never will."""

@@ -1,4 +1,4 @@
-"""Kinds of values that say where to listen and where to connect. No name is resolved here."""
+"""Kinds of values that say where to listen. No name is resolved here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _read_host(text: str) -> str:
+def read_host(text: str) -> str:
     """A host name or address; raises :class:`Unexpected`."""
     if ":" in text:
         try:
@@ -65,7 +65,7 @@ def _is_ipv4(text: str) -> bool:
 
 def _read_listen_host(text: str) -> str:
     try:
-        return text if text == "*" else _read_host(text)
+        return text if text == "*" else read_host(text)
     except Unexpected as error:
         hint = "the port goes into listen_port" if error.hint else f"{shown(text)} is neither"
         raise Unexpected(hint) from None
@@ -78,7 +78,8 @@ LISTEN_HOSTS = listed(
 )
 
 
-def _read_socket_dir(value: object) -> str:
+def read_socket_dir(value: object) -> str:
+    """A folder that is short enough, or ""; raises :class:`Unexpected`."""
     text = read_text(value)
     if text and (not text.startswith("/") or len(text.encode()) > LONGEST_SOCKET_DIR):
         raise Unexpected
@@ -88,27 +89,7 @@ def _read_socket_dir(value: object) -> str:
 SOCKET_DIR = Kind(
     "folder",
     f'a folder with its whole path of at most {LONGEST_SOCKET_DIR} bytes, or "" for none',
-    _read_socket_dir,
-    quoted,
-)
-
-
-def _read_server_host(value: object) -> str:
-    text = read_text(value).strip()
-    if "," in text:
-        raise Unexpected("one host only")
-    if text.startswith("/"):
-        return _read_socket_dir(text)
-    try:
-        return _read_host(text)
-    except Unexpected as error:
-        raise Unexpected("the port goes into port" if error.hint else "") from None
-
-
-SERVER_HOST = Kind(
-    "host",
-    "a host name, an address, or the folder of a Unix socket with its whole path",
-    _read_server_host,
+    read_socket_dir,
     quoted,
 )
 
@@ -123,7 +104,7 @@ def _read_endpoint(value: object) -> Address | None:
     host, port = match.groups()
     if host.startswith("[") and ":" not in host:
         raise Unexpected
-    return Address(host if host == "*" else _read_host(host), PORT.read(port))
+    return Address(host if host == "*" else read_host(host), PORT.read(port))
 
 
 ENDPOINT: Kind[Address | None] = Kind(

@@ -13,6 +13,7 @@ import attrs
 from poolproxy.settings.config import RESERVED, TEMPLATE, Config
 from poolproxy.settings.entries import LONGEST_DATABASE, LONGEST_USER, DatabaseSettings
 from poolproxy.settings.enums import AuthType, Negotiation
+from poolproxy.settings.hosts import Host, pair
 
 # Table, name and key of a setting, as far as it has them: ("databases", "app", "host").
 Path = tuple[str, ...]
@@ -188,22 +189,29 @@ def _hosts(config: Config) -> Iterator[Finding]:
         host = ("databases", name, "host")
         if not entry.host and not config.settings.unix_socket_dir:
             yield Finding("no host, and unix_socket_dir is off: set host", (host,))
-        elif _is_ourselves(entry, config):
+        elif len(entry.port) not in (1, len(entry.host or ("",))):
+            text = f"{len(entry.port)} ports for {len(entry.host or ('',))} hosts"
+            yield Finding(f"{text}: give one, or one for each", (("databases", name, "port"), host))
+        elif any(_is_ourselves(where, config) for where in _hosts_of(entry, config)):
             # Each client would open another client, until max_client_conn ends it.
-            text = f"poolproxy itself listens on port {entry.port} of this host"
+            text = f"poolproxy itself listens on port {config.settings.listen_port} of this host"
             yield Finding(text, (("databases", name, "port"), host), tolerable=True)
 
 
-def _is_ourselves(entry: DatabaseSettings, config: Config) -> bool:
-    """Whether the database is surely where we listen; other names for us are not seen through."""
+def _hosts_of(entry: DatabaseSettings, config: Config) -> tuple[Host, ...]:
+    return pair(entry.host or (config.settings.unix_socket_dir,), entry.port)
+
+
+def _is_ourselves(host: Host, config: Config) -> bool:
+    """Whether the host is surely where we listen; other names for us are not seen through."""
     ours = config.settings
-    if entry.port != ours.listen_port:
+    if host.port != ours.listen_port:
         return False
-    if not entry.host or entry.host == ours.unix_socket_dir:
+    if host.name == ours.unix_socket_dir:
         return True
     here = set(ours.listen_addr)
     everywhere_or_loopback = not here.isdisjoint(_EVERYWHERE | _LOOPBACK)
-    return entry.host in here or (entry.host in _LOOPBACK and everywhere_or_loopback)
+    return host.name in here or (host.name in _LOOPBACK and everywhere_or_loopback)
 
 
 def _client_tls(config: Config) -> Iterator[Finding]:

@@ -14,7 +14,8 @@ import attrs
 
 from poolproxy.errors import Mistake
 from poolproxy.settings.entries import LONGEST_DATABASE, DatabaseSettings, UserSettings
-from poolproxy.settings.enums import AuthType, PoolMode, StatePolicy
+from poolproxy.settings.enums import AuthType, LoadBalance, PoolMode, StatePolicy, TargetSession
+from poolproxy.settings.hosts import Host, pair
 from poolproxy.settings.schema import Settings
 
 T = TypeVar("T")
@@ -38,15 +39,16 @@ class PoolSettings:
 
     ``user`` logs in to PostgreSQL; ``forced`` tells that the database names it. ``password`` is
     the database's (plain), else the user's (plain, md5 or SCRAM secret); without one the user's
-    secret is looked for in auth_file. ``host`` is a name, an address or the folder of a Unix
-    socket. ``startup`` goes into the start-up packet.
+    secret is looked for in auth_file. ``hosts`` has at least one. ``startup`` goes into the start-up
+    packet.
     """
 
     database: str
     user: str
     forced: bool
-    host: str
-    port: int
+    hosts: tuple[Host, ...]
+    load_balance_hosts: LoadBalance
+    target_session_attrs: TargetSession
     dbname: str
     password: str | None = attrs.field(repr=False)
     password_command: str
@@ -198,8 +200,9 @@ class Config:
             database=database,
             user=name,
             forced=entry.user is not None,
-            host=entry.host or ours.unix_socket_dir,
-            port=entry.port,
+            hosts=pair(entry.host or (ours.unix_socket_dir,), entry.port),
+            load_balance_hosts=entry.load_balance_hosts,
+            target_session_attrs=entry.target_session_attrs,
             dbname=entry.dbname or database,
             password=password,
             password_command=command or "",

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import attrs
 
-from poolproxy.settings.addresses import PORT, SERVER_HOST
-from poolproxy.settings.enums import AuthType, PoolMode, Reload, StatePolicy
+from poolproxy.settings.enums import (
+    AuthType,
+    LoadBalance,
+    PoolMode,
+    Reload,
+    StatePolicy,
+    TargetSession,
+)
 from poolproxy.settings.field import setting
+from poolproxy.settings.hosts import SERVER_HOSTS, SERVER_PORTS
 from poolproxy.settings.values import GIVEN, NAME_OR_NONE, choice, count, name, seconds
 
 # NAMEDATALEN - 1 for databases; for users what PgBouncer takes, as some log-in services have
@@ -33,14 +40,34 @@ class DatabaseSettings:
         reload=Reload.NEW,
         doc="Name of the database at the server; left out, it is the name that clients ask for.",
     )
-    host: str | None = setting(
+    host: tuple[str, ...] | None = setting(
         None,
-        parse=SERVER_HOST,
+        parse=SERVER_HOSTS,
         reload=Reload.NEW,
         doc="PostgreSQL's host name, address, or folder of its Unix socket; left out, it is "
-        "unix_socket_dir.",
+        "unix_socket_dir. Of a list, with commas or as an array, another one is tried where one fails.",
     )
-    port: int = setting(5432, parse=PORT, reload=Reload.NEW, doc="PostgreSQL's port.")
+    port: tuple[int, ...] = setting(
+        (5432,),
+        parse=SERVER_PORTS,
+        reload=Reload.NEW,
+        doc="PostgreSQL's port; of several hosts, one for all or a list with one for each.",
+    )
+    load_balance_hosts: LoadBalance = setting(
+        LoadBalance.ROUND_ROBIN,
+        parse=choice(LoadBalance),
+        reload=Reload.NEW,
+        doc="Which of several hosts a new server connection goes to: round-robin takes the next one "
+        "each time; disable stays with one until it fails.",
+    )
+    target_session_attrs: TargetSession = setting(
+        TargetSession.ANY,
+        parse=choice(TargetSession),
+        reload=Reload.NEW,
+        doc="What a host must be to be used, in libpq's words: any; read-write, it takes writes by "
+        "default; read-only, it does not; primary; standby; prefer-standby, a standby if there is one. "
+        "Not in PgBouncer.",
+    )
     user: str | None = setting(
         None,
         parse=name(LONGEST_USER),

@@ -100,6 +100,24 @@ class SyslogFacility(Enum):
     LOCAL7 = "local7"
 
 
+class LoadBalance(Enum):
+    """Which of several hosts of a database comes next: PgBouncer's words."""
+
+    ROUND_ROBIN = "round-robin"
+    DISABLE = "disable"
+
+
+class TargetSession(Enum):
+    """What a host must be to be used: libpq's words."""
+
+    ANY = "any"
+    READ_WRITE = "read-write"
+    READ_ONLY = "read-only"
+    PRIMARY = "primary"
+    STANDBY = "standby"
+    PREFER_STANDBY = "prefer-standby"
+
+
 class Reload(Enum):
     """What a changed setting needs to take effect."""
 

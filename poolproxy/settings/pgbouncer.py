@@ -138,8 +138,6 @@ WITHOUT_MEANING = {
     "server_fast_close": "a server connection that is to be replaced is closed when its client leaves",
     "autodb_idle_timeout": "databases of the entry * are kept",
     "pool_idle_timeout": "pools are kept",
-    "dns_max_ttl": "the system's resolver has its own cache",
-    "dns_nxdomain_ttl": "the system's resolver has its own cache",
 }
 
 # Other names of settings in [databases].

@@ -30,7 +30,7 @@ _SAMPLE_USERS = """\
 """
 # With these the sample can be run as it is.
 _SAMPLE_VALUES = {
-    (DATABASES, "host"): "127.0.0.1",
+    (DATABASES, "host"): ("127.0.0.1",),
     (USERS, "password"): "change-me",
 }
 

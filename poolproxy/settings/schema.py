@@ -264,6 +264,18 @@ class Settings:
         parse=seconds(),
         doc="Pause after a failed connection or log-in to PostgreSQL.",
     )
+    dns_max_ttl: float = setting(
+        15.0,
+        parse=seconds(),
+        doc="How long the addresses of a server's host name are used before it is looked up again, whatever "
+        "its TTL; if they change, server connections to those that are gone are closed when free. 0 "
+        "looks up for each new connection.",
+    )
+    dns_nxdomain_ttl: float = setting(
+        15.0,
+        parse=seconds(),
+        doc="How long a host name that could not be looked up is not tried again.",
+    )
     abandoned_work: AbandonedWork = setting(
         AbandonedWork.ROLLBACK,
         parse=choice(AbandonedWork),

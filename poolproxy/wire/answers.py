@@ -236,6 +236,7 @@ class PreparedAnswers(Backend):
         does not say. And a client can touch our names behind our back, such as by DEALLOCATE in a
         function. The server is then closed when it is free.
         """
+        super().failed_with(message)
         stale = b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message
         if stale or (_TOUCHED.search(message) is not None and b'"POOLPROXY_' in message):
             self.tainted = True

@@ -132,6 +132,11 @@ _ASYNCHRONOUS = frozenset(
 )
 
 
+# read_only_sql_transaction: it is a standby, or the transaction is read-only by whoever's wish.
+_REFUSES_WRITE = b"\0C25006\0"
+REFUSED_WRITE = b""  # no body of a ParameterStatus
+
+
 class Violation(Exception):
     """The server sent what it did not owe; the connection is in no known state."""
 
@@ -147,7 +152,8 @@ class Backend:
     after it, for PostgreSQL keeps its transaction open until Sync. ``copy_in``: the server reads CopyData.
     ``client_copies``: the client has been told to send CopyData and has not said that it is done.
     ``left``: bytes of a message that are still to come, ``cut`` its type. ``reports``: bodies of
-    ParameterStatus messages seen and not yet collected. ``errors`` counts ErrorResponses.
+    ParameterStatus messages seen and not yet collected, and REFUSED_WRITE for each error of that kind.
+    ``errors`` counts ErrorResponses.
     ``names``: the linked client's prepared statements, and ``awake``: any have been used here; see
     PreparedBackend. ``whole``: all that is owed is the answer to this, and nothing of it has come.
     ``state``: what clients have left in the session; ``said``: all that has been forwarded since nothing was
@@ -458,7 +464,9 @@ class Backend:
         """These entries are dropped because of an error; nothing more here, see PreparedBackend."""
 
     def failed_with(self, message: bytes) -> None:
-        """The server has sent this ErrorResponse, or its beginning; nothing more here."""
+        """The server has sent this ErrorResponse, or its beginning."""
+        if _REFUSES_WRITE in message:
+            self.reports.append(REFUSED_WRITE)
 
     def _drop_through_copy_done(self) -> None:
         # Inside a COPY the server takes no other message, so it has not read what follows these.

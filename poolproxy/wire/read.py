@@ -81,6 +81,20 @@ def parameter_status(body: bytes) -> tuple[str, str]:
     return parts[0].decode(errors="replace"), parts[1].decode(errors="replace")
 
 
+def data_row(body: bytes) -> tuple[bytes | None, ...]:
+    """The values of a DataRow; raises PoolerError for what is none."""
+    cells: list[bytes | None] = []
+    position = 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        size = int.from_bytes(body[position : position + 4], "big", signed=True)
+        position += 4
+        if size > len(body) - position or position > len(body):
+            raise PoolerError("broken DataRow packet")
+        cells.append(None if size < 0 else body[position : position + size])
+        position += max(size, 0)
+    return tuple(cells)
+
+
 def backend_key(body: bytes) -> tuple[int, bytes]:
     """(pid, secret) of a BackendKeyData; 4 to 256 bytes of secret (protocol 3.2)."""
     if not 8 <= len(body) <= 260:

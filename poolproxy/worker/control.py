@@ -26,12 +26,14 @@ from poolproxy.ipc.messages import (
     Permit,
     PoolFailing,
     Reclaim,
+    Resolved,
     ServerClosed,
     WaitReason,
     Welcome,
 )
 from poolproxy.relay.session import let_go
 from poolproxy.worker import draining, leaving, queue_notice
+from poolproxy.worker.hosts import resolved
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
 from poolproxy.worker.reload import reload
@@ -86,6 +88,8 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
                 answer(message.limit)
         case Cancel():
             _cancel(worker, message)
+        case Resolved():
+            resolved(worker, message)
         case WaitReason():
             queue_notice.tell(worker, message)
         case CancelDone():

@@ -23,6 +23,7 @@ from poolproxy.auth.scram import ScramKeys
 from poolproxy.auth.secrets import PlainSecret, ScramSecret, Secret, parse_secret
 from poolproxy.ipc.messages import PoolKey
 from poolproxy.settings.config import PoolSettings
+from poolproxy.settings.hosts import Host
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -42,21 +43,21 @@ class Credential:
     keys: ScramKeys | None = None
 
 
-async def credential(worker: Worker, settings: PoolSettings) -> Credential:
-    """For the servers of a pool; raises CommandFailed."""
+async def credential(worker: Worker, settings: PoolSettings, host: Host) -> Credential:
+    """For a server of a pool on this host; raises CommandFailed."""
     if settings.password_command:
-        return Credential(PlainSecret(await _printed(worker, settings)))
-    secret = known_secret(worker, settings)
+        return Credential(PlainSecret(await _printed(worker, settings, host)))
+    secret = known_secret(worker, settings, host)
     keys = worker.scram_keys.get(secret.stored_key) if isinstance(secret, ScramSecret) else None
     return Credential(secret, keys)
 
 
-def known_secret(worker: Worker, settings: PoolSettings) -> Secret | None:
+def known_secret(worker: Worker, settings: PoolSettings, host: Host) -> Secret | None:
     """What there is without running a command."""
     if settings.password:
         return parse_secret(settings.password)
     found = password_for(
-        worker.files.passwords, settings.host, settings.port, settings.dbname, settings.user
+        worker.files.passwords, host.name, host.port, settings.dbname, settings.user
     )
     if found is not None:
         return PlainSecret(found)
@@ -69,31 +70,31 @@ def known_secret(worker: Worker, settings: PoolSettings) -> Secret | None:
     return secret
 
 
-def forget(worker: Worker, settings: PoolSettings) -> None:
+def forget(worker: Worker, settings: PoolSettings, host: Host) -> None:
     """PostgreSQL has refused the log-in: what a command has printed may have expired."""
-    worker.printed.pop(_key(settings), None)
+    worker.printed.pop(_key(settings, host), None)
 
 
-def _key(settings: PoolSettings) -> tuple[str, ...]:
-    where = settings.host, str(settings.port), settings.dbname, settings.user
+def _key(settings: PoolSettings, host: Host) -> tuple[str, ...]:
+    where = host.name, str(host.port), settings.dbname, settings.user
     return (settings.password_command, *where)
 
 
-async def _printed(worker: Worker, settings: PoolSettings) -> str:
-    key = _key(settings)
+async def _printed(worker: Worker, settings: PoolSettings, host: Host) -> str:
+    key = _key(settings, host)
     known = worker.printed.get(key)
     if known is not None and monotonic() - known[1] < worker.config.settings.password_command_ttl:
         return known[0]
     began = monotonic()
-    printed = await _run(shlex.split(settings.password_command), _environment(settings))
+    printed = await _run(shlex.split(settings.password_command), _environment(settings, host))
     worker.printed[key] = printed, began
     return printed
 
 
-def _environment(settings: PoolSettings) -> dict[str, str]:
+def _environment(settings: PoolSettings, host: Host) -> dict[str, str]:
     return dict(os.environ) | {
-        "PGHOST": settings.host,
-        "PGPORT": str(settings.port),
+        "PGHOST": host.name,
+        "PGPORT": str(host.port),
         "PGDATABASE": settings.dbname,
         "PGUSER": settings.user,
     }

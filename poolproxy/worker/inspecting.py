@@ -115,7 +115,7 @@ def _server(worker: Worker, server: Server) -> Connection:
         database=server.pool.key.database,
         replication="logical" if isinstance(server, ReplicationServer) else "none",
         state={"testing": "tested"}.get(server.state, server.state),
-        **_ends(server.sock, server.pool.settings.port),
+        **_ends(server.sock, server.host.port),
         connect_time=_wall(server.connected_at, now),
         request_time=_wall(server.query_since or server.last_activity, now),
         **_wait(0.0),

@@ -17,6 +17,7 @@ import attrs
 from poolproxy.auth.secrets import PlainSecret, Secret, parse_secret, text_bytes
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
+from poolproxy.pool.hosts import Role
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.guard import client_class
@@ -25,7 +26,7 @@ from poolproxy.relay.session import SessionClient
 from poolproxy.settings.config import Lookup
 from poolproxy.wire import build
 from poolproxy.wire.codes import ERROR_RESPONSE, READY_FOR_QUERY
-from poolproxy.wire.read import error_fields
+from poolproxy.wire.read import data_row, error_fields
 from poolproxy.worker.streams import Eof, Stream
 from poolproxy.worker.worker import Worker
 
@@ -169,17 +170,10 @@ async def _rows(stream: Stream) -> list[tuple[bytes | None, ...]]:
 
 
 def _cells(body: bytes) -> tuple[bytes | None, ...]:
-    """The values of a DataRow; raises LookupFailed for what is none."""
-    cells: list[bytes | None] = []
-    position = 2
-    for _ in range(int.from_bytes(body[:2], "big")):
-        size = int.from_bytes(body[position : position + 4], "big", signed=True)
-        position += 4
-        if size > len(body) - position or position > len(body):
-            raise LookupFailed("the row is malformed")
-        cells.append(None if size < 0 else body[position : position + size])
-        position += max(size, 0)
-    return tuple(cells)
+    try:
+        return data_row(body)
+    except PoolerError:
+        raise LookupFailed("the row is malformed") from None
 
 
 @attrs.frozen
@@ -201,6 +195,9 @@ class _Host:
         self.worker.end_server(server, reason, busy=busy, ended=ended)
 
     def between_transactions(self, client: Client) -> None:
+        raise AssertionError("servers have the worker for their host")
+
+    def server_turned(self, server: Server, role: Role) -> None:
         raise AssertionError("servers have the worker for their host")
 
     def cancel_abandoned(self, server: Server, runs: object) -> None:

@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 
 # When one of these differs, servers that are connected now are not what clients should get.
 CONNECTION_SETTINGS = (
-    "host",
-    "port",
+    "hosts",
+    "load_balance_hosts",
+    "target_session_attrs",
     "dbname",
     "user",
     "password",
@@ -76,7 +77,7 @@ def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: 
     pool.configure(settings, worker.config.settings)
     for server in pool.servers:
         server.expires_at = server.connected_at + settings.server_lifetime
-    tls_changed = tls_changed and not settings.host.startswith(("/", "@"))
+    tls_changed = tls_changed and not all(host.is_unix for host in settings.hosts)
     changed = any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS)
     if changed or tls_changed:
         pool.welcome = ()

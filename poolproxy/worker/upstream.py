@@ -23,6 +23,7 @@ from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
     CancelKey,
+    HostSeen,
     Parameter,
     Permit,
     ServerClosed,
@@ -31,12 +32,14 @@ from poolproxy.ipc.messages import (
     ServerUp,
 )
 from poolproxy.log.party import Party
+from poolproxy.pool.hosts import Role, reported_role, suits
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import CHANGED
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
-from poolproxy.relay.tls import Encryption, TlsConnection, over_tls
-from poolproxy.settings.enums import Negotiation
+from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
+from poolproxy.settings.enums import Negotiation, TargetSession
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import password_message
 from poolproxy.wire.codes import (
     AUTHENTICATION,
@@ -52,8 +55,10 @@ from poolproxy.wire.read import ErrorFields, backend_key, error_fields, paramete
 from poolproxy.wire.startup import NEWEST_MINOR, PROTOCOL_3, startup_message
 from poolproxy.worker import tls
 from poolproxy.worker.cancel import connect
+from poolproxy.worker.choosing import Elsewhere, NoHost, choose
 from poolproxy.worker.credentials import CommandFailed, credential, forget
 from poolproxy.worker.deriving import derive
+from poolproxy.worker.hosts import RoleUnknown, addresses, ask_role
 from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
 from poolproxy.worker.tls import TlsFailed
@@ -64,6 +69,9 @@ log = logging.getLogger(__name__)
 # PostgreSQL's error for a protocol that it does not know (feature_not_supported), and PgBouncer's.
 REFUSES_PROTOCOL = ("0A000", "08P01")
 TLS_GOODBYE = 1.0  # seconds that a server gets to close after a handshake has failed
+PART_SECONDS = 5.0  # that a server gets to close a connection which turned out to be of no use
+# Errors of PostgreSQL for which another host may be the cure: it starts, stops, or has no room.
+ELSEWHERE = ("57P", "53")
 MAX_PARAMETERS = 200  # ParameterStatus messages of one log-in; PostgreSQL sends about 15
 
 
@@ -74,6 +82,18 @@ class ServerError(Exception):
     reason: str
     sqlstate: str = "08006"
     from_server: bool = False
+
+
+def server_error(error: Exception) -> ServerError:
+    """What has ended a log-in, as one of these."""
+    match error:
+        case ServerError():
+            return error
+        case PoolerError():
+            return ServerError(error.message)  # what answers is no PostgreSQL, or a broken one
+        case Eof():
+            return ServerError("server conn crashed?")
+    return ServerError(f"connect failed: {error}")
 
 
 class TooNew(Exception):
@@ -102,15 +122,8 @@ async def open_server(
             await attempt.run()
         if scope.cancelled_caught:
             attempt.failed(ServerError("connect timeout"))
-    except ServerError as error:
-        attempt.failed(error)
-    except PoolerError as error:
-        # What answers is no PostgreSQL, or a broken one.
-        attempt.failed(ServerError(error.message))
-    except (Eof, OSError) as error:
-        attempt.failed(
-            ServerError("server conn crashed?" if isinstance(error, Eof) else str(error))
-        )
+    except (ServerError, PoolerError, Eof, OSError) as error:
+        attempt.failed(server_error(error))
     finally:
         worker.hurried -= 1
         attempt.give_up()
@@ -127,6 +140,8 @@ class ServerLogin:
         self.permit = permit
         self.claim = claim
         self.contexts = worker.contexts
+        self.host = pool.settings.hosts[0]
+        self.role: Role | None = None
         self.sock: socket.socket | None = None
         self.tls: TlsInfo | None = None
         self.encryption: Encryption | None = None
@@ -135,17 +150,98 @@ class ServerLogin:
 
     async def run(self) -> None:
         began = monotonic()
-        address, greeting = await self._reach()
+        if self.permit.hosts:
+            wanted = self.pool.settings.target_session_attrs
+            try:
+                address, greeting = await choose(self.permit.hosts, wanted, self._try)
+            except NoHost as fault:
+                raise ServerError(str(fault)) from fault
+        else:
+            address, greeting = await self._reach()
+            self.role = reported_role(greeting.parameters)
         # No checkpoint from here on: the socket changes its owner.
         self._succeed(address, greeting, monotonic() - began)
+
+    # -- one host of several ----------------------------------------------------------------------
+
+    async def _try(
+        self, host: Host, wish: TargetSession, seconds: float
+    ) -> tuple[Address, Greeting]:
+        """Log in at one host. Raises Elsewhere when the next one may be tried: then no connection is left."""
+        self.host, self.role = host, None
+        fault = ServerError("connect timeout")
+        with trio.move_on_after(seconds):
+            try:
+                address, greeting = await self._reach()
+                self.role = await self._role(greeting, wish)
+            except (ServerError, PoolerError, Eof, OSError) as error:
+                fault = server_error(error)
+            else:
+                suitable = self.role is None or suits(wish, self.role)
+                self._tell("", serves=suitable)
+                if suitable:
+                    return address, greeting
+                await self._part()
+                assert self.role is not None
+                raise Elsewhere(self.role.value, reachable=True)
+        if fault.from_server and not fault.sqlstate.startswith(ELSEWHERE):
+            self._tell("")
+            raise fault  # it is us whom it refuses, and so would the others
+        self._tell(fault.reason)
+        log.warning("%s closing because: %s", self._name(0), fault.reason)
+        await self._part()
+        raise Elsewhere(fault.reason, reachable=False)
+
+    async def _role(self, greeting: Greeting, wish: TargetSession) -> Role | None:
+        """What the server is; None if it does not say, and nobody needs to know."""
+        role = reported_role(greeting.parameters)
+        if role is not None or wish is TargetSession.ANY:
+            return role
+        assert self.sock is not None
+        try:
+            return await ask_role(Stream(self.sock))
+        except RoleUnknown as error:
+            raise ServerError(f"it does not say whether it is a primary: {error}") from error
+
+    async def _part(self) -> None:
+        """End the connection. Until PostgreSQL has closed its end there must be no second one with this
+        permit: if that takes long the attempt is over.
+        """
+        sock = self.sock
+        if sock is None:
+            return
+        if self.connected:
+            with trio.move_on_after(PART_SECONDS) as scope:
+                try:
+                    shut_down(sock)
+                except OSError:
+                    pass
+                await Stream(sock).until_eof()
+            if scope.cancelled_caught:
+                raise ServerError(f"{self.host} does not close its connection")
+        self._closed()
+
+    def _closed(self) -> None:
+        """There is no connection any more, and another one may be made."""
+        sock, self.sock, self.connected = self.sock, None, False
+        self.tls = self.encryption = None
+        if sock is not None:
+            sock.close()
+
+    def _tell(self, failure: str, *, serves: bool = False) -> None:
+        """Let the acceptor know what has become of trying this host."""
+        role = self.role.value if self.role is not None and not failure else ""
+        host = self.host
+        self.worker.channel.post(
+            HostSeen(self.pool.key, host.name, host.port, failure, role, serves)
+        )
 
     async def _reach(self) -> tuple[Address, Greeting]:
         """Connect and log in, with the newest protocol that is understood there, and TLS if it is wanted
         and can be had.
         """
         old = self.worker.old_servers
-        target = self.pool.settings.host, self.pool.settings.port
-        minor = 0 if target in old else NEWEST_MINOR
+        minor = 0 if self.host in old else NEWEST_MINOR
         encryption = self._encryption()
         while True:
             address = await self._connect()
@@ -162,18 +258,16 @@ class ServerLogin:
                 encryption = None
             else:
                 if not minor:
-                    old.add(target)
+                    old.add(self.host)
                 return address, greeting
-            sock, self.sock, self.connected = self.sock, None, False
-            assert sock is not None
-            sock.close()  # the server has closed its end
+            self._closed()  # the server has closed its end
 
     # -- connecting -------------------------------------------------------------------------------
 
     async def _connect(self) -> Address:
         """Try the host's addresses in turn; raises ServerError with the last one's reason."""
         reason = "server DNS lookup failed"
-        for family, where in await self._addresses():
+        for family, where in await addresses(self.worker, self.host):
             sock = socket.socket(family, socket.SOCK_STREAM)
             self.sock = sock
             sock.setblocking(False)
@@ -182,42 +276,31 @@ class ServerLogin:
             try:
                 await connect(sock, where)
             except OSError as error:
-                self.sock = None
-                sock.close()
+                self._closed()
                 reason = f"connect failed: {error.strerror or error}"
                 continue
             self.connected = True
             return family, where
+        if not self.permit.hosts:
+            self._tell(reason)
         raise ServerError(reason)
-
-    async def _addresses(self) -> list[Address]:
-        host, port = self.pool.settings.host, self.pool.settings.port
-        if host.startswith("/"):
-            return [(socket.AF_UNIX, f"{host}/.s.PGSQL.{port}")]
-        if host.startswith("@"):
-            return [(socket.AF_UNIX, f"\0{host[1:]}/.s.PGSQL.{port}")]
-        try:
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            log.warning("can't resolve host %s: %s", host, error)
-            return []
-        return [(family, where) for family, _, _, _, where in found]
 
     def _announce(self, sock: socket.socket, where: object) -> None:
         # Sent before connect(), so that the acceptor can end whatever becomes of it without us.
-        host, port = where[:2] if isinstance(where, tuple) else (str(where), 0)
-        opening = ServerOpening(self.permit.permit, host, port)
+        host = where[0] if isinstance(where, tuple) else self.host.name
+        opening = ServerOpening(self.permit.permit, host, self.host.port)
         self.worker.channel.post(opening, [os.dup(sock.fileno())])
 
     # -- TLS --------------------------------------------------------------------------------------
 
     def _encryption(self) -> Encryption | None:
         """How a connection is to be encrypted; None: not at all."""
-        context, host = self.contexts.server, self.pool.settings.host
-        if context is None or host.startswith(("/", "@")):
+        context = self.contexts.server
+        if context is None or self.host.is_unix:
             return None
         negotiation = self.worker.config.settings.server_tls_sslnegotiation
-        return Encryption(context, host, negotiation is Negotiation.DIRECT)
+        # The certificate is to be for the name that was configured, whatever address that has led to.
+        return Encryption(context, self.host.name, negotiation is Negotiation.DIRECT)
 
     async def _encrypt(self, encryption: Encryption | None) -> None:
         """Begin TLS, unless the server has none and may go without; TlsFailed, ServerError, Eof."""
@@ -281,7 +364,7 @@ class ServerLogin:
     async def _authenticate(self, stream: Stream) -> None:
         settings, worker = self.pool.settings, self.worker
         try:
-            ours = await credential(worker, settings)
+            ours = await credential(worker, settings, self.host)
         except CommandFailed as failure:
             raise ServerError(f"password_command {failure}", from_server=True) from failure
         nonce = base64.b64encode(os.urandom(18)).decode()
@@ -290,7 +373,7 @@ class ServerLogin:
         while True:
             code, body = await stream.message()
             if code == ERROR_RESPONSE:
-                forget(worker, settings)
+                forget(worker, settings, self.host)
                 raise refused(body)
             if code == NOTICE_RESPONSE or negotiated(code, body):
                 continue
@@ -337,6 +420,8 @@ class ServerLogin:
             pool=pool,
             key=greeting.key,
             address=address,
+            host=self.host,
+            role=self.role,
             values=worker.shared_values(values),
             name=self._name(greeting.key.pid),
             connected_at=monotonic(),
@@ -387,9 +472,8 @@ class ServerLogin:
 
     def _name(self, pid: int) -> Party:
         settings = self.pool.settings
-        where = f"{settings.host}:{settings.port}"
         name = f"S-{self.permit.permit}"
-        return Party(name, settings.database, settings.user, f"{where} pid={pid}")
+        return Party(name, settings.database, settings.user, f"{self.host} pid={pid}")
 
 
 async def understood(stream: Stream) -> None:

@@ -27,6 +27,7 @@ from poolproxy.ipc.messages import (
     ClientsGone,
     ClientUp,
     Configure,
+    HostSeen,
     PoolKey,
     Ready,
     ServerClosed,
@@ -36,6 +37,7 @@ from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import WorkerMetrics
 from poolproxy.metrics.snapshot import Reported
 from poolproxy.pool.draining import Draining
+from poolproxy.pool.hosts import Role
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.abandoned import NOT_SETTLED
 from poolproxy.relay.cancelling import cancel_wait
@@ -43,11 +45,13 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
-from poolproxy.relay.server import Server
+from poolproxy.relay.server import MOVED, Server
 from poolproxy.relay.session import UNSUITABLE, UNUSED
 from poolproxy.relay.task import Task
+from poolproxy.relay.turned import OTHER_ROLE, READ_ONLY
 from poolproxy.settings.access import parse_auth_files
 from poolproxy.settings.config import Config, PoolSettings
+from poolproxy.settings.hosts import Host
 from poolproxy.settings.toml import take_over
 from poolproxy.tls.contexts import contexts
 from poolproxy.wire import is_compiled
@@ -65,6 +69,7 @@ from poolproxy.worker.tls import Handshakes
 
 if TYPE_CHECKING:
     from poolproxy.worker.console import Console
+    from poolproxy.worker.hosts import Asked
     from poolproxy.worker.lookup import Found
     from poolproxy.worker.patience import Waiting
     from poolproxy.worker.session import Claim
@@ -116,7 +121,8 @@ class Worker:
         self.consoles: dict[int, Console] = {}
         self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
-        self.old_servers: set[tuple[str, int]] = set()  # they know no protocol newer than 3.0
+        self.resolving: dict[str, Asked] = {}
+        self.old_servers: set[Host] = set()  # they know no protocol newer than 3.0
         self.nursery: trio.Nursery | None = None
         self.context: Context
         self.configure(configure)
@@ -366,6 +372,11 @@ class Worker:
             await trio.sleep(CANCEL_EVERY)
             await cancel(server, self.handshakes, CANCEL_PATIENCE)
 
+    def server_turned(self, server: Server, role: Role) -> None:
+        """A server has turned out to be this now: tell the acceptor, which orders the hosts by it."""
+        host = server.host
+        self.channel.post(HostSeen(server.pool.key, host.name, host.port, "", role.value, False))
+
     # -- cancel requests --------------------------------------------------------------------------
 
     def cancel_client(self, key: CancelKey, done: Callable[[str], None]) -> None:
@@ -419,6 +430,9 @@ CLOSE_LABELS = {
     "database configuration changed": "config_changed",
     "unknown pkt": "violation",
     "idle server got dirty": "dirty",
+    MOVED: "host_moved",
+    READ_ONLY: "read_only",
+    OTHER_ROLE: "role_changed",
     "unsafe to reuse": "unsafe",
     "test query failed": "test_failed",
     UNUSED: "unused",

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import attrs
 
 from poolproxy.ipc.messages import CancelKey, PoolKey
+from poolproxy.pool.hosts import Role
 from poolproxy.pool.pool import WorkerPool
 from poolproxy.relay.client import Client
 from poolproxy.relay.connection import Connection
@@ -24,6 +25,7 @@ from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.server import Server
+from poolproxy.settings.hosts import Host as Where
 from poolproxy.settings.toml import load_toml
 from poolproxy.wire.build import message, parameter_status, query, ready_for_query
 from poolproxy.wire.parameters import Tracker
@@ -62,11 +64,15 @@ class Host:
     probes: int = 0
     closed: list[tuple[Client, str, bool]] = attrs.Factory(list)
     ends: list[Ended] = attrs.Factory(list)
+    turned: list[tuple[Server, Role]] = attrs.Factory(list)
     cancels: list[tuple[Server, Callable[[], bool]]] = attrs.Factory(list)
 
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         self.wants += 1
         self.probes += probe
+
+    def server_turned(self, server: Server, role: Role) -> None:
+        self.turned.append((server, role))
 
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         self.cancels.append((server, runs))
@@ -213,6 +219,8 @@ class Relay:
             pool=self.pool,
             key=CancelKey(number, b"5678"),
             address=(socket.AF_UNIX, "/nowhere"),
+            host=Where("127.0.0.1", 5432),
+            role=None,
             values=self.context.tracker.values(parameters),
             name=f"S-{number}",
             connected_at=monotonic(),

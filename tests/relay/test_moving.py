@@ -10,10 +10,12 @@ import msgspec
 import pytest
 
 from poolproxy.ipc.messages import CancelKey, Parameter, ServerState
+from poolproxy.pool.hosts import Role
 from poolproxy.relay.moving import CHANGED, is_quiet, server_of, server_state
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.task import Task
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import message, ready_for_query
 from poolproxy.wire.effects import SET
 from poolproxy.wire.parameters import Tracker
@@ -107,6 +109,8 @@ def test_a_session_server_travels(two: tuple[Relay, Relay]) -> None:
         pool=here.pool,
         key=CancelKey(7, b"5678"),
         address=(socket.AF_UNIX, "/nowhere"),
+        host=Host("db", 5432),
+        role=Role.PRIMARY,
         values=tracker.values({"TimeZone": "UTC"}),
         name="S-7",
         connected_at=monotonic(),

@@ -14,6 +14,7 @@ from poolproxy.relay.replication import (
     ReplicationServer,
     close_all,
 )
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.backend import Violation
 from poolproxy.wire.build import message, query, ready_for_query
 from tests.relay.harness import DONE, Peer, Relay, relay
@@ -36,6 +37,8 @@ def connect(r: Relay, *, lost: bool = False) -> tuple[ReplicationClient, Peer, P
         pool=r.pool,
         key=CancelKey(1, b"5678"),
         address=(socket.AF_UNIX, "/nowhere"),
+        host=Host("127.0.0.1", 5432),
+        role=None,
         values=r.context.tracker.nothing,
         name="S-1",
         connected_at=monotonic(),

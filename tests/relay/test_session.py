@@ -23,6 +23,7 @@ from poolproxy.relay.session import (
     make_room,
     ready,
 )
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.parameters import Values
 from tests.relay.harness import DATABASE, DONE, FAILED, SELECT, Peer, Relay
@@ -75,6 +76,8 @@ class SessionRelay(Relay):
             pool=self.pool,
             key=CancelKey(1, b"5678"),
             address=(socket.AF_UNIX, "/nowhere"),
+            host=Host("127.0.0.1", 5432),
+            role=None,
             values=tracker.values(reported),
             name="S",
             connected_at=monotonic(),

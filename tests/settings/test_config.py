@@ -3,7 +3,8 @@ from __future__ import annotations
 import attrs
 
 from poolproxy.settings.config import REMEMBERED, PoolSettings
-from poolproxy.settings.enums import PoolMode, StatePolicy
+from poolproxy.settings.enums import LoadBalance, PoolMode, StatePolicy, TargetSession
+from poolproxy.settings.hosts import Host
 from tests.settings.loading import USER, load, load_with
 
 
@@ -19,8 +20,9 @@ def test_a_pool_without_settings_of_its_own_has_the_proxys() -> None:
         database="app",
         user="joe",
         forced=False,
-        host="db.example",
-        port=5432,
+        hosts=(Host("db.example", 5432),),
+        load_balance_hosts=LoadBalance.ROUND_ROBIN,
+        target_session_attrs=TargetSession.ANY,
         dbname="app",
         password="secret",
         password_command="",
@@ -129,7 +131,7 @@ def test_a_database_without_host_is_in_the_socket_folder() -> None:
     config = load(f'[poolproxy]\nunix_socket_dir = "/run/pg"\n[databases.app]\n{USER}')
     pool = config.pool("app", "joe")
     assert pool is not None
-    assert pool.host == "/run/pg"
+    assert pool.hosts == (Host("/run/pg", 5432),)
 
 
 STAR = f'[databases."*"]\nhost = "any"\n[databases.app]\nhost = "own"\ndbname = "real"\n{USER}'
@@ -141,8 +143,8 @@ def test_the_template_stands_for_other_databases() -> None:
     other, own = config.pool("other", "joe"), config.pool("app", "joe")
     assert other is not None
     assert own is not None
-    assert (other.host, other.dbname, other.database) == ("any", "other", "other")
-    assert (own.host, own.dbname, own.database) == ("own", "real", "app")
+    assert (other.hosts[0].name, other.dbname, other.database) == ("any", "other", "other")
+    assert (own.hosts[0].name, own.dbname, own.database) == ("own", "real", "app")
 
 
 def test_the_template_may_name_one_database() -> None:

@@ -9,6 +9,7 @@ import pytest
 from poolproxy.settings import render
 from poolproxy.settings.build import TABLES
 from poolproxy.settings.field import Setting, settings_of
+from poolproxy.settings.hosts import Host
 from poolproxy.settings.schema import Settings
 from tests.settings.loading import load
 
@@ -52,7 +53,7 @@ def test_the_minimal_file_loads() -> None:
     assert len(text.splitlines()) <= 12
     pool = config.pool("postgres", "postgres")
     assert pool is not None
-    assert (pool.host, pool.port) == ("127.0.0.1", 5432)
+    assert pool.hosts == (Host("127.0.0.1", 5432),)
 
 
 @pytest.mark.parametrize(("table", "setting"), ALL, ids=IDS)

@@ -75,7 +75,9 @@ def test_a_file_as_it_is_found_in_the_field() -> None:
     assert config.settings.listen_addr == ("127.0.0.1", "::1")
     assert config.settings.pool_mode is PoolMode.TRANSACTION
     assert config.settings.auth_type is AuthType.TRUST
-    assert config.databases["app"] == DatabaseSettings(host="10.0.0.5", port=5433, dbname="app_v2")
+    assert config.databases["app"] == DatabaseSettings(
+        host=("10.0.0.5",), port=(5433,), dbname="app_v2"
+    )
     assert set(config.databases) == {"app", "*"}
     assert config.users == {
         "batch": UserSettings(pool_mode=PoolMode.SESSION, max_user_connections=5),
@@ -114,7 +116,7 @@ def test_the_last_value_counts() -> None:
         "[databases]\napp = host=a pool_size=3\napp = host=b\n"
     )
     assert config.settings.listen_port == 2
-    assert config.databases["app"] == DatabaseSettings(host="b")
+    assert config.databases["app"] == DatabaseSettings(host=("b",))
 
 
 def test_a_further_header_sets_back_to_the_defaults() -> None:
@@ -135,7 +137,7 @@ def test_included_files_go_on_where_they_stand() -> None:
         "[databases]\n%include list\nlisten_port = 7\n",
         {"list": "app = host=a\n[pgbouncer]\nmax_client_conn = 9\n"},
     )
-    assert config.databases == {"app": DatabaseSettings(host="a")}
+    assert config.databases == {"app": DatabaseSettings(host=("a",))}
     assert (config.settings.listen_port, config.settings.max_client_conn) == (7, 9)
 
 
@@ -210,8 +212,8 @@ def test_what_pgbouncer_does_not_take_is_a_mistake(line: str, text: str) -> None
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("host=a port=5433", DatabaseSettings(host="a", port=5433)),
-        ("host = a  dbname= b", DatabaseSettings(host="a", dbname="b")),
+        ("host=a port=5433", DatabaseSettings(host=("a",), port=(5433,))),
+        ("host = a  dbname= b", DatabaseSettings(host=("a",), dbname="b")),
         ("connect_query='set a = ''b'''", DatabaseSettings(connect_query="set a = 'b'")),
         ("password='a b' user=u", DatabaseSettings(password="a b", user="u")),
         ("pool_size=010", DatabaseSettings(pool_size=10)),
@@ -484,7 +486,7 @@ def test_all_of_an_entry_is_converted() -> None:
     values = {
         "text": "a b'c",
         "name": "n",
-        "host": "/tmp",
+        "list of hosts": "/tmp",
         "time": "7",
         "boolean": "1",
     }
@@ -492,7 +494,7 @@ def test_all_of_an_entry_is_converted() -> None:
         words = []
         for setting in settings_of(cls):
             value = values.get(setting.kind.label, "3")
-            if "," in setting.kind.label:
+            if " or " in setting.kind.label:
                 value = setting.kind.label.rpartition(" ")[2]
             words.append(f"{setting.name}='{value.replace(chr(39), chr(39) * 2)}'")
         lines = [line for line in words if "password_command" not in line]

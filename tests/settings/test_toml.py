@@ -19,7 +19,7 @@ def test_a_configuration_is_loaded() -> None:
     config = load_with('pool_mode = "transaction"\nserver_lifetime = "1h"', "pool_size = 3")
     assert config.settings.pool_mode is PoolMode.TRANSACTION
     assert config.settings.server_lifetime == 3600.0
-    assert config.databases["app"].host == "db.example"
+    assert config.databases["app"].host == ("db.example",)
     assert config.databases["app"].pool_size == 3
     assert config.users["joe"].password == "secret"
     assert config.source == SOURCE
@@ -34,8 +34,8 @@ def test_inline_and_dotted_tables_are_tables() -> None:
     """All of TOML's ways to write a table mean the same."""
     text = f'{USER}[databases]\napp = {{ host = "a" }}\nother.host = "b"\n'
     config = load(text)
-    assert config.databases["app"].host == "a"
-    assert config.databases["other"].host == "b"
+    assert config.databases["app"].host == ("a",)
+    assert config.databases["other"].host == ("b",)
 
 
 def test_a_byte_order_mark_is_no_mistake() -> None:

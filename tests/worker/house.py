@@ -17,6 +17,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.server import Server
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.read import ErrorFields, MessageReader, error_fields
 from poolproxy.worker.worker import Worker
 from tests.fixtures.toml import to_toml
@@ -75,6 +76,8 @@ class House:
             pool=self.pool,
             key=CancelKey(number, b"5678"),
             address=(socket.AF_UNIX, "/nowhere"),
+            host=Host("127.0.0.1", 5432),
+            role=None,
             values=self.worker.context.tracker.nothing,
             name=f"S-{number}",
             connected_at=monotonic(),

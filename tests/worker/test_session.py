@@ -27,6 +27,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.relay.client import Client
 from poolproxy.relay.session import SessionClient, SessionServer
+from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.parameters import Values
 from poolproxy.worker import leaving
@@ -74,6 +75,8 @@ class SessionHouse(House):
             pool=self.pool,
             key=CancelKey(number, b"5678"),
             address=(socket.AF_UNIX, "/nowhere"),
+            host=Host("127.0.0.1", 5432),
+            role=None,
             values=self.worker.context.tracker.values(REPORTED | parameters),
             name=f"S-{number}",
             connected_at=monotonic(),

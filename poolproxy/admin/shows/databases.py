@@ -9,7 +9,7 @@ import attrs
 from poolproxy.admin.column import Row, Type, column, columns_of, values_of
 from poolproxy.admin.command import Show
 from poolproxy.admin.view import CONSOLE, View
-from poolproxy.settings.config import TEMPLATE
+from poolproxy.settings.config import TEMPLATE, PoolSettings
 
 
 @attrs.frozen
@@ -17,8 +17,8 @@ class Database:
     """One database, of the configuration or made of its * entry."""
 
     name: str = column(Type.TEXT, "The name that clients ask for.")
-    host: str | None = column(Type.TEXT, "Where PostgreSQL is; NULL for the console.")
-    port: int = column(Type.INT, "Its port.")
+    host: str | None = column(Type.TEXT, "Where PostgreSQL is, with commas; NULL for the console.")
+    port: int = column(Type.INT, "Its port; that of the first host.")
     database: str = column(Type.TEXT, "The database's name there.")
     force_user: str | None = column(Type.TEXT, "The user of all its servers; NULL: the client's.")
     pool_size: int = column(Type.INT, "Servers that each of its pools may have.")
@@ -59,8 +59,8 @@ def _database(view: View, name: str) -> Database | None:
     assert pool is not None
     return Database(
         name=name,
-        host=pool.host,
-        port=pool.port,
+        host=",".join(host.name for host in pool.hosts),
+        port=pool.hosts[0].port,
         database=pool.dbname,
         force_user=entry.user,
         pool_size=pool.pool_size,
@@ -68,6 +68,7 @@ def _database(view: View, name: str) -> Database | None:
         reserve_pool_size=pool.reserve_pool_size,
         server_lifetime=int(pool.server_lifetime),
         pool_mode=entry.pool_mode.value if entry.pool_mode is not None else None,
+        load_balance_hosts=balance_of(pool),
         max_connections=pool.max_db_connections,
         current_connections=view.connections(database=name),
         max_client_connections=entry.max_db_client_connections or ours.max_db_client_connections,
@@ -75,6 +76,11 @@ def _database(view: View, name: str) -> Database | None:
         paused=view.holds.paused or name in view.holds.databases,
         disabled=name in view.holds.disabled,
     )
+
+
+def balance_of(pool: PoolSettings) -> str | None:
+    """As PgBouncer has it: only a list is spread."""
+    return pool.load_balance_hosts.value if len(pool.hosts) > 1 else None
 
 
 def _console(view: View) -> Database:

@@ -36,7 +36,7 @@ def _rows(view: View) -> Iterator[Row]:
         "login_clients": sum(w.metrics.clients_logging_in for w in view.workers if w.metrics),
         "free_servers": 0,
         "used_servers": sum(pool.opening + pool.up + pool.closing for pool in view.ledger),
-        "dns_names": 0,
+        "dns_names": len(view.names),
         "dns_zones": 0,
         "dns_queries": 0,
         "dns_pending": 0,

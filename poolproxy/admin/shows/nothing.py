@@ -28,13 +28,6 @@ PEER_POOLS = _none(
     sv_active_cancel=Type.INT,
     sv_login=Type.INT,
 )
-DNS_HOSTS = _none(
-    "DNS_HOSTS",
-    "Host names that are remembered. The system's resolver does that: no rows.",
-    hostname=Type.TEXT,
-    ttl=Type.BIGINT,
-    addrs=Type.TEXT,
-)
 DNS_ZONES = _none(
     "DNS_ZONES",
     "DNS zones that are watched: no rows.",

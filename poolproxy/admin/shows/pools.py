@@ -8,6 +8,7 @@ import attrs
 
 from poolproxy.admin.column import Row, Type, column, columns_of, values_of
 from poolproxy.admin.command import Show
+from poolproxy.admin.shows.databases import balance_of
 from poolproxy.admin.view import CONSOLE, View
 from poolproxy.metrics.schema import PoolMetrics
 
@@ -69,6 +70,7 @@ def _pool(view: View, pool: PoolMetrics) -> Pool:
         maxwait=whole,
         maxwait_us=fraction,
         pool_mode=_mode(view, pool),
+        load_balance_hosts=_balance(view, pool),
     )
 
 
@@ -78,6 +80,11 @@ def _mode(view: View, pool: PoolMetrics) -> str:
     settings = view.config.pool_of((pool.database, pool.user))
     mode = settings.pool_mode if settings is not None else view.config.settings.pool_mode
     return mode.value
+
+
+def _balance(view: View, pool: PoolMetrics) -> str | None:
+    settings = view.config.pool_of((pool.database, pool.user))
+    return balance_of(settings) if settings is not None else None
 
 
 POOLS = Show(

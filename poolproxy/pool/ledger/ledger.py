@@ -162,7 +162,7 @@ class Ledger:
         """A server connection has logged in: the pool does not fail, and others may follow."""
         lease, pool = self._find(worker, up.permit)
         lease.state = LeaseState.UP
-        pool.failure = None
+        pool.failure, pool.failures = None, 0
         weight = 0.25 if pool.connect_seconds else 1.0
         pool.connect_seconds += weight * (up.connect_seconds - pool.connect_seconds)
         sends: Sends = []
@@ -180,7 +180,8 @@ class Ledger:
         if not failed.reason:
             return self._settle([pool], now)
         # PgBouncer counts server_login_retry from the start of the attempt, not from its end.
-        retry_at = lease.granted + pool.limits.server_login_retry
+        pool.failures += 1
+        retry_at = lease.granted + pool.pause
         pool.failure = Failure(_cut(failed.reason), failed.sqlstate, retry_at)
         sends: Sends = []
         if pool.failing:

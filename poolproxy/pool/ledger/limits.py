@@ -14,7 +14,9 @@ class PoolLimits:
     0 means unlimited for the sizes, and switches ``reserve_pool_timeout`` off. ``target`` stands
     for where and how the pool's servers are reached: when it changes on a reload, what was
     learned from the old server (welcome parameters, failures) is forgotten. ``session_mode``: workers
-    may hold servers that their clients have had since their log-in and do not use yet.
+    may hold servers that their clients have had since their log-in and do not use yet. ``failover``: a log-in
+    that has failed may succeed soon, at another host or in another role, so the first ones are repeated
+    sooner than server_login_retry says.
     """
 
     pool_size: int = 20
@@ -27,6 +29,7 @@ class PoolLimits:
     forced_user: bool = False
     target: str = ""
     session_mode: bool = False
+    failover: bool = False
 
 
 class Blocker(enum.Enum):

@@ -60,7 +60,7 @@ def forget_server(pool: PoolState) -> Sends:
     if pool.welcome:
         pool.welcome = ()
         sends += welcome(pool)
-    pool.failure = None
+    pool.failure, pool.failures = None, 0
     if pool.announced:
         sends += announce(pool)
     return sends

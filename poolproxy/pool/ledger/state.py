@@ -61,6 +61,10 @@ class Ask:
 
 Holder = tuple[int, PoolKey]
 
+# Where there is more than one host to ask: the pause after the first failed attempt, in seconds. It is
+# doubled with each further one up to server_login_retry. A failover takes seconds, and clients wait for it.
+FIRST_RETRY = 0.5
+
 
 @attrs.define(eq=False)
 class PoolState:
@@ -78,6 +82,7 @@ class PoolState:
     interested: set[int] = attrs.Factory(set)
     welcome: tuple[Parameter, ...] = ()
     failure: Failure | None = None
+    failures: int = 0
     announced: str = ""
     asks: dict[Holder, Ask] = attrs.Factory(dict)
     last_ask: float = float("-inf")
@@ -108,6 +113,14 @@ class PoolState:
     def failing(self) -> Failure | None:
         """The failure that clients are to be told: none while a server is still connected."""
         return None if self.count(LeaseState.UP) else self.failure
+
+    @property
+    def pause(self) -> float:
+        """Seconds from the start of an attempt that has failed to the next one; ``failures`` counts it."""
+        retry = self.limits.server_login_retry
+        if not self.limits.failover:
+            return retry
+        return min(retry, FIRST_RETRY * 2.0 ** min(self.failures - 1, 10))
 
     @property
     def not_before(self) -> float:
