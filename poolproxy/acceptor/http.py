@@ -10,6 +10,7 @@ every send has a deadline.
 from __future__ import annotations
 
 import errno
+import importlib
 import logging
 import math
 import os
@@ -17,20 +18,20 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
-from hypercorn.utils import wrap_app
-from prometheus_client.registry import Collector
 
 from poolproxy.acceptor.http_app import App
 from poolproxy.acceptor.http_app import Health as Health
 from poolproxy.acceptor.listeners import sharing_ports
 from poolproxy.errors import ConfigError, Mistake
+
+# Hypercorn takes as long to import as half of the acceptor: it is done while the workers start, and not
+# at all without metrics_listen.
+if TYPE_CHECKING:
+    from hypercorn.config import Config
+    from prometheus_client.registry import Collector
 
 log = logging.getLogger("poolproxy.http")
 
@@ -44,6 +45,12 @@ IDLE_SECONDS = 15.0
 SEND_SECONDS = 5.0
 SEND_PIECE = 64 * 1024
 GRACE_SECONDS = 3.0
+
+
+def preload() -> None:
+    """Import what :func:`serve_http` needs; for a thread."""
+    for name in ("hypercorn.trio.tcp_server", "poolproxy.metrics.exposition"):
+        importlib.import_module(name)
 
 
 def listen(host: str, port: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
@@ -147,10 +154,20 @@ class _Server:
     """The open connections. Owns each from accept to close."""
 
     def __init__(self, app: App) -> None:
+        from hypercorn.trio.worker_context import WorkerContext
+        from hypercorn.utils import wrap_app
+
         self._app = wrap_app(cast(Any, app), 0, "asgi")
         self._config = _config()
         self._context = WorkerContext(None)
         self._open: set[_Stream] = set()
+
+    async def _talk(self, stream: Any) -> None:
+        from hypercorn.trio.tcp_server import TCPServer
+        from hypercorn.typing import ConnectionState
+
+        state = ConnectionState(cast(Any, {}))
+        await TCPServer(self._app, self._config, self._context, state, stream)
 
     async def connection(self, accepted: trio.SocketStream) -> None:
         """Serve one connection to its end; no error leaves it."""
@@ -158,11 +175,8 @@ class _Server:
         try:
             if len(self._open) < MAX_CONNECTIONS:
                 self._open.add(stream)
-                state = ConnectionState(cast(Any, {}))
                 with stream.gone:
-                    await TCPServer(
-                        self._app, self._config, self._context, state, cast(Any, stream)
-                    )
+                    await self._talk(cast(Any, stream))
         except* Exception:
             log.exception("a connection to metrics_listen has failed")
         finally:
@@ -222,6 +236,8 @@ class _Stream:
 
 
 def _config() -> Config:
+    from hypercorn.config import Config
+
     config = Config()
     config.errorlog = log
     config.accesslog = None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import attrs
 import trio
-from prometheus_client.registry import Collector
 
-from poolproxy.metrics.exposition import page
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
 
 # Below the 10 s after which Prometheus gives up by default, so that it hears why.
 SCRAPE_SECONDS = 8.0
@@ -122,6 +122,8 @@ def _probe(reason: str) -> Reply:
 
 
 def _encoded(collector: Collector, headers: Headers) -> Reply:
+    from poolproxy.metrics.exposition import page  # prometheus_client: see acceptor.http
+
     found = page(collector, _header(headers, b"accept"))
     content_type = (b"content-type", found.content_type.encode("latin-1"))
     if not _takes_gzip(_header(headers, b"accept-encoding")):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import trio
-from prometheus_client.registry import Collector
 
 import poolproxy
 from poolproxy import log as logs
@@ -17,8 +17,9 @@ from poolproxy.acceptor.accepting import accept_forever
 from poolproxy.acceptor.departure import depart
 from poolproxy.acceptor.doors import Doors, open_doors
 from poolproxy.acceptor.health import health, keep_manager_informed
-from poolproxy.acceptor.http import serve_http
+from poolproxy.acceptor.http import preload, serve_http
 from poolproxy.acceptor.hub import Hub
+from poolproxy.acceptor.pidfile import PidFile
 from poolproxy.acceptor.reload import Reloader, worker_count
 from poolproxy.acceptor.resolver import Lookup, look_up
 from poolproxy.acceptor.signals import heed_signals, ignore_until_heeded
@@ -27,8 +28,10 @@ from poolproxy.acceptor.system import raise_descriptor_limit, warn_of_few_descri
 from poolproxy.acceptor.systemd import Manager, inherited_sockets
 from poolproxy.acceptor.workers import COMMAND, State
 from poolproxy.errors import ConfigError
-from poolproxy.metrics.exposition import Exposition
 from poolproxy.settings.files import LoadedConfig
+
+if TYPE_CHECKING:
+    from poolproxy.metrics.exposition import Exposition
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -36,26 +39,56 @@ CANNOT_START, CANNOT_BOOT = 1, 3
 EXPIRE_EVERY = 1.0
 
 
-def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND) -> int:
+class Early(Protocol):
+    """Where a start is told that will not have stderr for its log."""
+
+    early: TextIO
+
+    def settle(self) -> None:
+        """The start is over; nothing is written to ``early`` any more."""
+
+
+def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND, early: Early | None = None) -> int:
     """Run the pooler until it is told to leave; returns the exit status.
 
     0 when it left, 1 when it could not start (an address in use, say), 3 when no worker could.
     """
+    settings = loaded.config.settings
+    pidfile = PidFile(settings.pidfile)
+
+    def ready() -> None:
+        pidfile.write()
+        if early is not None:
+            logs.set_up(settings)
+            early.settle()
+
     ignore_until_heeded()
     try:
-        logs.set_up(loaded.config.settings)
-        return trio.run(partial(serve, loaded, command))
+        logs.set_up(settings, early=early.early if early is not None else None)
+        pidfile.claim()
+        return trio.run(partial(serve, loaded, command, ready=ready))
     except ConfigError as error:
-        for mistake in error.mistakes:
-            log.critical("%s", mistake)
+        _tell(error)
         return CANNOT_START
+    finally:
+        pidfile.remove()
+
+
+def _tell(error: ConfigError) -> None:
+    for mistake in error.mistakes:
+        log.critical("%s", mistake)
 
 
 async def serve(
-    loaded: LoadedConfig, command: Sequence[str] = COMMAND, lookup: Lookup = look_up
+    loaded: LoadedConfig,
+    command: Sequence[str] = COMMAND,
+    lookup: Lookup = look_up,
+    ready: Callable[[], None] = lambda: None,
 ) -> int:
-    """The same inside trio; ``lookup`` resolves the names of servers. Raises ConfigError for what the system
-    refuses.
+    """The same inside trio; ``lookup`` resolves the names of servers, ``ready`` is called when
+    clients can come in.
+
+    Raises ConfigError for what the system refuses.
     """
     settings = loaded.config.settings
     for note in loaded.notes:
@@ -70,7 +103,8 @@ async def serve(
             hub.reports.loaded(loaded, hub.generation)
             hub.reports.proxy.max_fds = max_fds
             try:
-                status = await _live(hub, doors, manager, Supervisor(hub, nursery, command))
+                supervisor = Supervisor(hub, nursery, command)
+                status = await _live(hub, doors, manager, supervisor, ready)
                 nursery.cancel_scope.cancel()
             finally:
                 hub.host.close()
@@ -79,12 +113,16 @@ async def serve(
     return status
 
 
-async def _live(hub: Hub, doors: Doors, manager: Manager, supervisor: Supervisor) -> int:
+async def _live(
+    hub: Hub, doors: Doors, manager: Manager, supervisor: Supervisor, ready: Callable[[], None]
+) -> int:
     nursery = supervisor.nursery
     hub.reload = Reloader(hub, doors, supervisor, manager)
     await nursery.start(heed_signals, partial(_leave, hub), lambda: hub.leaving, hub.reload)
     nursery.start_soon(hub.host.keep_time)
     nursery.start_soon(hub.resolver.keep_fresh)
+    if doors.metrics:
+        nursery.start_soon(trio.to_thread.run_sync, preload)
     if not await supervisor.boot(worker_count(hub.loaded.config.settings)):
         if supervisor.failure:
             log.critical("%s", supervisor.failure)
@@ -101,6 +139,11 @@ async def _live(hub: Hub, doors: Doors, manager: Manager, supervisor: Supervisor
         ),
         take=hub.take,
     )
+    try:
+        ready()
+    except ConfigError as error:
+        _tell(error)
+        return CANNOT_START
     python = f"Python {platform.python_version()}"
     count = len(hub.workers)
     log.info("process up: poolproxy %s, %s, %d workers", poolproxy.__version__, python, count)
@@ -123,7 +166,9 @@ async def _expire_forever(hub: Hub) -> None:
         logs.sum_up()
 
 
-async def _scrape(hub: Hub) -> Collector:
+async def _scrape(hub: Hub) -> Exposition:
+    from poolproxy.metrics.exposition import Exposition  # prometheus_client: see acceptor.http
+
     await hub.reports.collect(hub.workers)
     proxy = hub.reports.proxy
     proxy.clients = hub.clients.count

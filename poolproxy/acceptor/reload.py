@@ -61,7 +61,7 @@ class Reloader:
         hub = self._hub
         old = hub.loaded
         # In threads: the accept loop must not wait for a slow disk, a long auth_file or a resolver.
-        new = await trio.to_thread.run_sync(load, old.path)
+        new = await trio.to_thread.run_sync(load, old.path, old.overrides)
         before, after = old.config.settings, new.config.settings
         opening = await trio.to_thread.run_sync(self._doors.prepare, before, after)
         try:

@@ -11,7 +11,6 @@ from poolproxy.cli.check import check
 from poolproxy.cli.config import config
 from poolproxy.cli.demo import demo
 from poolproxy.cli.run import run
-from poolproxy.wire import compiled_modules
 
 EPILOG = """\b
 Examples:
@@ -25,6 +24,8 @@ Examples:
 def _print_version(context: click.Context, option: click.Parameter, wanted: bool) -> None:
     if not wanted or context.resilient_parsing:
         return
+    from poolproxy.wire import compiled_modules  # no other command needs it
+
     compiled = ", ".join(compiled_modules()) or "none"
     python = f"{platform.python_implementation()} {platform.python_version()}"
     click.echo(f"poolproxy {__version__}, {python}, compiled parts: {compiled}")

@@ -6,11 +6,6 @@ import sys
 
 import click
 
-from poolproxy.demo.binaries import NoPostgres
-from poolproxy.demo.identity import NoIdentity
-from poolproxy.demo.postgres import PostgresError
-from poolproxy.demo.session import DemoError, DemoOptions, run_demo
-
 PORT = click.IntRange(1, 65535)
 
 
@@ -38,6 +33,12 @@ def demo(port: int, metrics_port: int, backend: str | None) -> None:
     pooler in front of it and prints how to connect. Ctrl-C ends it and removes everything. Only
     this machine can connect. If a port is busy a free one is used.
     """
+    # Every other command would wait for these.
+    from poolproxy.demo.binaries import NoPostgres
+    from poolproxy.demo.identity import NoIdentity
+    from poolproxy.demo.postgres import PostgresError
+    from poolproxy.demo.session import DemoError, DemoOptions, run_demo
+
     try:
         run_demo(DemoOptions(port=port, metrics_port=metrics_port, backend=backend), _say)
     except (NoPostgres, NoIdentity, PostgresError, DemoError) as error:

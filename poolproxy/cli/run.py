@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
-from poolproxy.cli.loading import load_or_exit
+from poolproxy.cli.loading import load_or_exit, warn_of_root
 
 EPILOG = """\b
 Signals:
@@ -23,10 +21,7 @@ def run(path: str) -> None:
     It stays in the foreground and logs to stderr.
     """
     loaded = load_or_exit(path)
-    if os.geteuid() == 0 and not loaded.config.settings.user:
-        click.echo(
-            "poolproxy: warning: running as root; set `user` to the account to change to", err=True
-        )
+    warn_of_root(loaded)
     # Only this command needs the server's modules, which take a while to load.
     from poolproxy.acceptor.main import run as serve
 

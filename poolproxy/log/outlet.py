@@ -51,7 +51,8 @@ class Outlet(logging.Handler):
 
     def _write(self, record: logging.LogRecord) -> None:
         for target in self.targets:
-            target.handle(record)
+            if record.levelno >= target.level:
+                target.handle(record)
 
     def close(self) -> None:
         """Tell what is left, and close the targets."""
@@ -86,7 +87,10 @@ class _Syslog(SysLogHandler):
 
 
 def open_outlet(settings: Settings, worker: int | None, stream: TextIO | None = None) -> Outlet:
-    """What the settings ask for. Raises ConfigError, with all opened targets closed."""
+    """What the settings ask for. Raises ConfigError, with all opened targets closed.
+
+    A syslog that is not there is none: its daemon may come later.
+    """
     targets: list[logging.Handler] = [logging.StreamHandler(stream or sys.stderr)]
     try:
         if settings.logfile:
@@ -117,11 +121,7 @@ def _file(path: str) -> logging.Handler:
 
 
 def _syslog(settings: Settings, worker: int | None) -> logging.Handler:
-    try:
-        handler = _Syslog(SYSLOG, settings.syslog_facility.value)
-    except OSError as error:
-        text = f"{SYSLOG} can't be opened: {error.strerror}"
-        raise ConfigError([Mistake("syslog", text)]) from error
+    handler = _Syslog(SYSLOG, settings.syslog_facility.value)
     json = settings.log_format is LogFormat.JSON
     handler.setFormatter(JsonFormatter(worker) if json else Formatter(worker, bare=True))
     handler.ident = f"{settings.syslog_ident}[{os.getpid()}]: "

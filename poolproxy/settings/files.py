@@ -18,6 +18,7 @@ from poolproxy.settings.build import PROXY, Item
 from poolproxy.settings.config import Config
 from poolproxy.settings.extras import missing_libraries
 from poolproxy.settings.ini import load_ini, read_ini
+from poolproxy.settings.schema import MOST_VERBOSE, Settings
 from poolproxy.settings.toml import load_toml, read_toml
 
 # The settings that name PEM files, by the setting that says whether they are used.
@@ -51,6 +52,22 @@ def format_of(path: Path, text: str) -> tuple[Format, str]:
 
 
 @attrs.frozen
+class Overrides:
+    """What the command line says: it goes before the file's ``user``, and behind its ``verbose``."""
+
+    user: str = ""
+    verbose: int = 0
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings with it."""
+        verbose = settings.verbose or min(self.verbose, MOST_VERBOSE)
+        return attrs.evolve(settings, user=self.user or settings.user, verbose=verbose)
+
+
+NOTHING = Overrides()
+
+
+@attrs.frozen
 class LoadedConfig:
     """A configuration that was found free of mistakes, with the texts that it came from.
 
@@ -69,9 +86,10 @@ class LoadedConfig:
     auth: AuthFiles = attrs.field(factory=AuthFiles, repr=False)
     format: Format = Format.TOML
     notes: tuple[Mistake, ...] = ()
+    overrides: Overrides = NOTHING
 
 
-def read_config(path: str | Path) -> LoadedConfig:
+def read_config(path: str | Path, overrides: Overrides = NOTHING) -> LoadedConfig:
     """Read a configuration file and the files that it names.
 
     Their names start at its own folder if it is TOML, and at the current one if it is PgBouncer's, as
@@ -115,8 +133,12 @@ def read_config(path: str | Path) -> LoadedConfig:
         doubtful = path.suffix != ".toml"
         read_as = f"{path} was read as {format.value}: {why}" if doubtful else ""
         raise ConfigError(list(dict.fromkeys(mistakes)), read_as)
-    config = _with_whole_names(config, folder)
-    return LoadedConfig(config, path, source.text, auth_text, secrets, files, auth, format, notes)
+    config = attrs.evolve(
+        config, settings=overrides.applied(_with_whole_names(config.settings, folder))
+    )
+    return LoadedConfig(
+        config, path, source.text, auth_text, secrets, files, auth, format, notes, overrides
+    )
 
 
 class _Toml:
@@ -174,13 +196,12 @@ class _Ini(_Toml):
         return text
 
 
-def _with_whole_names(config: Config, folder: Path) -> Config:
+def _with_whole_names(settings: Settings, folder: Path) -> Settings:
     """The names of files that we write, which must not depend on where the process goes."""
-    settings = config.settings
     log, pid = [
         file and str(folder.absolute() / file) for file in (settings.logfile, settings.pidfile)
     ]
-    return attrs.evolve(config, settings=attrs.evolve(settings, logfile=log, pidfile=pid))
+    return attrs.evolve(settings, logfile=log, pidfile=pid)
 
 
 def _in_its_words(fault: Mistake, sources: Mapping[str, str]) -> Mistake:

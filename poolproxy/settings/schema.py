@@ -52,6 +52,7 @@ from poolproxy.settings.values import (
 # What Linux accepts in TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT (tcp(7), linux/tcp.h).
 MOST_KEEPALIVE_SECONDS = 32767
 MOST_KEEPALIVE_PROBES = 127
+MOST_VERBOSE = 3
 MOST_FAILURE_DELAY = 10.0  # seconds
 # PgBouncer's, with nothing left to the search_path of the user that runs it.
 AUTH_QUERY = (
@@ -710,7 +711,7 @@ class Settings:
     )
     verbose: int = setting(
         0,
-        parse=count(0, 3),
+        parse=count(0, MOST_VERBOSE),
         doc="More log lines, the higher the more.",
     )
     log_format: LogFormat = setting(

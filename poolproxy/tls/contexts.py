@@ -20,7 +20,7 @@ import attrs
 
 from poolproxy.errors import ConfigError, Mistake
 from poolproxy.settings.enums import SslMode
-from poolproxy.settings.files import LoadedConfig, read_config
+from poolproxy.settings.files import NOTHING, LoadedConfig, Overrides, read_config
 from poolproxy.settings.schema import Settings
 from poolproxy.settings.tls import CIPHER_SHORTCUTS, TlsVersion
 from poolproxy.tls import suites
@@ -51,12 +51,12 @@ class Contexts:
     identity: tuple[object, ...]
 
 
-def load(path: str | Path) -> LoadedConfig:
+def load(path: str | Path, overrides: Overrides = NOTHING) -> LoadedConfig:
     """Read a configuration with all its files, and prove that TLS can be set up with it.
 
     Raises ConfigError.
     """
-    loaded = read_config(path)
+    loaded = read_config(path, overrides)
     settings = loaded.config.settings
     for side in (ClientSide(settings, loaded.files), ServerSide(settings, loaded.files)):
         side.prove()
