@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
 
 import attrs
@@ -19,7 +19,7 @@ SCRAPE_SECONDS = 8.0
 
 Headers = Sequence[tuple[bytes, bytes]]
 Message = dict[str, Any]
-Scrape = Callable[[], Awaitable[Collector]]
+Scrape: TypeAlias = "Callable[[], Awaitable[Collector]]"
 
 
 @attrs.frozen

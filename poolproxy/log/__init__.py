@@ -36,7 +36,6 @@ def set_up(
     ours = logging.getLogger("poolproxy")
     before = ours.handlers[:]
     ours.handlers[:] = [outlet]
-    ours.propagate = False
     set_verbosity(settings.verbose)
     for handler in before:
         handler.close()

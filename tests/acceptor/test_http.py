@@ -267,7 +267,7 @@ async def test_an_error_in_the_http_library_ends_one_connection(proxy, caplog, m
         raise KeyError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(http, "TCPServer", broken)
+        patch.setattr("hypercorn.trio.tcp_server.TCPServer", broken)
         stream = await proxy.connect()
         async with stream:
             assert await everything(stream) == b""
