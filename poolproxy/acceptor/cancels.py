@@ -19,11 +19,14 @@ Sends = list[tuple[int, Message]]
 
 @attrs.frozen
 class Pending:
-    """Asked by ``worker`` under its own number ``request``, being done by worker ``doer``."""
+    """Asked by ``worker`` under its own number ``request``, being done by worker ``doer``; None: the client
+    is on its way between two workers, and nobody is asked before it has arrived.
+    """
 
     worker: int
     request: int
-    doer: int
+    key: CancelKey
+    doer: int | None
     deadline: float
 
 
@@ -46,15 +49,39 @@ class Cancels:
         *,
         doer: int | None,
         deadline: float,
+        moving: bool = False,
     ) -> Sends:
-        """``doer`` has the client with this key; None: nobody has."""
-        if doer is None or len(self._pending) >= self._max_pending:
+        """``doer`` has the client with this key; None: nobody has, or not yet, as it is ``moving``."""
+        if (doer is None and not moving) or len(self._pending) >= self._max_pending:
             return [(worker, CancelDone(request))]
         self._last += 1
-        self._pending[self._last] = Pending(worker, request, doer, deadline)
-        return [(doer, Cancel(self._last, key))]
+        self._pending[self._last] = Pending(worker, request, key, doer, deadline)
+        return [] if doer is None else [(doer, Cancel(self._last, key))]
 
-    def done(self, doer: int, number: int) -> Sends:
+    def missed(self, doer: int, number: int) -> CancelKey | None:
+        """The client had left ``doer`` when the cancel came there. Returns its key: the caller says by
+        :meth:`found` where it is, now or when it has arrived.
+        """
+        pending = self._pending.get(number)
+        if pending is None or pending.doer != doer:
+            return None
+        self._pending[number] = attrs.evolve(pending, doer=None)
+        return pending.key
+
+    def found(self, key: CancelKey, doer: int | None) -> Sends:
+        """The client with this key has settled at ``doer``, or is gone: what was held back goes there."""
+        sends: Sends = []
+        for number, pending in list(self._pending.items()):
+            if pending.doer is not None or pending.key != key:
+                continue
+            if doer is None:
+                sends += self.done(None, number)
+            else:
+                self._pending[number] = attrs.evolve(pending, doer=doer)
+                sends.append((doer, Cancel(number, key)))
+        return sends
+
+    def done(self, doer: int | None, number: int) -> Sends:
         """The worker that was asked has finished; an unknown number has timed out before."""
         pending = self._pending.get(number)
         if pending is None or pending.doer != doer:

@@ -18,12 +18,16 @@ class Client:
     """An accepted socket. ``pool`` and ``key`` are set once it has logged in.
 
     ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a ``console``.
+    ``moving``: it is on its way to ``worker``, which has not said yet that it has it. ``source``: the worker
+    that it can go back to, None if that is dead.
     """
 
     id: int
     worker: int
     exempt: bool
     console: bool = False
+    moving: bool = False
+    source: int | None = None
     admitted: tuple[str, str] | None = None
     pool: PoolKey | None = None
     key: CancelKey | None = None
@@ -124,16 +128,64 @@ class Clients:
                     pools.append(known.pool)
         return pools
 
-    def worker_gone(self, worker: int) -> int:
-        """The worker is dead and its sockets with it; returns how many."""
-        lost = self._by_worker.pop(worker, set())
-        for client in lost:
-            self._remove(self._clients[client])
-        return len(lost)
+    def worker_gone(self, worker: int) -> tuple[list[Client], list[Client]]:
+        """The worker is dead and its sockets with it; returns those, and the clients that were on their way
+        there and are back now where they came from.
+        """
+        lost, back = [], []
+        for number in self._by_worker.pop(worker, set()):
+            client = self._clients[number]
+            if client.moving and client.source is not None:
+                self._settle(client, client.source)
+                back.append(client)
+            else:
+                self._remove(client)
+                lost.append(client)
+        for client in self._clients.values():
+            if client.source == worker:
+                client.source = None
+        return lost, back
 
     def with_key(self, key: CancelKey) -> Client | None:
         """The client with this cancel key."""
         return self._keys.get(key)
+
+    # -- moves ------------------------------------------------------------------------------------
+
+    def move(self, worker: int, client: int, target: int) -> bool:
+        """A logged-in client of ``worker`` is on its way to ``target``; False if there is no such client."""
+        known = self._known(worker, client)
+        if known is None or known.pool is None or known.moving:
+            return False
+        self._settle(known, target)
+        known.moving, known.source = True, worker
+        return True
+
+    def arrived(self, worker: int, client: int) -> tuple[Client, int | None] | None:
+        """It is there; returns it and its former worker, if that lives. None: it was not on its way there."""
+        known = self._known(worker, client)
+        if known is None or not known.moving:
+            return None
+        source = known.source
+        self._settle(known, worker)
+        return known, source
+
+    def returned(self, worker: int, client: int) -> tuple[Client, int | None] | None:
+        """``worker`` has refused it: as :meth:`arrived`, but it is back at its former worker, or gone."""
+        known = self._known(worker, client)
+        if known is None or not known.moving:
+            return None
+        source = known.source
+        if source is None:
+            self._remove(known)
+        else:
+            self._settle(known, source)
+        return known, source
+
+    def _settle(self, client: Client, worker: int) -> None:
+        self._by_worker.get(client.worker, set()).discard(client.id)
+        self._by_worker.setdefault(worker, set()).add(client.id)
+        client.worker, client.moving, client.source = worker, False, None
 
     def _known(self, worker: int, client: int) -> Client | None:
         known = self._clients.get(client)

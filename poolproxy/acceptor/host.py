@@ -136,6 +136,14 @@ class LedgerHost:
     def client_up(self, worker: Worker, pool: PoolKey) -> None:
         self._send(self._ledger.client_up(worker.number, pool, time.monotonic()))
 
+    def client_moved(self, source: int | None, target: int, pool: PoolKey | None) -> None:
+        """A client is another worker's now."""
+        assert pool is not None  # it has logged in
+        now = time.monotonic()
+        self._send(self._ledger.client_up(target, pool, now))
+        if source is not None:
+            self._send(self._ledger.client_gone(source, pool, now))
+
     def clients_gone(self, worker: Worker, pools: list[PoolKey]) -> None:
         for pool in pools:
             self._send(self._ledger.client_gone(worker.number, pool, time.monotonic()))

@@ -17,6 +17,7 @@ import trio
 from poolproxy.acceptor.accepting import Arrival
 from poolproxy.acceptor.balancer import batches, spread
 from poolproxy.acceptor.cancels import Cancels
+from poolproxy.acceptor.client_moves import ClientMoves
 from poolproxy.acceptor.clients import Clients
 from poolproxy.acceptor.console import Desk
 from poolproxy.acceptor.host import LedgerHost, hosts_of
@@ -31,7 +32,10 @@ from poolproxy.ipc.messages import (
     Admit,
     Bye,
     CancelDone,
+    CancelMissed,
     CancelRequest,
+    ClientArrived,
+    ClientMove,
     ClientsGone,
     ClientUp,
     ConfigFile,
@@ -45,11 +49,13 @@ from poolproxy.ipc.messages import (
     HostSeen,
     Inspected,
     Leave,
+    Load,
     Login,
     LoginWant,
     Message,
     Ready,
     Resolve,
+    Retire,
     ServerClosed,
     ServerFailed,
     ServerOpening,
@@ -86,6 +92,7 @@ class Hub:
         self.workers = Workers()
         self.clients = Clients()
         self.cancels = Cancels()
+        self.moves = ClientMoves(self)
         self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)
         self.host = LedgerHost(loaded.config, self.workers, nursery, self.resolver.doubt)
         self.reports = Reports()
@@ -143,10 +150,16 @@ class Hub:
             worker.channel.post(message)
 
     def retire(self, worker: Worker) -> None:
-        """This worker is one too many: it serves its clients until they have left, and gets no others."""
+        """This worker is one too many, or its successor is ready: it gets no new clients, gives its own away
+        and leaves with the last.
+        """
+        if worker.state is State.LEAVING:
+            return
+        log.info("%s retires: its clients move to the others", worker)
         worker.state = State.LEAVING
-        worker.channel.post(Leave("retire"))
+        self.moves.rebalancer.worker_gone(worker.number)
         self.host.worker_retired(worker)
+        worker.channel.post(Retire(self.loaded.config.settings.worker_retire_timeout))
         self.workers.notify()
 
     # -- one database -----------------------------------------------------------------------------
@@ -217,10 +230,21 @@ class Hub:
 
     # -- workers ----------------------------------------------------------------------------------
 
+    def recycle(self, worker: Worker) -> bool:
+        """Replace a worker: another one starts in its slot; then its clients move and it leaves. False if it
+        is not in full service, or has a predecessor that has not left yet.
+        """
+        others = [other for other in self.workers if other is not worker]
+        if worker.state is not State.READY or any(w.slot == worker.slot for w in others):
+            return False
+        worker.over.set()
+        self.reports.proxy.worker_replacements += 1
+        return True
+
     def worker_gone(self, worker: Worker) -> None:
         """A worker is dead; its process must have ended."""
         self.workers.remove(worker)
-        lost = self.clients.worker_gone(worker.number)
+        lost = self.moves.worker_gone(worker)
         if lost and not self._dismissal:
             log.warning("%s took %d clients with it", worker, lost)
         self.reports.worker_gone(worker)
@@ -267,6 +291,14 @@ class Hub:
                 self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
             case CancelRequest():
                 self._cancel(worker, message)
+            case CancelMissed(request):
+                self.moves.cancel_missed(worker, request)
+            case ClientMove():
+                self.moves.begin(worker, message, fds)
+            case ClientArrived():
+                self.moves.arrived(worker, message)
+            case Load():
+                self.moves.rebalancer.told(worker.number, message)
             case CancelDone(request):
                 self.workers.send(self.cancels.done(worker.number, request))
             case Snapshot(request, data):
@@ -312,9 +344,15 @@ class Hub:
         client = self.clients.with_key(message.key)
         if client is not None and client.console:
             self.desk.cancel(client.id)
-        doer = client.worker if client is not None and not client.console else None
+        moving = client is not None and client.moving
+        doer = client.worker if client is not None and not (moving or client.console) else None
         sends = self.cancels.request(
-            worker.number, message.request, message.key, doer=doer, deadline=deadline
+            worker.number,
+            message.request,
+            message.key,
+            doer=doer,
+            deadline=deadline,
+            moving=moving,
         )
         self.workers.send(sends)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -26,7 +28,7 @@ from poolproxy.acceptor.signals import heed_signals, ignore_until_heeded
 from poolproxy.acceptor.supervisor import Supervisor
 from poolproxy.acceptor.system import raise_descriptor_limit, warn_of_few_descriptors
 from poolproxy.acceptor.systemd import Manager, inherited_sockets
-from poolproxy.acceptor.workers import COMMAND, State
+from poolproxy.acceptor.workers import COMMAND, State, oldest_due
 from poolproxy.errors import ConfigError
 from poolproxy.settings.files import LoadedConfig
 
@@ -37,6 +39,7 @@ log = logging.getLogger("poolproxy.acceptor")
 
 CANNOT_START, CANNOT_BOOT = 1, 3
 EXPIRE_EVERY = 1.0
+REBALANCE_EVERY = 0.2
 
 
 class Early(Protocol):
@@ -130,6 +133,8 @@ async def _live(
         return await depart(hub, doors, manager)
     nursery.start_soon(_expire_forever, hub)
     nursery.start_soon(hub.desk.keep_averages)
+    nursery.start_soon(_rebalance_forever, hub)
+    nursery.start_soon(_recycle_forever, hub)
     nursery.start_soon(keep_manager_informed, manager, hub, supervisor)
     await doors.open(
         nursery,
@@ -166,6 +171,22 @@ async def _expire_forever(hub: Hub) -> None:
         logs.sum_up()
 
 
+async def _recycle_forever(hub: Hub) -> None:
+    last = -math.inf
+    while True:
+        await trio.sleep(EXPIRE_EVERY)
+        settings, now = hub.loaded.config.settings, time.monotonic()
+        worker = oldest_due(hub.workers, settings.worker_max_lifetime, last, now)
+        if worker is not None and not hub.leaving and hub.recycle(worker):
+            last = now
+
+
+async def _rebalance_forever(hub: Hub) -> None:
+    while True:
+        await trio.sleep(REBALANCE_EVERY)
+        hub.moves.rebalance()
+
+
 async def _scrape(hub: Hub) -> Exposition:
     from poolproxy.metrics.exposition import Exposition  # prometheus_client: see acceptor.http
 
@@ -175,6 +196,7 @@ async def _scrape(hub: Hub) -> Exposition:
     proxy.permits_granted = hub.host.granted
     proxy.permits_returned = hub.host.returned
     proxy.permits_timed_out = hub.host.timed_out
+    proxy.imbalance = hub.moves.balance().imbalance
     for state in (State.STARTING, State.READY, State.LEAVING):
         proxy.workers[state.value] = len(hub.workers.in_state(state))
     return Exposition(proxy, hub.reports.totals.view(hub.host.metrics()))

@@ -26,6 +26,7 @@ BOOT_SECONDS = 30.0  # an interpreter and some imports: a slow disk may take sec
 EXIT_SECONDS = 1.0  # from the end of its channel to the end of a process
 # Only deaths before Ready slow the restarts down: those repeat. Others cost clients, so the
 # successor must be there at once.
+LEFT = "left"  # in a Bye: what is expected
 BACKOFF_FIRST, BACKOFF_MOST = 0.25, 5.0
 # Signs that starting workers, or killing the silent, does not help any more: see Supervisor.ailing.
 DOWN_SECONDS = 60.0
@@ -100,6 +101,9 @@ class Supervisor:
             death = await self._life(slot)
             if self._over(slot):
                 break
+            if death is None:
+                failures = 0
+                continue
             if not death.was_ready and not self._booted:
                 self.failure = f"{death.name} could not start: {death.cause}"
                 self._hub.workers.notify()
@@ -113,15 +117,39 @@ class Supervisor:
             await trio.sleep(delay)
         self._slots.discard(slot)
 
-    async def _life(self, slot: int) -> Death:
-        """One worker from start to burial."""
+    async def _life(self, slot: int) -> Death | None:
+        """One worker from its start until the slot needs another; None if it lives on until that has come."""
         try:
             worker = await self._start(slot)
         except OSError as error:
             # Out of processes, memory or descriptors, or this account may not run Python.
             return Death(f"worker {slot}", f"can't run {self._command[0]}: {error}", "start", False)
-        await self._attend(worker)
+        self.nursery.start_soon(self._attend, worker)
+        await worker.over.wait()
+        if worker.state is not State.DEAD:
+            self.nursery.start_soon(self._see_off, worker)
+            return None
         return Death(str(worker), _cause(worker), _label(worker), worker.ready.is_set())
+
+    async def _see_off(self, worker: Worker) -> None:
+        """Retire a worker as soon as another one can serve in its slot."""
+        workers = self._hub.workers
+        while (
+            worker.state is State.READY
+            and not self._over(worker.slot)
+            and not any(
+                other.slot == worker.slot and other is not worker
+                for other in workers.in_state(State.READY)
+            )
+        ):
+            await workers.changed.wait()
+        self._hub.retire(worker)
+        await worker.gone.wait()
+        if worker.farewell == LEFT:
+            log.info("%s has left", worker)
+        elif not self._hub.leaving:
+            log.error("%s ended before it had left: %s", worker, _cause(worker))
+            self._hub.reports.proxy.worker_deaths[_label(worker)] += 1
 
     def _over(self, slot: int) -> bool:
         return bool(self._hub.leaving) or slot not in self._wanted
@@ -171,7 +199,7 @@ class Supervisor:
                 message, fds = await worker.channel.receive()
                 self._hub.handle(worker, message, fds)
         except ChannelClosed:
-            return
+            worker.heard_out = True
         except IpcError as error:
             self._kill(worker, str(error))
         except Exception:
@@ -215,6 +243,8 @@ class Supervisor:
             await worker.process.wait()
         worker.channel.close()
         self._hub.worker_gone(worker)
+        worker.over.set()
+        worker.gone.set()
 
 
 def _cause(worker: Worker) -> str:

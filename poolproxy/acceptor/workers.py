@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -33,6 +33,8 @@ class Worker:
     ``slot`` (0 to N-1) passes to its successor.
 
     ``heard`` is when its last message came (``time.monotonic()``), ``blame`` why it was killed.
+    ``heard_out``: its channel has ended, and all that it had sent was taken in. ``over``: its slot needs
+    another worker. ``gone``: it is buried.
     """
 
     number: int
@@ -44,7 +46,10 @@ class Worker:
     state: State = State.STARTING
     blame: str = ""
     farewell: str = ""
+    heard_out: bool = False
     ready: trio.Event = attrs.Factory(trio.Event)
+    over: trio.Event = attrs.Factory(trio.Event)
+    gone: trio.Event = attrs.Factory(trio.Event)
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.process.pid})"
@@ -102,6 +107,20 @@ class Workers:
     def taking(self) -> list[Worker]:
         """Those that a client can be given to now."""
         return [w for w in self if w.state is State.READY and not w.channel.full]
+
+
+def oldest_due(
+    workers: Iterable[Worker], lifetime: float, last: float, now: float
+) -> Worker | None:
+    """The worker to replace now, if any has lived for ``lifetime``; ``last``: when one was replaced.
+
+    They all start together; half of a worker's part of the lifetime lies between two.
+    """
+    ready = [worker for worker in workers if worker.state is State.READY]
+    if not lifetime or not ready or now < last + lifetime / (2 * len(ready)):
+        return None
+    oldest = min(ready, key=lambda worker: worker.started)
+    return oldest if now >= oldest.started + lifetime else None
 
 
 def environment() -> dict[str, str]:

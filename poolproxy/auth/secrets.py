@@ -37,12 +37,20 @@ class PlainSecret:
 
     password: str = attrs.field(repr=False)
 
+    def to_text(self) -> str:
+        """The form that auth_file and pg_authid hold."""
+        return self.password
+
 
 @attrs.frozen
 class Md5Secret:
     """``hash`` is the hex MD5 of password and user name, without PostgreSQL's prefix ``md5``."""
 
     hash: str = attrs.field(repr=False)
+
+    def to_text(self) -> str:
+        """The form that auth_file and pg_authid hold."""
+        return f"md5{self.hash}"
 
 
 @attrs.frozen

@@ -82,11 +82,16 @@ class Channel:
     def full(self) -> bool:
         return len(self._queue) >= self._queue_limit
 
-    def post(self, message: Message, fds: Sequence[int] = ()) -> None:
+    @property
+    def flushed(self) -> bool:
+        """Whether the kernel has all that was posted: the peer can read it even if this process dies."""
+        return not self._queue
+
+    def post(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send, or queue behind what is queued. Takes the descriptors: they are closed once sent.
 
         Never raises for a dead peer: the receiving task learns of that. A large message is dropped,
-        with a word in the log, where no descriptor is left for it.
+        with a word in the log, where no descriptor is left for it: the result is then False.
         """
         data = encode(message)
         if len(data) > INLINE_LIMIT:
@@ -95,12 +100,13 @@ class Channel:
             except OSError as error:
                 log.error("%s is not sent: %s", type(message).__name__, error)
                 close_fds(fds)
-                return
+                return False
         else:
             data = _INLINE + data
         if self._queue or not self._try_send(data, fds):
             self._queue.append((data, fds))
             self._wake.set()
+        return True
 
     async def flush_forever(self) -> None:
         """Send what the kernel refused at first, in order."""

@@ -144,6 +144,63 @@ class Candidate:
     suspect: bool
 
 
+@attrs.frozen
+class NamedStatement:
+    """A prepared statement that a client has: its own ``name`` of it, the name that ``servers`` know it by,
+    and the ``tail`` of its Parse message (``wire.statements``).
+    """
+
+    name: bytes
+    servers: bytes
+    tail: bytes
+
+
+@attrs.frozen
+class ClientNames:
+    """The prepared statements of a client; ``unnamed`` and ``passed`` as in ``wire.statements.Names``."""
+
+    statements: tuple[NamedStatement, ...]
+    unnamed: bool
+    passed: bool
+
+
+@attrs.frozen
+class ClientSecrets:
+    """With what another worker can log in to PostgreSQL for a client's pool, as far as a file does not tell:
+    the SCRAM keys of a client's log-in, and what auth_query has said of the pool's user, ``found_at`` then
+    (0: it was not asked). ``secret`` None: there is no such user.
+    """
+
+    client_key: bytes = attrs.field(repr=False)
+    server_key: bytes = attrs.field(repr=False)
+    secret: bytes | None = attrs.field(repr=False)
+    found_at: float
+
+
+@attrs.frozen
+class ClientState:
+    """A quiet client, all that its next worker has to know. ``user``: the one it has logged in as; the
+    database that it has asked for is the pool's. ``session``: it has logged in to a pool in session mode.
+
+    ``values``: the tracked parameters, ``unreported`` the other ones of its start-up packet
+    (``wire.unreported``).
+    """
+
+    id: int
+    pool: PoolKey
+    user: str
+    session: bool
+    key: CancelKey
+    values: tuple[Parameter, ...]
+    unreported: str | None
+    peer: str
+    port: int
+    connected_at: float
+    last_activity: float
+    names: ClientNames | None
+    secrets: ClientSecrets
+
+
 # -- acceptor -> worker ---------------------------------------------------------------------------
 
 
@@ -298,6 +355,52 @@ class WaitReason:
     size: int
     failing: str
     waiting: int
+
+
+@message(25, fds=MANY)
+@attrs.frozen
+class ClientArrival:
+    """A quiet client of another worker; answered by :class:`ClientArrived`. ``sockets``: its id, once for
+    each descriptor. One that was lost on the way is a reason to refuse the client.
+    """
+
+    sockets: tuple[int, ...]
+    state: ClientState
+
+
+@message(26)
+@attrs.frozen
+class ClientMoved:
+    """The answer to :class:`ClientMove`. ``refused`` "": another worker has the client, forget it. Else it
+    stays here, and that is why; if it is ``lost`` the other worker may have read of it before it died: close
+    it.
+    """
+
+    client: int
+    refused: str
+    lost: bool = False
+
+
+@message(27)
+@attrs.frozen
+class Shed:
+    """Move clients that make up ``share`` (0 to 1) of this worker's work, at most ``most`` of them, to the
+    worker with the number ``target``. It replaces an earlier one for the same target.
+    """
+
+    target: int
+    share: float
+    most: int
+
+
+@message(28)
+@attrs.frozen
+class Retire:
+    """Another worker has taken this one's place: move all clients there or to others, as they become quiet,
+    and leave when all are gone. ``timeout`` seconds later those that are left are disconnected; 0: never.
+    """
+
+    timeout: float
 
 
 @message(30)
@@ -564,6 +667,46 @@ class WhyWait:
     pool: PoolKey
 
 
+@message(85, fds=MANY)
+@attrs.frozen
+class ClientMove:
+    """A quiet client is to go to another worker: the one with the number ``target``, 0 for whichever has most
+    room. This one reads it no more, and keeps its own descriptor until :class:`ClientMoved`.
+    """
+
+    sockets: tuple[int, ...]
+    target: int
+    state: ClientState
+
+
+@message(86)
+@attrs.frozen
+class ClientArrived:
+    """The answer to :class:`ClientArrival`. ``refused``: why this worker does not take the client, "" if it
+    does. It reads nothing of the client before this is sent.
+    """
+
+    client: int
+    refused: str
+
+
+@message(87)
+@attrs.frozen
+class CancelMissed:
+    """The answer to a :class:`Cancel` for a client that is on its way to another worker: ask that one."""
+
+    request: int
+
+
+@message(88)
+@attrs.frozen
+class Load:
+    """How much processor time the worker has used in all, in seconds, ``at`` that time."""
+
+    at: float
+    cpu: float
+
+
 @message(90)
 @attrs.frozen
 class ConsoleUp:
@@ -642,4 +785,5 @@ Message = (
     | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
+    | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load
 )  # fmt: skip

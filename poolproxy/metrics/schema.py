@@ -346,6 +346,11 @@ class ProxyMetrics:
         "Workers started in the place of one that had ended.",
         panel="Worker restarts",
     )
+    worker_replacements: int = counter(
+        "worker_replacements",
+        "Workers that were told to go because another one takes their place (worker_max_lifetime).",
+        panel="Worker restarts",
+    )
     worker_deaths: dict[str, int] = labelled_counter(
         "worker_deaths",
         "Workers that ended without being asked to, by the cause.",
@@ -367,6 +372,19 @@ class ProxyMetrics:
         "Permits that came back only because server_close_timeout passed; part of the returned ones. "
         "For these PostgreSQL may have seen one connection more than the limit.",
         panel="Permits returned by timeout",
+    )
+    client_moves: dict[str, int] = labelled_counter(
+        "client_moves",
+        "Clients that went to another worker, by the outcome: done, refused (they stay where they were) or "
+        "lost.",
+        label="outcome",
+        values=("done", "refused", "lost"),
+        panel="Client moves",
+    )
+    imbalance: float = gauge(
+        "worker_imbalance",
+        "How busy the busiest worker has been of late, by the mean of all; 1 if they are all the same.",
+        panel="Imbalance",
     )
     messages_dropped: int = counter(
         "messages_dropped",

@@ -91,6 +91,10 @@ class Engine:
         self._readers[fd] = reader
         self._epoll.register(fd, READ)
 
+    def read_now(self, fd: int) -> None:
+        """Read what is there, not with the next batch. Not to be called in one."""
+        self._dispatch([(fd, READ)])
+
     def watch(self, fd: int, watched: Watched, mask: int = READ) -> None:
         self._watched[fd] = watched
         self._epoll.register(fd, mask)

@@ -131,6 +131,26 @@ class Settings:
         doc="How long a worker whose acceptor is gone lets running transactions finish before "
         "it exits. Not in PgBouncer.",
     )
+    client_moves: bool = setting(
+        True,
+        parse=BOOLEAN,
+        doc="Move clients that are between two transactions from busy to idle workers, when some workers "
+        "use more processor time than others. Clients notice nothing. Encrypted ones stay where they are. "
+        "Not in PgBouncer.",
+    )
+    worker_max_lifetime: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="Replace each worker process after about this time: a new one starts, and the old one leaves "
+        "when its clients have moved there or have gone; 0 never does. Workers don't all go at once. Not "
+        "in PgBouncer.",
+    )
+    worker_retire_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="How long a worker that is replaced waits for clients that can't move (encrypted ones, and those "
+        "in a transaction) before they are disconnected; 0 waits without limit. Not in PgBouncer.",
+    )
     shutdown_timeout: float = setting(
         25.0,
         ini_default=0.0,

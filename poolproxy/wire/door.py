@@ -34,6 +34,11 @@ class Door:
         self._head = b""
         self._left = 0
 
+    @property
+    def between_messages(self) -> bool:
+        """True when no message is half way through."""
+        return not self._left and not self._head
+
     def feed(self, data: bytes, *, strict: bool = True) -> bytes:
         """What may go on of all that has come; the rest is kept until more comes.
 

@@ -94,6 +94,12 @@ class Statements:
             statement = self._named[name] = Statement(name, b"")
         return statement
 
+    def known(self, name: bytes, tail: bytes) -> Statement:
+        """The same, when a client has it and comes from another process."""
+        statement = self.named(name)
+        statement.tail = tail
+        return statement
+
 
 class Names:
     """What a client's names stand for; ``unsettled``: the unanswered entry that changed a name last.

@@ -13,6 +13,9 @@ from poolproxy.ipc.messages import (
     Blocked,
     Cancel,
     CancelDone,
+    CancelMissed,
+    ClientArrival,
+    ClientMoved,
     Collect,
     Configure,
     ConsoleEnd,
@@ -27,12 +30,14 @@ from poolproxy.ipc.messages import (
     PoolFailing,
     Reclaim,
     Resolved,
+    Retire,
     ServerClosed,
+    Shed,
     WaitReason,
     Welcome,
 )
 from poolproxy.relay.session import let_go
-from poolproxy.worker import draining, leaving, queue_notice
+from poolproxy.worker import client_moves, draining, leaving, queue_notice
 from poolproxy.worker.hosts import resolved
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
@@ -58,7 +63,7 @@ async def listen(worker: Worker) -> None:
             worker.engine.forget(worker.channel.fileno())  # it would be "readable" for ever
             break
         obey(worker, message, fds)
-        if not isinstance(message, Handoff):
+        if not isinstance(message, (Handoff, ClientArrival)):
             close_fds(fds)
     log.error("the acceptor is gone: finishing transactions and leaving")
     await leaving.as_orphan(worker)
@@ -86,6 +91,14 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             answer = worker.admissions.get(message.client)
             if answer is not None:
                 answer(message.limit)
+        case ClientArrival():
+            client_moves.arrive(worker, message, fds)
+        case ClientMoved():
+            client_moves.moved(worker, message)
+        case Shed():
+            client_moves.shed(worker, message)
+        case Retire():
+            client_moves.retire(worker, message)
         case Cancel():
             _cancel(worker, message)
         case Resolved():
@@ -194,6 +207,10 @@ def _failing(worker: Worker, message: PoolFailing) -> None:
 
 
 def _cancel(worker: Worker, message: Cancel) -> None:
+    if message.key in worker.departing.keys:
+        worker.channel.post(CancelMissed(message.request))
+        return
+
     def done(outcome: str) -> None:
         counts = worker.metrics.cancels
         counts[outcome] = counts.get(outcome, 0) + 1

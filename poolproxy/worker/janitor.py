@@ -8,12 +8,13 @@ at most as many as servers; idle clients are looked at only where client_idle_ti
 from __future__ import annotations
 
 from bisect import bisect_left
-from time import monotonic
+from time import monotonic, process_time
 
 import trio
 
 from poolproxy import log as logs
 from poolproxy.errors import PoolerError
+from poolproxy.ipc.messages import Load
 from poolproxy.metrics.registry import BOUNDS
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
@@ -24,6 +25,7 @@ from poolproxy.worker.replication import make_way
 from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
 
+LOAD_EVERY = 0.2  # seconds; the acceptor measures over half a second
 TICK = 0.1  # seconds; wants are reported as often, time-outs are as exact
 
 
@@ -98,9 +100,17 @@ def tick(worker: Worker, now: float) -> None:
         closing.end(clean=False)
     logs.sum_up()
     _idle_clients(worker, now)
+    _tell_load(worker, now)
     patience.enforce(worker, now)
     draining.tick(worker, now)
     leaving.look(worker)
+
+
+def _tell_load(worker: Worker, now: float) -> None:
+    if worker.config.settings.client_moves and now - worker.load_told >= LOAD_EVERY:
+        worker.load_told = now
+        if not worker.channel.full:
+            worker.channel.post(Load(now, process_time()))
 
 
 def _waiting(pool: Pool, now: float) -> None:

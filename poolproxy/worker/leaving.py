@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 LOOK = 0.1  # seconds between two looks at what is left
 CANCEL_TIME = 1.0  # seconds for PostgreSQL to end what an orphan's clients have left behind
 
+STOPPING = "server shutting down"
 SHUTTING_DOWN = PoolerError(
     "server shutting down",
     sqlstate="57P01",
@@ -40,7 +41,7 @@ def begin(worker: Worker, mode: str) -> None:
 def look(worker: Worker) -> None:
     """End the worker when what it waits for has come to pass; called by the janitor."""
     if worker.leaving == "servers":
-        _free_servers(worker)
+        free_servers(worker, STOPPING)
         for pool in worker.pools.values():
             _send_away(list(pool.waiting))
         if not any(pool.servers or pool.opening for pool in worker.pools.values()):
@@ -55,14 +56,19 @@ def _send_away(clients: Iterable[Client]) -> None:
         client.fail(SHUTTING_DOWN)
 
 
-def _free_servers(worker: Worker) -> None:
+def free_servers(worker: Worker, reason: str, *, unused_only: bool = False) -> None:
+    """Close the servers that are free, and the others as they become free; ``unused_only``: those of pools
+    that have no clients here.
+    """
     for pool in worker.pools.values():
+        if unused_only and (pool.clients or pool.logins_waiting or pool.demands or pool.opening):
+            continue
         for server in list(pool.servers):
-            server.doomed = "server shutting down"
+            server.doomed = reason
         for server in pool.resting():
-            server.end("server shutting down")
+            server.end(reason)
         let_go(pool, len(pool.servers))
-        close_all(pool, "server shutting down")
+        close_all(pool, reason)
 
 
 async def as_orphan(worker: Worker) -> None:
@@ -72,6 +78,10 @@ async def as_orphan(worker: Worker) -> None:
     after orphan_timeout, less the time to cancel what they run.
     """
     worker.leaving = "orphan"
+    # Nobody answers any more whether another worker has them.
+    for client in worker.departing.clients.values():
+        client.close()
+    worker.departing.clients.clear()
     last = monotonic() + max(CANCEL_TIME, worker.config.settings.orphan_timeout)
     # The backends that are busy then have nobody else to end them.
     while (worker.clients or worker.closings) and monotonic() < last:
@@ -80,6 +90,6 @@ async def as_orphan(worker: Worker) -> None:
             server = client.server
             if late or server is None or server.back.at_rest:
                 client.fail(SHUTTING_DOWN)
-        _free_servers(worker)
+        free_servers(worker, STOPPING)
         await trio.sleep(LOOK)
     worker.left.set()

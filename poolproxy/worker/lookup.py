@@ -70,11 +70,16 @@ async def look_up(worker: Worker, database: str, user: str) -> Secret | None:
     except LookupFailed as error:
         log.error('auth_query in database "%s" failed: %s', lookup.database, error)
         raise NOT_ANSWERED from error
-    worker.found.pop(key, None)
+    remember(worker, key, Found(secret, began))
+    return secret
+
+
+def remember(worker: Worker, key: tuple[str, str], found: Found) -> None:
+    """Keep an answer, by database and user, unless there is a newer one."""
+    known = worker.found.pop(key, None)
     while len(worker.found) >= REMEMBERED:
         del worker.found[next(iter(worker.found))]
-    worker.found[key] = Found(secret, began)
-    return secret
+    worker.found[key] = found if known is None or known.at < found.at else known
 
 
 def _secret(rows: list[tuple[bytes | None, ...]], user: str) -> Secret | None:

@@ -65,6 +65,7 @@ from poolproxy.worker.cancel import (
     Wish,
     cancel,
 )
+from poolproxy.worker.departing import Departing
 from poolproxy.worker.tls import Handshakes
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Worker:
         self.channel = channel
         self.metrics = WorkerMetrics(slot)
         self.reported = Reported()
+        self.load_told = 0.0
         self.engine = Engine(quiet=lambda: not self.hurried)
         self.engine.yield_to(channel.fileno())
         self.hurried = 0  # tasks that a client or the ledger waits for
@@ -104,11 +106,12 @@ class Worker:
         self.closings: dict[Closing, PoolKey] = {}
         self.logging_in = 0
         self.leaving = ""
+        self.departing = Departing()
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
         self.handshakes = Handshakes()
         self.canceller = Canceller(
-            self._start, lambda: self.config.settings.cancel_wait_timeout, self.handshakes
+            self.start, lambda: self.config.settings.cancel_wait_timeout, self.handshakes
         )
         self.drains: dict[str, Draining] = {}  # by database, "" for all
         self.may_leave: Callable[[Client], None] = lambda client: None
@@ -230,12 +233,22 @@ class Worker:
 
     def client_up(self, client: Client, early: bytes) -> None:
         """The client has logged in; the relay owns its socket from now on, and the ``early`` bytes."""
-        self.clients[client.id] = client
-        self.keys[client.key] = client
-        client.pool.clients += 1
+        self.let_in(client)
         client.pool.stats.client_login_count += 1
         self.channel.post(ClientUp(client.id, client.key, client.pool.key, client.user))
         client.begin(early)
+
+    def let_in(self, client: Client) -> None:
+        """The client is one of this worker's."""
+        self.clients[client.id] = client
+        self.keys[client.key] = client
+        client.pool.clients += 1
+
+    def let_out(self, client: Client) -> None:
+        """It is no more."""
+        del self.clients[client.id]
+        del self.keys[client.key]
+        client.pool.clients -= 1
 
     def shared_values(self, values: Values) -> Values:
         """An equal tuple that other clients have already: most clients ask for the same."""
@@ -248,9 +261,7 @@ class Worker:
             log.warning("%s pooler error: %s", client.name, message)
 
     def client_closed(self, client: Client, reason: str, *, error: bool) -> None:
-        del self.clients[client.id]
-        del self.keys[client.key]
-        client.pool.clients -= 1
+        self.let_out(client)
         self.socket_gone(client.id)
         settings = self.config.settings
         counts = client.pool.stats.client_disconnects
@@ -273,7 +284,7 @@ class Worker:
                 self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
         # Somebody at the console is no reason to stay while everybody else is sent away.
         consoles = self.consoles and "" not in self.drains
-        here = self.clients or consoles or self.logging_in
+        here = self.clients or consoles or self.logging_in or self.departing.clients
         if self.leaving in ("clients", "retire") and not here:
             self.left.set()
 
@@ -341,7 +352,7 @@ class Worker:
         if ended:
             closing.end(clean=True)
         elif busy:
-            self._start(self._cancel_then_shutdown, server, closing)
+            self.start(self._cancel_then_shutdown, server, closing)
         else:
             closing.shutdown()
 
@@ -392,9 +403,10 @@ class Worker:
             self.canceller.request(server, Wish(lambda: _runs(server, client), done))
 
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
-        self._start(self.canceller.repeat, server, runs)
+        self.start(self.canceller.repeat, server, runs)
 
-    def _start(self, task: Callable[..., object], *args: object) -> None:
+    def start(self, task: Callable[..., object], *args: object) -> None:
+        """Run a task for as long as it takes."""
         assert self.nursery is not None
         self.nursery.start_soon(task, *args)  # type: ignore[arg-type]
 
@@ -426,6 +438,7 @@ CLOSE_LABELS = {
     "server lifetime over": "lifetime",
     "server idle timeout": "idle_timeout",
     "client disconnect while server was not ready": "client_left",
+    "worker retired": "retired",
     "given to another worker or pool": "given_back",
     "database configuration changed": "config_changed",
     "unknown pkt": "violation",

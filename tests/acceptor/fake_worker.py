@@ -2,8 +2,11 @@
 
 A client is greeted with ``SLOT ID`` (or ``refused``). Then each line is a command:
 ``echo TEXT``, ``die`` (at once), ``login DATABASE USER`` (answered with the limit or ``in``),
-``up PID DATABASE USER`` (log in with this cancel key), ``cancel PID`` (answered ``done``), and
-``server HOST PORT`` (want a permit, connect, answer ``up``). ``--behave`` makes it a bad one.
+``up PID DATABASE USER`` (log in with this cancel key), ``cancel PID`` (answered ``done``),
+``server HOST PORT`` (want a permit, connect, answer ``up``), ``move TARGET`` (to that worker, or to any; the
+answer is ``moved SLOT`` or ``stays``), ``move-and-die``, and ``arrivals HOW`` (what to do with clients that
+come: ``take``, ``refuse``, ``die``, ``hold`` until the next such order, ``take-and-die``). ``--behave`` makes
+it a bad one.
 """
 
 from __future__ import annotations
@@ -40,14 +43,22 @@ class FakeWorker:
         self.address = ("", 0)
         self.servers: list[socket.socket] = []
         self.leaving = False
+        self.moving: dict[int, trio.SocketStream] = {}
+        self.keys: dict[int, m.CancelKey] = {}
+        self.held: list[tuple[m.ClientArrival, int]] = []
+        self.arrivals = "take"
+        self.telling = trio.Lock()
+        self.nursery: trio.Nursery
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
+            self.nursery = nursery
             nursery.start_soon(self.channel.flush_forever)
             try:
                 while not (self.leaving and not self.clients):
                     message, fds = await self.channel.receive()
                     await self.obey(message, fds, nursery)
+                self.channel.post(m.Bye("left"))
             except ChannelClosed:
                 pass
             nursery.cancel_scope.cancel()
@@ -74,10 +85,25 @@ class FakeWorker:
                 self.answers.pop(client).set()
             case m.CancelDone(request):
                 self.answers.pop(("cancel", request)).set()
+            case m.Cancel(request, key) if key in map(self.keys.get, self.moving):
+                self.channel.post(m.CancelMissed(request))
             case m.Cancel(request, key):
                 self.channel.post(m.CancelDone(request))
-                for stream in self.clients.values():
-                    await stream.send_all(b"cancelled %d\n" % key.pid)
+                for client, stream in list(self.clients.items()):
+                    if self.keys.get(client) == key:
+                        await self.tell(stream, b"cancelled %d\n" % key.pid)
+            case m.ClientArrival():
+                self.held.append((message, fds[0]))
+                await self.arrive()
+            case m.ClientMoved(client, refused):
+                stream = self.moving.pop(client)
+                if refused:
+                    self.clients[client] = stream
+                    nursery.start_soon(self.stay, client, stream)
+                else:
+                    await stream.aclose()
+            case m.Retire():
+                self.leaving = True
             case m.Permit(permit):
                 self.channel.post(m.Want(POOL, 0, 0.0, False, False))
                 server = socket.create_connection(self.address)
@@ -88,26 +114,80 @@ class FakeWorker:
 
     async def serve(self, accepted: m.Accepted, fd: int) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
-        self.clients[accepted.id] = stream
+        if not accepted.refused:
+            await self.go_on(accepted.id, stream, b"%d %d\n" % (self.slot, accepted.id))
+            return
         async with stream:
             try:
-                if accepted.refused:
-                    await stream.send_all(b"refused\n")
-                else:
-                    await stream.send_all(b"%d %d\n" % (self.slot, accepted.id))
-                    await self.commands(accepted.id, stream)
+                await stream.send_all(b"refused\n")
             except trio.BrokenResourceError:
                 pass
-        self.clients.pop(accepted.id, None)
         self.channel.post(m.ClientsGone((accepted.id,)))
 
-    async def commands(self, client: int, stream: trio.SocketStream) -> None:
+    async def tell(self, stream: trio.SocketStream, text: bytes) -> None:
+        async with self.telling:
+            await stream.send_all(text)
+
+    async def commands(self, client: int, stream: trio.SocketStream) -> bool:
+        """Serve it; False if it has moved away."""
         buffer = b""
         async for data in stream:
             buffer += data
             *lines, buffer = buffer.split(b"\n")
             for line in lines:
-                await stream.send_all((await self.command(client, line.decode().split())).encode())
+                words = line.decode().split()
+                if words[0].startswith("move"):
+                    self.move(client, stream, words)
+                    return False
+                await self.tell(stream, (await self.command(client, words)).encode())
+        return True
+
+    def move(self, client: int, stream: trio.SocketStream, words: list[str]) -> None:
+        self.moving[client] = stream
+        self.clients.pop(client)
+        key = self.keys[client]
+        target = 0 if len(words) == 1 else int(words[1])
+        state = m.ClientState(
+            client, POOL, "alice", False, key, (), None, "", 0, 0.0, 0.0, None,
+            m.ClientSecrets(b"", b"", None, 0.0),
+        )  # fmt: skip
+        fd = os.dup(stream.socket.fileno())
+        self.channel.post(m.ClientMove((client,), target, state), [fd])
+        if words[0] == "move-and-die":
+            os._exit(9)
+
+    async def arrive(self) -> None:
+        if self.arrivals == "die":
+            os._exit(9)
+        while self.held and self.arrivals != "hold":
+            message, fd = self.held.pop()
+            client = message.state.id
+            if self.arrivals == "refuse":
+                os.close(fd)
+                self.channel.post(m.ClientArrived(client, "refused"))
+                continue
+            self.channel.post(m.ClientArrived(client, ""))
+            if self.arrivals == "take-and-die":
+                os._exit(9)
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
+            self.keys[client] = message.state.key
+            self.clients[client] = stream
+            self.nursery.start_soon(self.go_on, client, stream, b"moved %d\n" % self.slot)
+
+    async def stay(self, client: int, stream: trio.SocketStream) -> None:
+        await self.go_on(client, stream, b"stays\n")
+
+    async def go_on(self, client: int, stream: trio.SocketStream, word: bytes) -> None:
+        self.clients[client] = stream
+        try:
+            await self.tell(stream, word)
+            if not await self.commands(client, stream):
+                return
+        except trio.BrokenResourceError:
+            pass
+        await stream.aclose()
+        self.clients.pop(client)
+        self.channel.post(m.ClientsGone((client,)))
 
     async def command(self, client: int, words: list[str]) -> str:
         answered = trio.Event()
@@ -123,6 +203,7 @@ class FakeWorker:
                 return f"{self.limits[client] or 'in'}\n"
             case ["up", pid, database, user]:
                 pool = m.PoolKey(database, user)
+                self.keys[client] = key_of(pid)
                 self.channel.post(m.ClientUp(client, key_of(pid), pool, user))
                 return "ok\n"
             case ["cancel", pid]:
@@ -130,6 +211,10 @@ class FakeWorker:
                 self.channel.post(m.CancelRequest(client, key_of(pid)))
                 await answered.wait()
                 return "done\n"
+            case ["arrivals", how]:
+                self.arrivals = how
+                await self.arrive()
+                return "ok\n"
             case ["server", host, port]:
                 self.answers["server"] = answered
                 self.address = (host, int(port))

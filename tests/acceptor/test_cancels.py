@@ -49,3 +49,33 @@ def test_a_worker_s_death_ends_its_cancels() -> None:
     cancels.request(2, 42, KEY, doer=1, deadline=math.inf)
     assert cancels.worker_gone(2) == [(1, CancelDone(41))]
     assert len(cancels) == 0
+
+
+def test_a_cancel_for_a_client_on_its_way_is_held_back() -> None:
+    """It is delivered where the client arrives, and done when that worker says so."""
+    cancels = Cancels()
+    assert cancels.request(1, 41, KEY, doer=None, deadline=math.inf, moving=True) == []
+    assert cancels.found(CancelKey(2, b"y"), 3) == []
+    assert cancels.found(KEY, 3) == [(3, Cancel(1, KEY))]
+    assert cancels.found(KEY, 3) == []
+    assert cancels.done(3, 1) == [(1, CancelDone(41))]
+
+
+def test_a_cancel_that_came_too_late_for_a_move_goes_after_the_client() -> None:
+    """The worker that the client has left says so, and the next one is asked."""
+    cancels = Cancels()
+    cancels.request(1, 41, KEY, doer=2, deadline=math.inf)
+    assert cancels.missed(3, 1) is None
+    assert cancels.missed(2, 1) == KEY
+    assert cancels.done(2, 1) == []
+    assert cancels.found(KEY, 3) == [(3, Cancel(1, KEY))]
+
+
+def test_a_cancel_for_a_client_that_never_arrives_is_done() -> None:
+    """Nobody waits for a client that is gone; nor longer than cancel_wait_timeout for one on its way."""
+    cancels = Cancels()
+    cancels.request(1, 41, KEY, doer=None, deadline=10.0, moving=True)
+    assert cancels.found(KEY, None) == [(1, CancelDone(41))]
+    cancels.request(1, 42, KEY, doer=None, deadline=10.0, moving=True)
+    assert cancels.expire(10.0) == [(1, CancelDone(42))]
+    assert len(cancels) == 0

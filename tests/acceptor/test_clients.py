@@ -79,7 +79,7 @@ def test_a_dead_workers_clients_are_gone() -> None:
     clients = clients_with(1, 2)
     clients.add(3, 2, refused=False)
     clients.logged_in(1, 1, KEY, POOL, "alice")
-    assert clients.worker_gone(1) == 2
+    assert [len(ids) for ids in clients.worker_gone(1)] == [2, 0]
     assert (clients.count, clients.load(1), clients.load(2)) == (1, 0, 1)
     assert clients.with_key(KEY) is None
     assert clients.admit(2, 3, ("app", "alice"), bound(1)) == ""
@@ -93,3 +93,87 @@ def test_a_worker_can_not_speak_for_anothers_client() -> None:
     assert clients.admit(2, 1, ("app", "alice"), bound(1)) == ""
     assert clients.count == 1
     assert clients.with_key(KEY) is None
+
+
+def on_its_way() -> Clients:
+    """Client 1 of worker 1 moves to worker 2."""
+    clients = clients_with(1, 2)
+    clients.logged_in(1, 1, KEY, POOL, "alice")
+    assert clients.move(1, 1, 2)
+    return clients
+
+
+def state(clients: Clients) -> tuple[int, bool]:
+    found = clients.with_key(KEY)
+    assert found is not None
+    return found.worker, found.moving
+
+
+def test_a_client_on_its_way_is_its_next_worker_s_load() -> None:
+    """Many that move at once do not all go to one worker; the place it was admitted to stays its own."""
+    clients = on_its_way()
+    assert (clients.load(1), clients.load(2), clients.count) == (1, 1, 2)
+    assert clients.admit(1, 2, ("app", "alice"), bound(2)) == ""
+    assert clients.admit(1, 2, ("app", "bob"), bound(1)) == "max_db_client_connections"
+    assert state(clients) == (2, True)
+
+
+def test_a_client_that_has_arrived_is_its_new_worker_s() -> None:
+    """It is told by whom to forget it, and can move on."""
+    clients = on_its_way()
+    arrived = clients.arrived(2, 1)
+    assert arrived is not None
+    assert arrived[1] == 1
+    assert state(clients) == (2, False)
+    assert clients.arrived(2, 1) is None
+    assert clients.move(2, 1, 1)
+
+
+def test_a_client_that_was_refused_is_back() -> None:
+    """Its worker has it as before."""
+    clients = on_its_way()
+    returned = clients.returned(2, 1)
+    assert returned is not None
+    assert returned[1] == 1
+    assert state(clients) == (1, False)
+    assert clients.load(2) == 0
+
+
+def test_a_dead_source_does_not_take_along_what_it_has_sent() -> None:
+    """Its client is on its way and arrives; refused then, it has nowhere to go."""
+    clients = on_its_way()
+    assert [client.id for client in clients.worker_gone(1)[0]] == [2]
+    assert state(clients) == (2, True)
+    returned = clients.returned(2, 1)
+    assert returned is not None
+    assert returned[1] is None
+    assert clients.count == 0
+    assert clients.with_key(KEY) is None
+
+
+def test_a_dead_target_gives_back_what_it_had_not_acknowledged() -> None:
+    """Nothing of the client was read there, so it goes on where it came from."""
+    clients = on_its_way()
+    lost, back = clients.worker_gone(2)
+    assert (lost, [client.id for client in back]) == ([], [1])
+    assert state(clients) == (1, False)
+
+
+def test_both_workers_dead_is_the_end() -> None:
+    """A client whose source has died before is lost with its target."""
+    clients = on_its_way()
+    clients.worker_gone(1)
+    lost, back = clients.worker_gone(2)
+    assert ([client.id for client in lost], back) == ([1], [])
+    assert clients.count == 0
+
+
+def test_only_a_logged_in_client_of_the_worker_can_move() -> None:
+    """What is said of others, or twice, changes nothing."""
+    clients = on_its_way()
+    assert not clients.move(1, 1, 2)
+    assert not clients.move(2, 1, 1)
+    assert not clients.move(1, 2, 2)
+    assert not clients.move(1, 99, 2)
+    assert clients.arrived(1, 1) is None
+    assert clients.returned(1, 1) is None

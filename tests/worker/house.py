@@ -23,6 +23,7 @@ from poolproxy.worker.worker import Worker
 from tests.fixtures.toml import to_toml
 
 PROXY = {"listen_addr": ["127.0.0.1"], "auth_type": "trust", "server_login_retry": "1s"}
+MOVES = {"client_moves": False}  # else the acceptor hears each worker's load, too
 DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
 
 
@@ -30,7 +31,10 @@ class House:
     """``worker`` and what the acceptor hears of it."""
 
     def __init__(self, proxy: Mapping[str, Any], database: Mapping[str, Any]) -> None:
-        tables = {"poolproxy": {**PROXY, **proxy}, "databases": {"db": {**DATABASE, **database}}}
+        tables = {
+            "poolproxy": {**PROXY, **MOVES, **proxy},
+            "databases": {"db": {**DATABASE, **database}},
+        }
         ours, theirs = pair()
         self.acceptor = Channel(theirs)
         configure = Configure(1, "test.toml", to_toml(tables), "", bytes(32))
@@ -104,7 +108,7 @@ class House:
         return pair_
 
     def close(self) -> None:
-        for sock in self._sockets:
+        for sock in (*self._sockets, *(c.sock for c in self.worker.clients.values())):
             sock.close()
         self.worker.engine.close()
 

@@ -1,0 +1,128 @@
+"""A client that goes to another worker: whether it can now, what goes with its socket, and its arrival.
+
+Only what is *quiet* moves: nothing of the client is in this process but what is written down here. What it
+sends meanwhile stays in the kernel's buffer, which goes with the descriptor.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+from poolproxy.ipc.messages import (
+    ClientNames,
+    ClientSecrets,
+    ClientState,
+    NamedStatement,
+    Parameter,
+)
+from poolproxy.relay.client import Client
+from poolproxy.relay.context import Context, Pool
+from poolproxy.relay.guard import GuardedClient, client_class
+from poolproxy.relay.preparing import PreparingClient
+from poolproxy.relay.replication import ReplicationClient
+from poolproxy.relay.session import SessionClient
+from poolproxy.relay.tls import TlsConnection
+from poolproxy.settings.config import ClientSettings
+from poolproxy.wire.parameters import Values
+from poolproxy.wire.statements import Names, Statements
+
+
+def can_ever_move(client: Client) -> bool:
+    """Not the keys of TLS, which are in this process, nor a walsender's stream, which never rests."""
+    return not isinstance(client, (TlsConnection, ReplicationClient))
+
+
+def is_quiet(client: Client) -> bool:
+    """Whether nothing is owed to the client, kept for it, or half read from it, and it has no server."""
+    front, names = client.front, client.names
+    return not (
+        client.server is not None
+        or client.wait_since
+        or client.closed
+        or client.out
+        or client.held
+        or client.raw
+        or client.drop
+        or front.left
+        or front.head
+        or front.terminated
+        or (names is not None and names.unsettled)
+        or (isinstance(client, GuardedClient) and not client.door.between_messages)
+        or not can_ever_move(client)
+    )
+
+
+def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
+    """What goes with the socket of a quiet client."""
+    values = client.values
+    return ClientState(
+        id=client.id,
+        pool=client.pool.key,
+        user=client.user,
+        session=isinstance(client, SessionClient),
+        key=client.key,
+        values=tuple(Parameter(n, v) for n, v in client.context.tracker.items(values)),
+        unreported=values[-1],
+        peer=client.peer,
+        port=client.port,
+        connected_at=client.connected_at,
+        last_activity=client.last_activity,
+        names=_told(client.names),
+        secrets=secrets,
+    )
+
+
+def _told(names: Names | None) -> ClientNames | None:
+    if names is None:
+        return None
+    statements = tuple(
+        NamedStatement(name, statement.name, statement.tail)
+        for name, statement in names.statements.items()
+    )
+    return ClientNames(statements, names.unnamed, names.passed)
+
+
+def values_of(context: Context, state: ClientState) -> Values:
+    """The client's parameters, as this worker keeps them."""
+    tracker = context.tracker
+    tracked = tracker.values({p.name: p.value for p in state.values})
+    return (*tracked[:-1], state.unreported)
+
+
+def arrived(
+    context: Context,
+    sock: socket.socket,
+    state: ClientState,
+    *,
+    pool: Pool,
+    values: Values,
+    settings: ClientSettings,
+) -> Client:
+    """The client that ``state`` tells of; nothing reads ``sock`` yet."""
+    kind: type[Client] = SessionClient if state.session else client_class(pool)
+    client = kind(
+        context,
+        sock,
+        id=state.id,
+        pool=pool,
+        user=sys.intern(state.user),
+        key=state.key,
+        values=values,
+        settings=settings,
+        peer=sys.intern(state.peer),
+        port=state.port,
+        connected_at=state.connected_at,
+    )
+    client.last_activity = state.last_activity
+    if state.names is not None and isinstance(client, PreparingClient):
+        client.names = _remembered(state.names, pool.shared, context.tracker.place(values))
+    return client
+
+
+def _remembered(told: ClientNames, shared: Statements, place: str) -> Names:
+    names = Names(place)
+    for one in told.statements:
+        names.put(one.name, shared.known(one.servers, one.tail))
+    names.unnamed, names.passed = told.unnamed, told.passed
+    return names

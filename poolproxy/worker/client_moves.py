@@ -1,0 +1,288 @@
+"""Clients on their way between this worker and others.
+
+A client that goes is deregistered here before its descriptor is sent, and kept until the acceptor says that
+another worker has it: until then it can come back. One that comes is acknowledged before a byte of it is
+read: so whenever a worker dies, it is known which of the two may have read of it.
+
+A busy client is quiet for moments only. Those that are to go are looked at a few hundred times a second
+until each was found in such a moment; the relay does nothing for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import trio
+
+from poolproxy.auth.scram import ScramKeys
+from poolproxy.auth.secrets import ScramSecret, parse_secret, text_bytes
+from poolproxy.errors import PoolerError
+from poolproxy.ipc.channel import close_fds
+from poolproxy.ipc.messages import (
+    ClientArrival,
+    ClientArrived,
+    ClientMove,
+    ClientMoved,
+    ClientSecrets,
+    ClientState,
+    Retire,
+    Shed,
+)
+from poolproxy.relay.client import Client
+from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
+from poolproxy.relay.context import Pool
+from poolproxy.worker import leaving
+from poolproxy.worker.shedding import Burden, choose
+from poolproxy.worker.credentials import known_secret
+from poolproxy.worker.lookup import Found, remember
+from poolproxy.worker.reload import REMOVED
+
+if TYPE_CHECKING:
+    from poolproxy.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+# How the work of clients is estimated: what they have done is looked at so often, so far apart.
+LOOKS, LOOK_EVERY = 12, 0.012
+MOST_LOOKED_AT = 512  # clients, chosen by lot: with ten thousand a look would take milliseconds
+CATCH_EVERY = 0.002  # seconds between two looks for a quiet moment
+CATCH_FOR = 1.0  # seconds; the acceptor judges anew after that
+BATCH = 16  # clients sent in one go: each takes about 0.1 ms
+MOST_IN_FLIGHT = 256  # descriptors that wait in channels count against RLIMIT_NOFILE
+RETRY_EVERY = 0.1  # seconds, after a refusal
+# With more the state of one client would hold up the acceptor; only a worker that is to go sends it.
+MOST_STATEMENT_BYTES = 256 * 1024
+
+RETIRED = "worker retired"
+TOO_LATE = PoolerError(
+    "worker is being replaced",
+    sqlstate="57P01",
+    hint="This connection could not move to another worker process within worker_retire_timeout;"
+    " connect again.",
+    reason="worker_retire_timeout",
+)
+
+
+# -- going ------------------------------------------------------------------------------------
+
+
+def send(worker: Worker, client: Client, target: int) -> bool:
+    """Send a quiet client away; False if it can't be sent now."""
+    try:
+        fd = os.dup(client.fd)
+    except OSError as error:
+        log.warning("%s can't move: %s", client.name, error.strerror)
+        return False
+    state = state_of(client, secrets_for(worker, client.pool))
+    worker.engine.forget(client.fd)
+    if not worker.channel.post(ClientMove((client.id,), target, state), [fd]):
+        client.watch()
+        return False
+    worker.departing.clients[client.id] = client
+    worker.departing.keys.add(client.key)
+    worker.let_out(client)
+    log.debug("%s moves", client.name)
+    return True
+
+
+def moved(worker: Worker, message: ClientMoved) -> None:
+    """It has arrived elsewhere, or it comes back."""
+    client = worker.departing.clients.pop(message.client, None)
+    if client is None:
+        return
+    worker.departing.keys.discard(client.key)
+    if not message.refused:
+        client.close()
+        return
+    log.debug("%s stays: %s", client.name, message.refused)
+    worker.departing.rests_until = monotonic() + RETRY_EVERY
+    worker.let_in(client)
+    if message.lost:
+        client.leave(message.refused)
+        return
+    client.settings = worker.config.client(client.pool.key.database, client.user)
+    if worker.config.pool_of((client.pool.key.database, client.pool.key.user)) is None:
+        client.fail(REMOVED)
+        return
+    _begin(client)
+
+
+# -- coming -----------------------------------------------------------------------------------
+
+
+def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
+    """Take the client, or refuse it. Takes the descriptors."""
+    state = message.state
+    pool = _pool(worker, state)
+    if pool is None or len(fds) < len(message.sockets) or state.key in worker.keys:
+        close_fds(fds)
+        why = "out of file descriptors" if pool is not None else "not wanted there"
+        worker.channel.post(ClientArrived(state.id, why))
+        return
+    learn_secrets(worker, pool, state.secrets)
+    context, settings = worker.context, worker.config.client(state.pool.database, state.user)
+    values = worker.shared_values(values_of(context, state))
+    client = arrived(
+        context,
+        socket.socket(fileno=fds[0]),
+        state,
+        pool=pool,
+        values=values,
+        settings=settings,
+    )
+    worker.let_in(client)
+    worker.channel.post(ClientArrived(state.id, ""))
+    log.debug("%s has moved here", client.name)
+    if worker.channel.flushed:
+        _begin(client)
+    else:
+        worker.start(_begin_later, worker, client)
+
+
+def _pool(worker: Worker, state: ClientState) -> Pool | None:
+    settings = worker.config.pool_of((state.pool.database, state.pool.user))
+    if settings is None or worker.leaving:
+        return None
+    return worker.pool(settings)
+
+
+async def _begin_later(worker: Worker, client: Client) -> None:
+    await worker.channel.flush()
+    _begin(client)
+
+
+# -- for the sake of balance ------------------------------------------------------------------
+
+
+def shed(worker: Worker, order: Shed) -> None:
+    """Move clients that make up some of this worker's work."""
+    worker.departing.orders[order.target] = order
+    if not worker.departing.choosing:
+        worker.departing.choosing = True
+        worker.start(_shed, worker)
+
+
+async def _shed(worker: Worker) -> None:
+    try:
+        candidates = await _look(worker)
+        orders, worker.departing.orders = list(worker.departing.orders.values()), {}
+        await _catch(worker, choose(candidates, orders, random.random))
+    finally:
+        worker.departing.choosing = False
+
+
+async def _look(worker: Worker) -> list[Burden[Client]]:
+    """What clients there are, and how much each has done of late."""
+    clients = list(worker.clients.values())
+    if len(clients) > MOST_LOOKED_AT:
+        # Those that do nothing are no burden.
+        since = monotonic() - 1
+        clients = [c for c in clients if c.last_activity > since or c.server or c.wait_since]
+        clients = random.sample(clients, min(len(clients), MOST_LOOKED_AT))
+    marks = [_mark(client) for client in clients]
+    done = [0] * len(clients)
+    for _ in range(LOOKS):
+        await trio.sleep(LOOK_EVERY)
+        for place, client in enumerate(clients):
+            mark = _mark(client)
+            done[place] += mark != marks[place]
+            marks[place] = mark
+    return [
+        Burden(client, count, _may_go(client))
+        for client, count in zip(clients, done, strict=True)
+        if count
+    ]
+
+
+async def _catch(worker: Worker, chosen: dict[Client, int]) -> None:
+    last = monotonic() + CATCH_FOR
+    while chosen and monotonic() < last and not worker.leaving:
+        for client in list(chosen):
+            if client.closed or (is_quiet(client) and send(worker, client, chosen[client])):
+                del chosen[client]
+        await trio.sleep(CATCH_EVERY)
+
+
+# -- for good ---------------------------------------------------------------------------------
+
+
+def retire(worker: Worker, order: Retire) -> None:
+    """Move all, and leave."""
+    worker.start(_retire, worker, monotonic() + (order.timeout or float("inf")))
+
+
+async def _retire(worker: Worker, deadline: float) -> None:
+    while worker.clients or worker.consoles or worker.logging_in or worker.departing.clients:
+        sent = _send_quiet(worker)
+        if monotonic() >= deadline:
+            for client in list(worker.clients.values()):
+                client.fail(TOO_LATE)
+            for console in list(worker.consoles.values()):
+                console.send_away(TOO_LATE)
+        leaving.free_servers(worker, RETIRED, unused_only=True)
+        await trio.sleep(CATCH_EVERY if sent else LOOK_EVERY)
+    while worker.closings or any(pool.servers or pool.opening for pool in worker.pools.values()):
+        leaving.free_servers(worker, RETIRED)
+        await trio.sleep(LOOK_EVERY)
+    worker.left.set()
+
+
+def _send_quiet(worker: Worker) -> int:
+    if (
+        monotonic() < worker.departing.rests_until
+        or len(worker.departing.clients) >= MOST_IN_FLIGHT
+    ):
+        return 0
+    quiet = [client for client in worker.clients.values() if is_quiet(client)]
+    return sum(send(worker, client, 0) for client in quiet[:BATCH])
+
+
+def _begin(client: Client) -> None:
+    if client.closed:
+        return
+    client.begin(b"")
+    # Before a cancel request that was held back for it, and that what is there may have come before.
+    client.engine.read_now(client.fd)
+
+
+def _mark(client: Client) -> tuple[float, float]:
+    """Differs when the client has had something done."""
+    return client.last_activity, client.server.query_since if client.server is not None else 0.0
+
+
+def _may_go(client: Client) -> bool:
+    small = client.names is None or client.names.size <= MOST_STATEMENT_BYTES
+    return small and can_ever_move(client)
+
+
+def secrets_for(worker: Worker, pool: Pool) -> ClientSecrets:
+    """What another worker may lack for log-ins to this pool's server."""
+    lookup = worker.config.lookup(pool.key.database)
+    found = worker.found.get((lookup.database, pool.key.user)) if lookup is not None else None
+    secret = known_secret(worker, pool.settings)
+    keys = worker.scram_keys.get(secret.stored_key) if isinstance(secret, ScramSecret) else None
+    return ClientSecrets(
+        client_key=keys.client_key if keys is not None else b"",
+        server_key=keys.server_key if keys is not None else b"",
+        secret=None
+        if found is None or found.secret is None
+        else text_bytes(found.secret.to_text()),
+        found_at=found.at if found is not None else 0.0,
+    )
+
+
+def learn_secrets(worker: Worker, pool: Pool, told: ClientSecrets) -> None:
+    """Remember what another worker has known."""
+    if told.client_key:
+        worker.keep_keys(ScramKeys(told.client_key, told.server_key))
+    lookup = worker.config.lookup(pool.key.database)
+    if lookup is not None and told.found_at:
+        secret = None
+        if told.secret is not None:
+            secret = parse_secret(told.secret.decode("utf-8", "surrogateescape"))
+        remember(worker, (lookup.database, pool.key.user), Found(secret, told.found_at))

@@ -1,0 +1,21 @@
+"""What a worker knows of the clients that are on their way from it; see ``worker.client_moves``."""
+
+from __future__ import annotations
+
+import attrs
+
+from poolproxy.ipc.messages import CancelKey, Shed
+from poolproxy.relay.client import Client
+
+
+@attrs.define
+class Departing:
+    """``clients``, by id, and their ``keys``: neither read nor forgotten here. ``orders``: what the acceptor
+    wants moved, by target; ``choosing``: a task sees to that. ``rests_until``: a client was refused.
+    """
+
+    clients: dict[int, Client] = attrs.Factory(dict)
+    keys: set[CancelKey] = attrs.Factory(set)
+    orders: dict[int, Shed] = attrs.Factory(dict)
+    choosing: bool = False
+    rests_until: float = 0.0

@@ -1,0 +1,205 @@
+"""Clients on their way between workers, with a worker killed at each step: the acceptor is real, workers are
+fakes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import trio
+
+from tests.acceptor.test_serve import Client, Server, read_line, serving, until
+
+ROUNDS = 'poolproxy_worker_relay_rounds_total{worker="0"}'
+MOVES = 'poolproxy_client_moves_total{{outcome="{}"}}'.format
+
+
+@attrs.define
+class Scene:
+    """A client logged in at one worker, with ``third`` and ``fourth``; ``other`` is at the second worker, and
+    ``elsewhere`` and ``beside`` at the last. ``cancelled``: the answers to the cancel requests so far.
+    """
+
+    server: Server
+    client: Client
+    other: Client
+    elsewhere: Client
+    beside: Client
+    third: Client
+    fourth: Client
+    cancelled: list[str] = attrs.Factory(list)
+
+    async def begin_move(self) -> None:
+        """Have the client sent away; its worker reads it no more when this is over."""
+        await self.client.stream.send_all(b"move\n")
+        for _ in range(2):  # in one of two rounds the worker has come to it
+            await self.third.say("echo")
+
+    async def cancel_by(self, canceller: Client) -> None:
+        self.cancelled.append(await canceller.say("cancel 5"))
+
+
+@asynccontextmanager
+async def scene(folder: Path, workers: int = 2, **settings: object) -> AsyncIterator[Scene]:
+    """Some clients, which are closed at the end; then nothing may be left."""
+    async with serving(Server(folder, workers=workers, **settings)) as server:
+        clients = [await server.connect() for _ in range(2 * workers + 1)]
+        client, other, elsewhere = clients[0], clients[1], clients[workers - 1]
+        beside = clients[2 * workers - 1]
+        third, fourth = clients[workers], clients[2 * workers]
+        assert client.slot == third.slot == fourth.slot != other.slot
+        assert await client.say("up 5 app alice") == "ok"
+        yield Scene(server, client, other, elsewhere, beside, third, fourth)
+        for one in clients:
+            await one.close()
+        await until(server, "poolproxy_clients", 0)
+
+
+async def test_a_client_goes_to_the_other_worker(tmp_path: Path) -> None:
+    """It is served there, what it has sent meanwhile included, and cancels for it go there."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals hold")
+        await s.begin_move()
+        await s.client.stream.send_all(b"echo meanwhile\n")
+        await s.other.say("arrivals take")
+        assert await read_line(s.client.stream) == f"moved {s.other.slot}"
+        assert await read_line(s.client.stream) == "meanwhile"
+        await s.third.say("cancel 5")
+        assert await read_line(s.client.stream) == "cancelled 5"
+        await until(s.server, MOVES("done"), 1)
+        assert await s.client.say("move") == f"moved {s.third.slot}"
+
+
+async def test_a_refused_client_stays(tmp_path: Path) -> None:
+    """It goes on where it was."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals refuse")
+        assert await s.client.say("move") == "stays"
+        assert await s.client.say("echo here") == "here"
+        await until(s.server, MOVES("refused"), 1)
+
+
+async def test_a_client_stays_where_there_is_no_other_worker(tmp_path: Path) -> None:
+    """Neither does any worker take it, nor one that has never been, nor its own."""
+    async with serving(Server(tmp_path, workers=1)) as server:
+        client = await server.connect()
+        await client.say("up 5 app alice")
+        for order in ("move", "move 77", "move 1"):
+            assert await client.say(order) == "stays"
+        await client.close()
+
+
+async def test_a_cancel_waits_for_the_client_to_arrive(tmp_path: Path) -> None:
+    """It is held back while the client is on its way, and then delivered where it is."""
+    async with scene(tmp_path) as s, trio.open_nursery() as nursery:
+        await s.other.say("arrivals hold")
+        await s.begin_move()
+        nursery.start_soon(s.cancel_by, s.third)
+        assert await s.fourth.say("echo first") == "first"
+        assert s.cancelled == []
+        await s.other.say("arrivals take")
+        assert await read_line(s.client.stream) == f"moved {s.other.slot}"
+        assert await read_line(s.client.stream) == "cancelled 5"
+
+
+async def test_a_cancel_is_over_when_its_client_is_lost_on_the_way(tmp_path: Path) -> None:
+    """Both workers die: the canceller is not kept waiting for a client that nobody has."""
+    async with (
+        scene(tmp_path, workers=3, cancel_wait_timeout=0) as s,
+        trio.open_nursery() as nursery,
+    ):
+        await s.other.say("arrivals hold")
+        await s.client.stream.send_all(b"move-and-die 2\n")
+        assert await read_line(s.third.stream) == ""
+        nursery.start_soon(s.cancel_by, s.elsewhere)
+        assert await s.beside.say("echo first") == "first"
+        assert s.cancelled == []
+        await s.other.say("arrivals die")
+        assert await read_line(s.client.stream) == ""
+
+
+async def test_the_source_dies_when_it_has_sent_the_client(tmp_path: Path) -> None:
+    """The client is on its way, arrives and goes on; the worker's others are lost with it."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals hold")
+        await s.client.stream.send_all(b"move-and-die\n")
+        assert await read_line(s.third.stream) == ""
+        await until(s.server, "poolproxy_worker_restarts_total", 1)
+        await s.other.say("arrivals take")
+        assert await read_line(s.client.stream) == f"moved {s.other.slot}"
+        assert await s.client.say("echo alive") == "alive"
+
+
+async def test_a_client_is_lost_that_is_refused_when_its_source_is_dead(tmp_path: Path) -> None:
+    """It has nowhere to go back to: its connection ends."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals hold")
+        await s.client.stream.send_all(b"move-and-die\n")
+        await until(s.server, "poolproxy_worker_restarts_total", 1)
+        await s.other.say("arrivals refuse")
+        assert await read_line(s.client.stream) == ""
+        await until(s.server, MOVES("lost"), 1)
+
+
+async def test_the_target_dies_before_it_has_the_client(tmp_path: Path) -> None:
+    """The client goes on where it was, and a cancel request that was held back finds it there."""
+    async with scene(tmp_path) as s, trio.open_nursery() as nursery:
+        await s.other.say("arrivals hold")
+        await s.begin_move()
+        nursery.start_soon(s.cancel_by, s.third)
+        await s.fourth.say("echo first")
+        assert await s.other.say("arrivals die") == ""
+        assert await read_line(s.client.stream) == "stays"
+        assert await read_line(s.client.stream) == "cancelled 5"
+        await until(s.server, MOVES("refused"), 1)
+
+
+async def test_the_target_dies_as_soon_as_it_has_the_client(tmp_path: Path) -> None:
+    """It may have read of it: the client is lost as all that worker's, and does not go on elsewhere."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals take-and-die")
+        await s.client.stream.send_all(b"move\n")
+        assert await read_line(s.client.stream) == ""
+        await until(s.server, MOVES("done"), 1)
+
+
+async def test_a_client_that_leaves_on_its_way_is_forgotten(tmp_path: Path) -> None:
+    """The next worker finds the end of its connection and says so."""
+    async with scene(tmp_path) as s:
+        await s.other.say("arrivals hold")
+        await s.begin_move()
+        await s.client.close()
+        await s.other.say("arrivals take")
+        await until(s.server, "poolproxy_clients", 4)
+
+
+async def test_a_replaced_worker_gets_no_new_clients_and_leaves_with_its_last(
+    tmp_path: Path,
+) -> None:
+    """A successor takes its slot first; counts of both are shown under it, and nobody dies of it."""
+    async with serving(Server(tmp_path, workers=1)) as server:
+        client = await server.connect()
+        await until(server, ROUNDS, 7)
+        server.write(worker_max_lifetime=0.01)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(server, 'poolproxy_workers{state="leaving"}', 1)
+        assert (await server.metrics())['poolproxy_workers{state="ready"}'] == 1
+        other = await server.connect()
+        assert await other.say("echo successor") == "successor"
+        await until(server, ROUNDS, 14)
+        await other.close()
+        assert await client.say("echo old") == "old"
+        server.write(worker_max_lifetime=0, max_client_conn=50)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(server, "poolproxy_max_client_conn", 50)
+        await client.close()
+        await until(server, 'poolproxy_workers{state="leaving"}', 0)
+        metrics = await server.metrics()
+        assert metrics["poolproxy_worker_restarts_total"] == 0
+        assert metrics["poolproxy_worker_replacements_total"] >= 1
+        assert not any(name.startswith("poolproxy_worker_deaths_total") for name in metrics)
