@@ -167,12 +167,13 @@ class ClientNames:
 @attrs.frozen
 class ClientSecrets:
     """With what another worker can log in to PostgreSQL for a client's pool, as far as a file does not tell:
-    the SCRAM keys of a client's log-in, and what auth_query has said of the pool's user, ``found_at`` then
-    (0: it was not asked). ``secret`` None: there is no such user.
+    the SCRAM keys of a client's log-in, the ``password`` of one by pam or ldap, and what auth_query has said
+    of the pool's user, ``found_at`` then (0: it was not asked). ``secret`` None: there is no such user.
     """
 
     client_key: bytes = attrs.field(repr=False)
     server_key: bytes = attrs.field(repr=False)
+    password: bytes | None = attrs.field(repr=False)
     secret: bytes | None = attrs.field(repr=False)
     found_at: float
 

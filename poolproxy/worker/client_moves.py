@@ -37,10 +37,10 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
 from poolproxy.relay.context import Pool
 from poolproxy.worker import leaving
-from poolproxy.worker.shedding import Burden, choose
 from poolproxy.worker.credentials import known_secret
 from poolproxy.worker.lookup import Found, remember
 from poolproxy.worker.reload import REMOVED
+from poolproxy.worker.shedding import Burden, choose
 
 if TYPE_CHECKING:
     from poolproxy.worker.worker import Worker

@@ -27,9 +27,9 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import is_quiet
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.worker import client_moves
-from poolproxy.worker.shedding import Burden, choose
 from poolproxy.worker.control import obey
 from poolproxy.worker.lookup import Found
+from poolproxy.worker.shedding import Burden, choose
 from tests.worker.house import House, error, house
 
 SELECT = query("select 1")
