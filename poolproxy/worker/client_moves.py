@@ -264,14 +264,16 @@ def secrets_for(worker: Worker, pool: Pool) -> ClientSecrets:
     """What another worker may lack for log-ins to this pool's server."""
     lookup = worker.config.lookup(pool.key.database)
     found = worker.found.get((lookup.database, pool.key.user)) if lookup is not None else None
-    secret = known_secret(worker, pool.settings)
+    known = found.secret if found is not None else None
+    # Of the hosts only a plain password may differ, which is in a file.
+    secret = known_secret(worker, pool.settings, pool.settings.hosts[0])
     keys = worker.scram_keys.get(secret.stored_key) if isinstance(secret, ScramSecret) else None
+    password = worker.passwords.get(pool.key)
     return ClientSecrets(
         client_key=keys.client_key if keys is not None else b"",
         server_key=keys.server_key if keys is not None else b"",
-        secret=None
-        if found is None or found.secret is None
-        else text_bytes(found.secret.to_text()),
+        password=text_bytes(password) if password is not None else None,
+        secret=text_bytes(known.to_text()) if known is not None else None,
         found_at=found.at if found is not None else 0.0,
     )
 
@@ -280,9 +282,13 @@ def learn_secrets(worker: Worker, pool: Pool, told: ClientSecrets) -> None:
     """Remember what another worker has known."""
     if told.client_key:
         worker.keep_keys(ScramKeys(told.client_key, told.server_key))
+    if told.password is not None:
+        worker.keep_password(pool.key.database, pool.key.user, _text(told.password))
     lookup = worker.config.lookup(pool.key.database)
     if lookup is not None and told.found_at:
-        secret = None
-        if told.secret is not None:
-            secret = parse_secret(told.secret.decode("utf-8", "surrogateescape"))
+        secret = parse_secret(_text(told.secret)) if told.secret is not None else None
         remember(worker, (lookup.database, pool.key.user), Found(secret, told.found_at))
+
+
+def _text(told: bytes) -> str:
+    return told.decode("utf-8", "surrogateescape")

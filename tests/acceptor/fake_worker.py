@@ -149,7 +149,7 @@ class FakeWorker:
         target = 0 if len(words) == 1 else int(words[1])
         state = m.ClientState(
             client, POOL, "alice", False, key, (), None, "", 0, 0.0, 0.0, None,
-            m.ClientSecrets(b"", b"", None, 0.0),
+            m.ClientSecrets(b"", b"", None, None, 0.0),
         )  # fmt: skip
         fd = os.dup(stream.socket.fileno())
         self.channel.post(m.ClientMove((client,), target, state), [fd])

@@ -271,8 +271,10 @@ def test_what_log_ins_to_the_server_need_comes_along(
         name = ("db", "ann")
         a.worker.found[name] = Found(secret, 5.0)
         client, _ = a.client()
+        a.worker.keep_password(*name, "from \udce4 directory")
         move(a, b, client)
         assert b.worker.found[name] == Found(secret, 5.0)
+        assert b.worker.passwords == a.worker.passwords
         a.worker.found[name] = Found(ScramSecret(4096, b"x", stored_key(b"c" * 32), b"y" * 32), 4.0)
         client, _ = a.client()
         move(a, b, client)
