@@ -57,6 +57,7 @@ def view(hub: Hub) -> View:
         user_clients=hub.clients.by_user,
         hosts=hub.host.hosts(),
         names=hub.resolver.statistics(),
+        peers=hub.cancels.peers(),
         clients=hub.clients.count,
         consoles=hub.clients.consoles,
         version=VERSION,

@@ -71,10 +71,11 @@ def has_choice(pool: PoolSettings) -> bool:
 
 
 def hosts_of(config: Config) -> set[Host]:
-    """All hosts of all databases."""
+    """All hosts of all databases, and the peers."""
     default = (config.settings.unix_socket_dir,)
     lists = (pair(entry.host or default, entry.port) for entry in config.databases.values())
-    return {host for hosts in lists for host in hosts}
+    peers = {Host(peer.host or "", peer.port) for peer in config.peers.values()}
+    return {host for hosts in lists for host in hosts} | peers
 
 
 def standing_pools(config: Config) -> list[PoolKey]:

@@ -12,13 +12,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
+import attrs
 import trio
 
 from poolproxy.acceptor.accepting import Arrival
 from poolproxy.acceptor.balancer import batches, spread
-from poolproxy.acceptor.cancels import Cancels
+from poolproxy.acceptor.cancels import Cancels, Peer
 from poolproxy.acceptor.client_moves import ClientMoves
-from poolproxy.acceptor.clients import Clients
+from poolproxy.acceptor.clients import Client, Clients
 from poolproxy.acceptor.console import Desk
 from poolproxy.acceptor.host import LedgerHost, hosts_of
 from poolproxy.acceptor.reports import Reports
@@ -32,6 +33,7 @@ from poolproxy.ipc.messages import (
     Admit,
     Bye,
     CancelDone,
+    CancelKey,
     CancelMissed,
     CancelRequest,
     ClientArrived,
@@ -67,7 +69,9 @@ from poolproxy.ipc.messages import (
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.ledger import UnknownPermit
 from poolproxy.settings.files import LoadedConfig
+from poolproxy.settings.hosts import Host
 from poolproxy.settings.write import to_toml
+from poolproxy.wire.peering import passed_on, peer_of, restored
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -341,20 +345,45 @@ class Hub:
     def _cancel(self, worker: Worker, message: CancelRequest) -> None:
         timeout = self.loaded.config.settings.cancel_wait_timeout
         deadline = time.monotonic() + timeout if timeout else math.inf
-        client = self.clients.with_key(message.key)
+        client = self._keeper(message.key)
         if client is not None and client.console:
             self.desk.cancel(client.id)
+        secret = passed_on(message.key.secret)
+        if client is None and secret and (peer := self._peer(message.key)) is not None:
+            key = attrs.evolve(message.key, secret=secret)
+            sends = self.cancels.pass_on(worker.number, message.request, key, peer, deadline)
+            self.workers.send(sends)
+            return
         moving = client is not None and client.moving
         doer = client.worker if client is not None and not (moving or client.console) else None
+        key = client.key if client is not None and client.key is not None else message.key
         sends = self.cancels.request(
             worker.number,
             message.request,
-            message.key,
+            key,
             doer=doer,
             deadline=deadline,
             moving=moving,
         )
         self.workers.send(sends)
+
+    def _keeper(self, key: CancelKey) -> Client | None:
+        """The client with this key, which may have come by way of other instances."""
+        client = self.clients.with_key(key)
+        if client is None and peer_of(key.pid, key.secret) == self.loaded.config.settings.peer_id:
+            client = self.clients.with_key(attrs.evolve(key, secret=restored(key.secret)))
+        return client
+
+    def _peer(self, key: CancelKey) -> Peer | None:
+        """The other instance that has the client with this key, if there is one."""
+        config = self.loaded.config
+        peer_id = peer_of(key.pid, key.secret)
+        entry = config.peers.get(str(peer_id))
+        if not config.settings.peer_id or peer_id == config.settings.peer_id or entry is None:
+            return None
+        limit = entry.pool_size
+        limit = config.settings.default_pool_size if limit is None else limit
+        return Peer(peer_id, Host(entry.host or "", entry.port), limit)
 
     def expire(self) -> None:
         """Drop cancels that take too long; to be called about once a second."""

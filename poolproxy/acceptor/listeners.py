@@ -164,6 +164,8 @@ def _tcp(
             if family == socket.AF_INET6:
                 # Else "*" would bind the port for IPv4 twice, and peers show as ::ffff:a.b.c.d.
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if settings.so_reuseport:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.setblocking(False)
             with sharing_ports([sock, *(x.sock for x in present if x.host != UNIX)]):
                 sock.bind(address)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from poolproxy.admin import command
 from poolproxy.admin.command import Call, Order, Show
 from poolproxy.admin.orders import ORDERS as _ORDERS
-from poolproxy.admin.shows import hosts, nothing, sockets, stats
+from poolproxy.admin.shows import hosts, nothing, peers, sockets, stats
 from poolproxy.admin.shows.config import CONFIG
 from poolproxy.admin.shows.databases import DATABASES
 from poolproxy.admin.shows.help import HELP, PRETENCES
@@ -24,7 +24,7 @@ SHOWS: dict[str, Show] = {
     show.name: show
     for show in (
         *(HELP, CONFIG, DATABASES, sockets.FDS, POOLS, sockets.CLIENTS, sockets.SERVERS),
-        *(sockets.SOCKETS, sockets.ACTIVE_SOCKETS, LISTS, USERS, nothing.PEERS, nothing.PEER_POOLS),
+        *(sockets.SOCKETS, sockets.ACTIVE_SOCKETS, LISTS, USERS, peers.PEERS, peers.PEER_POOLS),
         *(hosts.DNS_HOSTS, nothing.DNS_ZONES, nothing.MEM),
         *(stats.STATS, stats.STATS_TOTALS, stats.STATS_AVERAGES, stats.TOTALS, STATE, VERSION),
         *(WORKERS, LEDGER, hosts.HOSTS, PREPARED_STATEMENTS, SESSION_STATE),

@@ -33,6 +33,15 @@ class WorkerFacts:
     metrics: WorkerMetrics | None
 
 
+@attrs.frozen
+class PeerFacts:
+    """Cancel requests to another instance: on their way, and waiting for that."""
+
+    peer: int
+    active: int
+    waiting: int
+
+
 @attrs.frozen(kw_only=True)
 class View:
     """Can be read in another thread. ``rows``: what each worker has counted, and the consoles' own pool.
@@ -53,6 +62,7 @@ class View:
     user_clients: Mapping[str, int]
     hosts: tuple[HostStatistics, ...]
     names: tuple[NameStatistics, ...]
+    peers: tuple[PeerFacts, ...]
     clients: int
     consoles: int
     version: str

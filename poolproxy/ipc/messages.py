@@ -494,6 +494,17 @@ class Resolved:
     error: str
 
 
+@message(41)
+@attrs.frozen
+class PassOn:
+    """Pass this CancelRequest on to another instance; answer with :class:`CancelDone`."""
+
+    request: int
+    host: str
+    port: int
+    key: CancelKey
+
+
 # -- worker -> acceptor ---------------------------------------------------------------------------
 
 
@@ -786,5 +797,5 @@ Message = (
     | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
-    | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load
+    | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
 )  # fmt: skip

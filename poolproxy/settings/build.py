@@ -16,13 +16,18 @@ import attrs
 from poolproxy.errors import ConfigError, Mistake
 from poolproxy.settings.checks import Finding, Path, check
 from poolproxy.settings.config import Config
-from poolproxy.settings.entries import DatabaseSettings, UserSettings
+from poolproxy.settings.entries import DatabaseSettings, PeerSettings, UserSettings
 from poolproxy.settings.field import Setting, settings_of
 from poolproxy.settings.schema import Settings
 from poolproxy.settings.values import Unexpected, alternatives, did_you_mean, quoted, shown
 
-PROXY, DATABASES, USERS = "poolproxy", "databases", "users"
-TABLES: dict[str, type] = {PROXY: Settings, DATABASES: DatabaseSettings, USERS: UserSettings}
+PROXY, DATABASES, USERS, PEERS = "poolproxy", "databases", "users", "peers"
+TABLES: dict[str, type] = {
+    PROXY: Settings,
+    DATABASES: DatabaseSettings,
+    USERS: UserSettings,
+    PEERS: PeerSettings,
+}
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _KNOWN = {
     table: {setting.name: setting for setting in settings_of(cls)} for table, cls in TABLES.items()
@@ -121,7 +126,11 @@ class _Draft:
         self._source = source
         self._dialect = dialect
         self._proxy: dict[str, Any] = dict(dialect.defaults)
-        self._entries: dict[str, dict[str, dict[str, Any]]] = {DATABASES: {}, USERS: {}}
+        self._entries: dict[str, dict[str, dict[str, Any]]] = {
+            DATABASES: {},
+            USERS: {},
+            PEERS: {},
+        }
         self._taken = 0
         self._places: dict[Path, tuple[int, str]] = {}
         self._broken: set[Path] = set()
@@ -176,11 +185,13 @@ class _Draft:
     def config(self) -> Config:
         """The configuration of all good values; broken ones have their defaults."""
         databases, users = self._entries[DATABASES], self._entries[USERS]
+        peers = self._entries[PEERS]
         return Config(
             Settings(**self._proxy),
             {name: DatabaseSettings(**values) for name, values in databases.items()},
             {name: UserSettings(**values) for name, values in users.items()},
             self._source,
+            peers={name: PeerSettings(**values) for name, values in peers.items()},
         )
 
     def report(self, finding: Finding) -> None:

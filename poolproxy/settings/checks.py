@@ -14,6 +14,7 @@ from poolproxy.settings.config import RESERVED, TEMPLATE, Config
 from poolproxy.settings.entries import LONGEST_DATABASE, LONGEST_USER, DatabaseSettings
 from poolproxy.settings.enums import AuthType, Negotiation
 from poolproxy.settings.hosts import Host, pair
+from poolproxy.settings.schema import MOST_PEER_ID
 
 # Table, name and key of a setting, as far as it has them: ("databases", "app", "host").
 Path = tuple[str, ...]
@@ -214,6 +215,19 @@ def _is_ourselves(host: Host, config: Config) -> bool:
     return host.name in here or (host.name in _LOOPBACK and everywhere_or_loopback)
 
 
+def _peers(config: Config) -> Iterator[Finding]:
+    for name, entry in config.peers.items():
+        if not name.isascii() or not name.isdecimal() or not 0 < int(name[:9]) <= MOST_PEER_ID:
+            text = f"a peer is a number, its peer_id, 1 to {MOST_PEER_ID}, not {name}"
+            yield Finding(text, (("peers", name),))
+        elif not entry.host:
+            yield Finding("a peer needs host", (("peers", name, "host"),))
+    if config.peers and not config.settings.peer_id:
+        first = next(iter(config.peers))
+        text = "[peers] is of no use without peer_id"
+        yield Finding(text, (("peers", first), _proxy("peer_id")), tolerable=True)
+
+
 def _client_tls(config: Config) -> Iterator[Finding]:
     ours = config.settings
     mode = ours.client_tls_sslmode
@@ -260,6 +274,7 @@ CHECKS: tuple[Callable[[Config], Iterator[Finding]], ...] = (
     _reserved_names,
     _min_pool_size,
     _hosts,
+    _peers,
     _client_tls,
     _server_tls,
 )

@@ -13,7 +13,12 @@ from typing import TypeVar
 import attrs
 
 from poolproxy.errors import Mistake
-from poolproxy.settings.entries import LONGEST_DATABASE, DatabaseSettings, UserSettings
+from poolproxy.settings.entries import (
+    LONGEST_DATABASE,
+    DatabaseSettings,
+    PeerSettings,
+    UserSettings,
+)
 from poolproxy.settings.enums import AuthType, LoadBalance, PoolMode, StatePolicy, TargetSession
 from poolproxy.settings.hosts import Host, pair
 from poolproxy.settings.schema import Settings
@@ -99,6 +104,7 @@ class Config:
     users: Mapping[str, UserSettings]
     source: str
     notes: tuple[Mistake, ...] = ()
+    peers: Mapping[str, PeerSettings] = attrs.field(factory=dict)
     _pools: dict[tuple[str, str], PoolSettings] = attrs.field(factory=dict, init=False, repr=False)
     _clients: dict[tuple[str, str], ClientSettings] = attrs.field(
         factory=dict, init=False, repr=False

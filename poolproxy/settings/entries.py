@@ -1,4 +1,4 @@
-"""The settings of one database and of one user: tables [databases.NAME] and [users.NAME].
+"""The settings of one database, of one user, of one peer: tables [databases.NAME], [users.NAME], [peers.N].
 
 None is "not given here": the next wider scope decides, see :mod:`poolproxy.settings.config`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import attrs
 
+from poolproxy.settings.addresses import PORT
 from poolproxy.settings.enums import (
     AuthType,
     LoadBalance,
@@ -18,7 +19,7 @@ from poolproxy.settings.enums import (
     TargetSession,
 )
 from poolproxy.settings.field import setting
-from poolproxy.settings.hosts import SERVER_HOSTS, SERVER_PORTS
+from poolproxy.settings.hosts import ONE_HOST, SERVER_HOSTS, SERVER_PORTS
 from poolproxy.settings.values import GIVEN, NAME_OR_NONE, choice, count, name, seconds
 
 # NAMEDATALEN - 1 for databases; for users what PgBouncer takes, as some log-in services have
@@ -264,4 +265,22 @@ class UserSettings:
         None,
         parse=seconds(),
         doc="How long a client may be idle outside of a transaction" + _ZERO + ".",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class PeerSettings:
+    """Table [peers.N]; N is the peer_id of another instance, or our own."""
+
+    host: str | None = setting(
+        None,
+        parse=ONE_HOST,
+        doc="Its host name, address, or the folder of its Unix socket; must be given.",
+    )
+    port: int = setting(6432, parse=PORT, doc="Its listen_port.")
+    pool_size: int | None = setting(
+        None,
+        parse=count(),
+        doc="Cancel requests that may be on their way to it at one time; left out, default_pool_size; "
+        "0 is no limit.",
     )

@@ -71,6 +71,12 @@ SERVER_HOSTS: Kind[tuple[str, ...]] = Kind(
     _several(lambda item: _one_host(read_text(item).strip())),
     lambda hosts: quoted(",".join(hosts)),
 )
+ONE_HOST: Kind[str] = Kind(
+    "host",
+    "a host name, an address, or the folder of a Unix socket with its whole path",
+    lambda value: _one_host(read_text(value).strip()),
+    quoted,
+)
 SERVER_PORTS: Kind[tuple[int, ...]] = Kind(
     "list of ports",
     f"{PORT.expected}, or a list of as many as there are hosts",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from poolproxy.errors import ConfigError
-from poolproxy.settings.build import DATABASES, PROXY, TABLES, USERS, Dialect, Item, build
+from poolproxy.settings.build import DATABASES, PEERS, PROXY, TABLES, USERS, Dialect, Item, build
 from poolproxy.settings.config import Config
 from poolproxy.settings.field import Setting, settings_of
 from poolproxy.settings.pgbouncer import ALIASES, WITHOUT_DEFAULT, WITHOUT_MEANING
@@ -109,7 +109,7 @@ class _Reader:
             yield self._broken(where, 'expected "key = value", a [section] or a comment')
             return
         value = rest[1:].lstrip(_BLANK)
-        if self._section in (DATABASES, USERS) and self._section in TABLES:
+        if self._section in (DATABASES, USERS, PEERS) and self._section in TABLES:
             yield from self._entry(key, value, where)
         elif self._section in (*TABLES, ""):
             yield Item(self._section, None, key, value, where)
@@ -215,7 +215,12 @@ def _expected(setting: Setting) -> str:
 
 
 INI = Dialect(
-    headers={PROXY: "[pgbouncer]", DATABASES: "[databases]", USERS: "[users]"},
+    headers={
+        PROXY: "[pgbouncer]",
+        DATABASES: "[databases]",
+        USERS: "[users]",
+        PEERS: "[peers]",
+    },
     read=_read,
     expected=_expected,
     path=lambda path: "",

@@ -133,8 +133,6 @@ WITHOUT_MEANING = {
     "tcp_defer_accept": "clients are accepted at once",
     "disable_pqexec": "simple queries are allowed",
     "login_notify_message": "it is not sent",
-    "so_reuseport": "one process listens, and gives clients to its workers",
-    "peer_id": "cancel requests are not passed to other instances",
     "server_fast_close": "a server connection that is to be replaced is closed when its client leaves",
     "autodb_idle_timeout": "databases of the entry * are kept",
     "pool_idle_timeout": "pools are kept",

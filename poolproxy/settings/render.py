@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
-from poolproxy.settings.build import DATABASES, PROXY, USERS
-from poolproxy.settings.entries import DatabaseSettings, UserSettings
+from poolproxy.settings.build import DATABASES, PEERS, PROXY, USERS
+from poolproxy.settings.entries import DatabaseSettings, PeerSettings, UserSettings
 from poolproxy.settings.field import Setting, settings_of
 from poolproxy.settings.schema import Settings
 
@@ -27,6 +28,10 @@ _SAMPLE_DATABASES = """\
 _SAMPLE_USERS = """\
 # Users that clients log in as; many users are better kept in auth_file. What is left out here is
 # as in the database's table, else as in [poolproxy].
+"""
+_SAMPLE_PEERS = """\
+# The other instances of the group in which this one has peer_id, by theirs. It may list this one, too: so
+# that all can have the same list.
 """
 # With these the sample can be run as it is.
 _SAMPLE_VALUES = {
@@ -67,6 +72,10 @@ def sample() -> str:
     ):
         parts.append(f"{text}\n[{table}.postgres]\n")
         parts.extend(_sample_entry(table, setting) for setting in settings_of(cls))
+    # A table of a peer needs a host, and is of no use without peer_id: so the header is a comment, too.
+    parts.append(f"{_SAMPLE_PEERS}\n# [{PEERS}.2]\n")
+    entries = (_sample_entry(PEERS, setting) for setting in settings_of(PeerSettings))
+    parts.extend(re.sub(r"^#(\w)", r"# \1", entry, flags=re.MULTILINE) for entry in entries)
     return "\n".join(parts)
 
 
@@ -84,6 +93,11 @@ def reference() -> str:
         "database's `user` where it has one;\n`password`, `query_wait_timeout`, "
         "`client_idle_timeout` and `max_user_client_connections` concern the\nuser that the client "
         "logs in as.\n\n" + _table(settings_of(UserSettings))
+    )
+    parts.append(
+        "## [peers.N]: another instance\n\n`N` is its `peer_id`, 1 to 16383. See "
+        "[high-availability.md](high-availability.md#several-instances).\n\n"
+        + _table(settings_of(PeerSettings))
     )
     return "\n".join(parts)
 

@@ -49,6 +49,8 @@ from poolproxy.settings.values import (
     whole_seconds,
 )
 
+# What has room in a cancel key, see wire.peering.
+MOST_PEER_ID = 0x3FFF
 # What Linux accepts in TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT (tcp(7), linux/tcp.h).
 MOST_KEEPALIVE_SECONDS = 32767
 MOST_KEEPALIVE_PROBES = 127
@@ -83,6 +85,21 @@ class Settings:
         128,
         parse=count(1, 65535),
         doc="Connections that the kernel keeps ready for the accept loop.",
+    )
+    so_reuseport: bool = setting(
+        False,
+        parse=BOOLEAN,
+        reload=Reload.RESTART,
+        doc="Let other instances listen on the same TCP addresses and port (SO_REUSEPORT); the kernel "
+        "shares the clients out. Each instance has limits of its own, and peer_id lets cancel requests "
+        "find the right one. It takes no more than one instance to use all cores.",
+    )
+    peer_id: int = setting(
+        0,
+        parse=count(0, MOST_PEER_ID),
+        reload=Reload.NEW,
+        doc="Number of this instance in a group of which [peers] has the others: cancel requests that "
+        "reach the wrong one are passed on. 0 is no group.",
     )
     unix_socket_dir: str = setting(
         "/tmp",

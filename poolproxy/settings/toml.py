@@ -12,6 +12,7 @@ import attrs
 from poolproxy.errors import ConfigError, Mistake
 from poolproxy.settings.build import (
     DATABASES,
+    PEERS,
     PROXY,
     TABLES,
     USERS,
@@ -31,7 +32,12 @@ _UNQUOTED = re.compile(r"""\s*([\w."'-]+)\s*=\s*[^\s"'\[{#]""")
 
 
 TOML = Dialect(
-    headers={PROXY: "[poolproxy]", DATABASES: "[databases.NAME]", USERS: "[users.NAME]"},
+    headers={
+        PROXY: "[poolproxy]",
+        DATABASES: "[databases.NAME]",
+        USERS: "[users.NAME]",
+        PEERS: "[peers.N]",
+    },
     read=lambda item, setting: setting.kind.read(item.value),
     expected=lambda setting: setting.kind.expected,
     path=key_path,

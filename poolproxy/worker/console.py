@@ -35,6 +35,7 @@ from poolproxy.settings.access import AuthFiles, way_in
 from poolproxy.settings.config import RESERVED, Config
 from poolproxy.wire import build
 from poolproxy.worker.authenticate import Arrival, credentials
+from poolproxy.worker.keys import new_key
 from poolproxy.worker.streams import Eof, Stream
 from poolproxy.worker.worker import Worker
 
@@ -117,7 +118,7 @@ class Console:
         return await self._received.receive()
 
 
-def made(arrival: Arrival, *, admin: bool, secret_size: int) -> Console:
+def made(worker: Worker, arrival: Arrival, *, admin: bool, secret_size: int) -> Console:
     """The console of a client that is in."""
     send, receive = trio.open_memory_channel[Answer](2)
     accepted, parameters = arrival.accepted, arrival.wanted.parameters
@@ -125,7 +126,7 @@ def made(arrival: Arrival, *, admin: bool, secret_size: int) -> Console:
         accepted=accepted,
         user=arrival.wanted.user,
         admin=admin,
-        key=CancelKey(int.from_bytes(os.urandom(4), "big") >> 1, os.urandom(secret_size)),
+        key=new_key(worker, secret_size),
         sock=arrival.sock,
         tls=str(arrival.tls or ""),
         application_name=parameters.get("application_name", ""),

@@ -26,6 +26,7 @@ from poolproxy.ipc.messages import (
     Leave,
     Message,
     NoServer,
+    PassOn,
     Permit,
     PoolFailing,
     Reclaim,
@@ -41,6 +42,7 @@ from poolproxy.worker import client_moves, draining, leaving, queue_notice
 from poolproxy.worker.hosts import resolved
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
+from poolproxy.worker.passing_on import pass_on
 from poolproxy.worker.reload import reload
 from poolproxy.worker.replication import next_claim, refuse_all
 from poolproxy.worker.report import report
@@ -103,6 +105,9 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             _cancel(worker, message)
         case Resolved():
             resolved(worker, message)
+        case PassOn():
+            assert worker.nursery is not None
+            worker.nursery.start_soon(pass_on, worker, message)
         case WaitReason():
             queue_notice.tell(worker, message)
         case CancelDone():

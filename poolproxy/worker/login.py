@@ -8,7 +8,6 @@ authenticated.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import ssl
 import sys
@@ -41,6 +40,7 @@ from poolproxy.wire.startup import (
 )
 from poolproxy.worker import console, tls
 from poolproxy.worker.authenticate import Arrival, authenticate
+from poolproxy.worker.keys import new_key
 from poolproxy.worker.options import Wishes, wishes
 from poolproxy.worker.patience import Waiting, unproven
 from poolproxy.worker.replication import own_server
@@ -220,7 +220,7 @@ class ClientLogin:
         if not admin:
             await authenticate(worker, arrival)
             admin = console.rights(worker.config, worker.files, arrival.visit())
-        return console.made(arrival, admin=admin, secret_size=self.secret_size)
+        return console.made(self.worker, arrival, admin=admin, secret_size=self.secret_size)
 
     async def _startup(self) -> Startup:
         # The same ones for all that follows, whatever is reloaded meanwhile.
@@ -429,12 +429,7 @@ class ClientLogin:
     def _key(self, server: SessionServer | None) -> CancelKey:
         """The server's process id if it is known already (some poolers have none), with a secret of ours."""
         pid = server.key.pid if server is not None else 0
-        pid = pid or int.from_bytes(os.urandom(4), "big") >> 1
-        key = CancelKey(pid, os.urandom(self.secret_size))
-        # Servers of different hosts, or one after the other, can have the same process id.
-        while key in self.worker.keys:
-            key = CancelKey(pid, os.urandom(self.secret_size))
-        return key
+        return new_key(self.worker, self.secret_size, pid)
 
     def _client(
         self, pool: Pool, key: CancelKey, values: Values, server: SessionServer | None

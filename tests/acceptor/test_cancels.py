@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
-from poolproxy.acceptor.cancels import Cancels
-from poolproxy.ipc.messages import Cancel, CancelDone, CancelKey
+from poolproxy.acceptor.cancels import Cancels, Peer
+from poolproxy.admin.view import PeerFacts
+from poolproxy.ipc.messages import Cancel, CancelDone, CancelKey, PassOn
+from poolproxy.settings.hosts import Host
 
 KEY = CancelKey(1, b"x")
 
@@ -79,3 +81,57 @@ def test_a_cancel_for_a_client_that_never_arrives_is_done() -> None:
     cancels.request(1, 42, KEY, doer=None, deadline=10.0, moving=True)
     assert cancels.expire(10.0) == [(1, CancelDone(42))]
     assert len(cancels) == 0
+
+
+OTHER = Peer(2, Host("b", 6432), 1)
+
+
+def test_a_peer_s_cancel_is_passed_on_by_who_has_asked() -> None:
+    """The worker that got the request brings it to the peer, and lets the canceller go when that is done."""
+    cancels = Cancels()
+    sends = cancels.pass_on(1, 41, KEY, OTHER, math.inf)
+    assert sends == [(1, PassOn(1, "b", 6432, KEY))]
+    assert cancels.peers() == (PeerFacts(2, 1, 0),)
+    assert cancels.done(1, 1) == [(1, CancelDone(41))]
+    assert cancels.peers() == ()
+
+
+def test_few_cancels_are_on_their_way_to_a_peer() -> None:
+    """Over the peer's pool_size they wait in turn; those of other peers do not."""
+    cancels = Cancels()
+    cancels.pass_on(1, 41, KEY, OTHER, math.inf)
+    assert cancels.pass_on(2, 42, KEY, OTHER, math.inf) == []
+    assert cancels.pass_on(1, 43, KEY, OTHER, math.inf) == []
+    assert cancels.peers() == (PeerFacts(2, 1, 2),)
+    third = Peer(3, Host("c", 6432), 1)
+    assert cancels.pass_on(1, 44, KEY, third, math.inf) == [(1, PassOn(4, "c", 6432, KEY))]
+    assert cancels.done(1, 1) == [(1, CancelDone(41)), (2, PassOn(2, "b", 6432, KEY))]
+    assert cancels.done(2, 2) == [(2, CancelDone(42)), (1, PassOn(3, "b", 6432, KEY))]
+    assert cancels.done(1, 3) == [(1, CancelDone(43))]
+
+
+def test_a_cancel_that_waits_for_a_peer_times_out() -> None:
+    """Its canceller is let go, and nothing of it is left in the queue."""
+    cancels = Cancels()
+    cancels.pass_on(1, 41, KEY, OTHER, math.inf)
+    cancels.pass_on(1, 42, KEY, OTHER, 10.0)
+    assert cancels.expire(10.0) == [(1, CancelDone(42))]
+    assert cancels.done(1, 1) == [(1, CancelDone(41))]
+    assert len(cancels) == 0
+
+
+def test_a_dead_worker_makes_room_at_the_peer() -> None:
+    """What it was passing on is over, so that the next one's turn comes."""
+    cancels = Cancels()
+    cancels.pass_on(1, 41, KEY, OTHER, math.inf)
+    cancels.pass_on(1, 42, KEY, OTHER, math.inf)
+    cancels.pass_on(2, 43, KEY, OTHER, math.inf)
+    assert cancels.worker_gone(1) == [(2, PassOn(3, "b", 6432, KEY))]
+    assert cancels.peers() == (PeerFacts(2, 1, 0),)
+
+
+def test_requests_to_peers_are_bounded() -> None:
+    """What is over the bound of all is dropped, whether it is for a client of ours or a peer's."""
+    cancels = Cancels(max_pending=1)
+    cancels.pass_on(1, 41, KEY, OTHER, math.inf)
+    assert cancels.pass_on(1, 42, KEY, OTHER, math.inf) == [(1, CancelDone(42))]

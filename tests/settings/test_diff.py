@@ -66,7 +66,7 @@ def test_it_is_told_again_until_the_restart() -> None:
 
 def test_entries_come_go_and_change() -> None:
     """Databases and users, with the names that the file has."""
-    one, two = DatabaseSettings(host="one"), DatabaseSettings(host="two", pool_size=5)
+    one, two = DatabaseSettings(host=("one",)), DatabaseSettings(host=("two",), pool_size=5)
     old = config(databases={"a": one, "my db": one, "gone": one}, users={"ann": UserSettings()})
     new = config(databases={"a": two, "my db": two, "new": one}, users={"bob": UserSettings()})
     assert told(old, new) == [

@@ -68,7 +68,7 @@ ONE_MISTAKE = {
     "quite unknown": ("frobnicate = 3", "unknown setting frobnicate"),
     "other table": (
         "pool_size = 3",
-        "pool_size has no place in [poolproxy]; it belongs into [databases.NAME] or [users.NAME]",
+        "pool_size has no place in [poolproxy]; it belongs into [databases.NAME], [users.NAME] or [peers.N]",
     ),
 }
 
@@ -91,8 +91,9 @@ STRUCTURE = {
         '1: unknown table [database]; did you mean "databases"?',
     ),
     "quite unknown table": (
-        f"[peers]\n{REST}",
-        "1: unknown table [peers]; there are [poolproxy], [databases.NAME] or [users.NAME]",
+        f"[servers]\n{REST}",
+        "1: unknown table [servers]; there are [poolproxy], [databases.NAME], [users.NAME] or "
+        "[peers.N]",
     ),
     "connection string": (
         f'[databases]\nx = "host=y"\n{REST}',

@@ -27,9 +27,9 @@ def _rows(view: View) -> Iterator[Row]:
     counts = {
         "databases": sum(1 for _ in DATABASES.rows(view)),
         "users": sum(1 for _ in USERS.rows(view)),
-        "peers": 0,
+        "peers": len(view.config.peers),
         "pools": len(view.pools),
-        "peer_pools": 0,
+        "peer_pools": len(view.config.peers),
         # PgBouncer's memory that waits for clients and servers; none is kept here.
         "free_clients": 0,
         "used_clients": sum(view.database_clients.values()) + view.consoles,

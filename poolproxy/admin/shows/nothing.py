@@ -11,23 +11,6 @@ def _none(name: str, doc: str, /, **columns: Type) -> Show:
     return Show(name, described, doc, lambda view: [])
 
 
-PEERS = _none(
-    "PEERS",
-    "The other instances. None are known here yet: no rows.",
-    peer_id=Type.INT,
-    host=Type.TEXT,
-    port=Type.INT,
-    pool_size=Type.INT,
-)
-PEER_POOLS = _none(
-    "PEER_POOLS",
-    "Cancel requests under way to other instances: no rows.",
-    peer_id=Type.INT,
-    cl_active_cancel_req=Type.INT,
-    cl_waiting_cancel_req=Type.INT,
-    sv_active_cancel=Type.INT,
-    sv_login=Type.INT,
-)
 DNS_ZONES = _none(
     "DNS_ZONES",
     "DNS zones that are watched: no rows.",
