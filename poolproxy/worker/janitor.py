@@ -107,7 +107,7 @@ def tick(worker: Worker, now: float) -> None:
 
 
 def _tell_load(worker: Worker, now: float) -> None:
-    if worker.config.settings.client_moves and now - worker.load_told >= LOAD_EVERY:
+    if now - worker.load_told >= LOAD_EVERY:
         worker.load_told = now
         if not worker.channel.full:
             worker.channel.post(Load(now, process_time()))

@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from poolproxy.ipc.channel import Channel, pair
-from poolproxy.ipc.messages import CancelKey, Configure, Message, ServerUp
+from poolproxy.ipc.messages import CancelKey, Configure, Load, Message, ServerUp
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.preparing import PreparingClient
@@ -23,7 +23,6 @@ from poolproxy.worker.worker import Worker
 from tests.fixtures.toml import to_toml
 
 PROXY = {"listen_addr": ["127.0.0.1"], "auth_type": "trust", "server_login_retry": "1s"}
-MOVES = {"client_moves": False}  # else the acceptor hears each worker's load, too
 DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
 
 
@@ -32,7 +31,7 @@ class House:
 
     def __init__(self, proxy: Mapping[str, Any], database: Mapping[str, Any]) -> None:
         tables = {
-            "poolproxy": {**PROXY, **MOVES, **proxy},
+            "poolproxy": {**PROXY, **proxy},
             "databases": {"db": {**DATABASE, **database}},
         }
         ours, theirs = pair()
@@ -91,11 +90,11 @@ class House:
         return server, theirs
 
     def heard(self) -> list[Message]:
-        """What the acceptor has been told since the last call."""
+        """What the acceptor has been told since the last call, but for the worker's load."""
         messages = []
         while (received := self.acceptor.receive_nowait()) is not None:
             messages.append(received[0])
-        return messages
+        return [message for message in messages if not isinstance(message, Load)]
 
     def turn(self) -> None:
         self.worker.engine.turn()
