@@ -110,8 +110,11 @@ class Ledger:
         pool = self._pool(key)
         if pool is None:
             return []
+        first = not pool.clients
         pool.clients[worker] = pool.clients.get(worker, 0) + 1
-        return news.meet(pool, worker) + self._settle([pool], now)
+        sends = news.meet(pool, worker)
+        # Whether a pool has clients decides about min_pool_size; how many, about nothing.
+        return sends + self._settle([pool], now) if first else sends
 
     def client_gone(self, worker: int, key: PoolKey, now: float) -> Sends:
         """A client of the pool has left."""
@@ -121,7 +124,7 @@ class Ledger:
         pool.clients[worker] -= 1
         if not pool.clients[worker]:
             del pool.clients[worker]
-        return self._settle([pool], now)
+        return [] if pool.clients else self._settle([pool], now)
 
     def want(self, worker: int, want: Want, now: float) -> Sends:
         """A worker tells its need for servers of a pool, which replaces what it told before."""
