@@ -7,10 +7,14 @@ import resource
 import sys
 import time
 from contextlib import ExitStack
+from itertools import product
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from benchmarks import plan
-from benchmarks.endpoint import Endpoint
+import attrs
+
+from benchmarks import certificate, plan
+from benchmarks.endpoint import Access, Endpoint
 from benchmarks.errors import Unavailable
 from benchmarks.machine import describe
 from benchmarks.report import render
@@ -18,12 +22,12 @@ from benchmarks.runner import Runner, note
 from benchmarks.runs import pgbench
 from benchmarks.targets import DIRECT, TARGETS, Limits, running
 from poolproxy.demo.binaries import NoPostgres
-from poolproxy.demo.identity import NoIdentity
+from poolproxy.demo.identity import NoIdentity, choose_identity
 from poolproxy.demo.postgres import PostgresError, PostgresServer
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
-# Ten minutes and one, less what the last run and the clean-up may take.
-_FULL_SECONDS, _QUICK_SECONDS = 570, 52
+# Twelve minutes and one, less what the last run and the clean-up may take.
+_FULL_SECONDS, _QUICK_SECONDS = 690, 57
 
 _POSTGRES: dict[str, str | int] = {
     "max_connections": 1100,  # 1000 direct clients, and the pools
@@ -92,26 +96,42 @@ def _compare(
     """Start everything, measure, render. All targets run all the time, and sleep in turn."""
     with ExitStack() as stack:
         trust = f"host all all {PostgresServer.host}/32 trust"
-        postgres = stack.enter_context(PostgresServer(settings=_POSTGRES, hba=[trust]))
+        pem = certificate.make(PostgresServer.host)
+        tls = _tls(Path(stack.enter_context(TemporaryDirectory(prefix="benchmark-"))), pem)
+        postgres = stack.enter_context(PostgresServer(settings=_POSTGRES | tls, hba=[trust]))
         program = postgres.binaries.tool("pgbench")
         server = Endpoint(postgres.host, postgres.port, postgres.user, "postgres")
         pgbench.initialise(program, server)
-        endpoints: dict[str, Endpoint] = {}
-        lost: dict[str, str] = {}
+        endpoints: dict[tuple[str, Access], Endpoint] = {}
+        lost: dict[tuple[str, Access], str] = {}
         versions = {"PostgreSQL": postgres.binaries.version}
-        for name in targets:
+        accesses = dict.fromkeys(cell.access for cell in cells)
+        for name, access in product(targets, accesses):
             try:
                 if name == DIRECT:
-                    endpoints[name] = server
+                    endpoints[name, access] = attrs.evolve(server, access=access)
                     continue
                 versions[name] = TARGETS[name].version()
-                endpoints[name] = stack.enter_context(running(TARGETS[name], server, Limits()))
+                limits = Limits(access=access, certificate=pem)
+                running_ = running(TARGETS[name], server, limits)
+                endpoints[name, access] = stack.enter_context(running_)
             except Unavailable as error:
-                lost[name] = str(error)
+                lost[name, access] = str(error)
                 note(f"{name}: {error}")
         setting = describe(arguments, versions)
         results = Runner(program, server, endpoints, lost, cells, deadline).measure()
     return render(setting, cells, targets, results)
+
+
+def _tls(folder: Path, pem: certificate.Certificate) -> dict[str, str | int]:
+    """PostgreSQL's settings; it offers TLS, and who does not ask for it has none."""
+    folder.chmod(0o755)
+    chain, key = pem.write(folder)
+    key.chmod(0o600)
+    identity = choose_identity()
+    for path in (chain, key):
+        identity.own(path)
+    return {"ssl": "on", "ssl_cert_file": str(chain), "ssl_key_file": str(key)}
 
 
 def _raise_descriptor_limit() -> None:

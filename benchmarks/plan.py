@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from benchmarks.endpoint import TRUST, Access
 from benchmarks.figures import Memory, Sample, Transactions, Transfer
 from benchmarks.runs.pgbench import Load
 
@@ -22,6 +23,7 @@ class Cell:
     """Bytes of a row, or the number of idle clients."""
     direct: bool = True
     """Whether PostgreSQL without a pooler is measured too."""
+    access: Access = TRUST
 
 
 PROTOCOLS = ("simple", "extended", "prepared")
@@ -37,6 +39,7 @@ def full() -> list[Cell]:
             rounds, seconds = (5, 3) if promised else (3, 2)
             cells.append(_transactions(Load(clients, protocol), rounds, seconds, promised))
     cells.append(_transactions(Load(16, "simple", reconnect=True), rounds=3, seconds=2))
+    cells += _secured(rounds=3, seconds=2)
     return [*cells, *_others(rounds=5, seconds=2)]
 
 
@@ -47,17 +50,31 @@ def quick() -> list[Cell]:
     cells = [
         _transactions(load, 1, 1, load.clients in (16, 64) and load in loads[:4]) for load in loads
     ]
-    return [*cells, *_others(rounds=1, seconds=1)]
+    return [*cells, *_secured(rounds=1, seconds=1), *_others(rounds=1, seconds=1)]
 
 
-def _transactions(load: Load, rounds: int, seconds: int, acceptance: bool = False) -> Cell:
+def _secured(rounds: int, seconds: int) -> list[Cell]:
+    """TLS on both sides, and storms of log-ins with what a log-in usually takes."""
+    storm, tls = Load(16, "simple", reconnect=True), Access(tls=True)
+    scram, both = Access(scram=True), Access(scram=True, tls=True)
+    cells = [
+        _transactions(Load(clients, "simple"), rounds, seconds, access=tls) for clients in (16, 64)
+    ]
+    return [*cells, *(_transactions(storm, rounds, seconds, access=one) for one in (scram, both))]
+
+
+def _transactions(
+    load: Load, rounds: int, seconds: int, acceptance: bool = False, access: Access = TRUST
+) -> Cell:
     plural = "" if load.clients == 1 else "s"
     name = f"{load.clients} client{plural}, {load.protocol}"
     if load.reconnect:
         name += ", reconnect"
+    name += ", SCRAM" * access.scram + ", TLS" * access.tls
     # To start and end a thousand server processes takes seconds: once is enough to see it.
     direct = load.clients < 1000 or (load.protocol == "simple" and rounds > 1)
-    return Cell(name, Transactions, rounds, seconds, acceptance, load, direct=direct)
+    direct = direct and access == TRUST
+    return Cell(name, Transactions, rounds, seconds, acceptance, load, direct=direct, access=access)
 
 
 def _others(rounds: int, seconds: int) -> list[Cell]:

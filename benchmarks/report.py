@@ -25,8 +25,9 @@ _HOW_TO_READ = f"""\
   that whatever else the machine does strikes all of them; the last column is the median (least
   to greatest) of the ratios {OURS} / {REFERENCE} of each round. If that span is wide, the
   machine was not quiet: measure again.
-- Both poolers: one process that relays, transaction mode, a pool of 8, trust, no TLS, TCP on
-  127.0.0.1, no log lines for connections. Queries are pgbench's select-only ones, on a table
+- Both poolers: one process that relays, transaction mode, a pool of 8, TCP on 127.0.0.1, no log
+  lines for connections; trust and no TLS, but for the rows with *SCRAM* (clients have a password, which the
+  poolers know) and *TLS* (clients and PostgreSQL alike). Queries are pgbench's select-only ones, on a table
   that fits into memory; PostgreSQL does not wait for disks.
 - *{DIRECT}* goes to PostgreSQL without a pooler: as many server processes as clients.
 - Latency is pgbench's: from sending a query to its answer, so with *reconnect* without the

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks.endpoint import Endpoint
+from benchmarks.endpoint import TRUST, Access, Endpoint
 from benchmarks.errors import Unavailable
 from benchmarks.figures import Memory, Sample, Transfer
 from benchmarks.plan import Cell
@@ -18,7 +18,7 @@ from benchmarks.runs.pgbench import Load
 from benchmarks.targets import DIRECT, TARGETS, Limits, running
 
 _PROBE_CLIENTS = 16
-_NOT_DIRECT = "left out, as each client costs the server a process"
+_NOT_DIRECT = "left out: a pooler is what this is about"
 
 
 @attrs.define
@@ -33,12 +33,14 @@ class Results:
 
 @attrs.define
 class Runner:
-    """``endpoints`` are the running targets, ``lost`` those that did not start, and why."""
+    """``endpoints`` are the running targets by name and access, ``lost`` those that did not start, and
+    why.
+    """
 
     pgbench: Path
     server: Endpoint
-    endpoints: Mapping[str, Endpoint]
-    lost: Mapping[str, str]
+    endpoints: Mapping[tuple[str, Access], Endpoint]
+    lost: Mapping[tuple[str, Access], str]
     cells: Sequence[Cell]
     deadline: float
     """On the clock time.monotonic(); nothing is started that would end after it."""
@@ -48,8 +50,9 @@ class Runner:
         """Rounds outside, cells and targets inside: whatever else the machine does in the
         meantime strikes all targets alike, and a time limit costs rounds, not cells."""
         for cell in self.cells:
-            for target, reason in self.lost.items():
-                self.results.reasons[cell.name, target] = reason
+            for (target, access), reason in self.lost.items():
+                if access == cell.access:
+                    self.results.reasons[cell.name, target] = reason
             if not cell.direct:
                 self.results.reasons[cell.name, DIRECT] = _NOT_DIRECT
         self._warm_up()
@@ -61,13 +64,14 @@ class Runner:
         return self.results
 
     def _all_targets(self, cell: Cell, turn: int) -> None:
-        expected = (cell.seconds + 1) * len(self.endpoints)
+        endpoints = self._endpoints(cell)
+        expected = (cell.seconds + 1) * len(endpoints)
         if time.monotonic() + expected > self.deadline:
             self.results.skipped = True
-            for target in self.endpoints if turn == 0 else ():
+            for target in endpoints if turn == 0 else ():
                 self.results.reasons.setdefault((cell.name, target), "the time was over")
             return
-        for target, endpoint in self.endpoints.items():
+        for target, endpoint in endpoints.items():
             key = cell.name, target
             if key in self.results.reasons:
                 continue
@@ -78,6 +82,9 @@ class Runner:
             else:
                 self.results.samples.setdefault(key, []).append(sample)
                 note(f"round {turn + 1}  {cell.name:32} {target:10} {brief(sample)}")
+
+    def _endpoints(self, cell: Cell) -> dict[str, Endpoint]:
+        return {name: at for (name, access), at in self.endpoints.items() if access == cell.access}
 
     def _once(self, cell: Cell, target: str, endpoint: Endpoint) -> Sample:
         if cell.load is not None:
@@ -107,7 +114,9 @@ class Runner:
         """Prepared statements in transaction mode need more clients than servers to show that
         they fail: a lone client always meets the same server."""
         prepared = [cell for cell in self.cells if cell.load and cell.load.protocol == "prepared"]
-        for target, endpoint in self.endpoints.items() if prepared else ():
+        for (target, access), endpoint in self.endpoints.items() if prepared else ():
+            if access != TRUST:
+                continue
             try:
                 pgbench.run(self.pgbench, endpoint, Load(_PROBE_CLIENTS, "prepared"), 1)
             except Unavailable as error:

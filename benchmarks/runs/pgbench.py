@@ -140,8 +140,7 @@ def percentile(ordered: Sequence[int], percent: int) -> int:
 
 def _call(command: Sequence[str], endpoint: Endpoint, timeout: float) -> None:
     place = ["-h", endpoint.host, "-p", str(endpoint.port), "-U", endpoint.user, endpoint.dbname]
-    # Without these libpq first asks for encryption, a round trip in each log-in.
-    environment = os.environ | {"PGSSLMODE": "disable", "PGGSSENCMODE": "disable"}
+    environment = os.environ | endpoint.access.environment()
     try:
         done = subprocess.run(
             [*command, *place], env=environment, capture_output=True, text=True, timeout=timeout

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.endpoint import Endpoint
 from benchmarks.errors import Unavailable
-from benchmarks.targets.pooler import Limits
+from benchmarks.targets.pooler import Limits, security, userlist
 
 # /usr/sbin is in root's PATH only.
 _SEARCH = "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/bin"
@@ -22,12 +22,9 @@ _INI = """\
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
-auth_type = trust
-auth_file = {folder}/userlist.txt
 pool_mode = transaction
 default_pool_size = {pool_size}
 max_client_conn = {max_clients}
-server_tls_sslmode = disable
 log_connections = 0
 log_disconnections = 0
 """
@@ -49,17 +46,17 @@ class PgBouncer:
         self, server: Endpoint, folder: Path, port: int, limits: Limits
     ) -> Sequence[str | Path]:
         program = _program()
-        (folder / "userlist.txt").write_text(f'"{server.user}" ""\n')
+        (folder / "userlist.txt").write_text(userlist(server, limits))
         text = _INI.format(
             host=server.host,
             server_port=server.port,
             user=server.user,
             dbname=server.dbname,
-            folder=folder,
             port=port,
             pool_size=limits.pool_size,
             max_clients=limits.max_clients,
         )
+        text += "".join(f"{name} = {value}\n" for name, value in security(folder, limits).items())
         if tuple(map(int, self.version().split(".")[:2])) >= (1, 21):
             # From 1.24 on this is the default; older versions do not know the setting.
             text += "max_prepared_statements = 200\n"

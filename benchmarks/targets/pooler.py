@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Protocol
 
 import attrs
+import psycopg
 
-from benchmarks.client import Client
-from benchmarks.endpoint import Endpoint
+from benchmarks.certificate import Certificate
+from benchmarks.endpoint import PASSWORD, TRUST, Access, Endpoint
 from benchmarks.errors import Unavailable
 from poolproxy.demo.identity import Identity, choose_identity
 
@@ -30,6 +31,8 @@ class Limits:
 
     pool_size: int = 8
     max_clients: int = 6000
+    access: Access = TRUST
+    certificate: Certificate | None = None
 
 
 class Target(Protocol):
@@ -47,6 +50,26 @@ class Target(Protocol):
         self, server: Endpoint, folder: Path, port: int, limits: Limits
     ) -> Sequence[str | Path]:
         """Write the configuration into ``folder`` and say how to start."""
+
+
+def userlist(server: Endpoint, limits: Limits) -> str:
+    """The file of users, which both poolers read."""
+    return f'"{server.user}" "{PASSWORD if limits.access.scram else ""}"\n'
+
+
+def security(folder: Path, limits: Limits) -> dict[str, str]:
+    """The settings of authentication and TLS, whose names both poolers share."""
+    mode = "require" if limits.access.tls else "disable"
+    found = {
+        "auth_type": "scram-sha-256" if limits.access.scram else "trust",
+        "auth_file": str(folder / "userlist.txt"),
+        "client_tls_sslmode": mode,
+        "server_tls_sslmode": mode,
+    }
+    if limits.access.tls and limits.certificate is not None:
+        chain, key = limits.certificate.write(folder)
+        found |= {"client_tls_cert_file": str(chain), "client_tls_key_file": str(key)}
+    return found
 
 
 @contextmanager
@@ -68,7 +91,9 @@ def running(target: Target, server: Endpoint, limits: Limits) -> Iterator[Endpoi
                 **identity.popen_arguments(),
             )
         try:
-            endpoint = attrs.evolve(server, host="127.0.0.1", port=port, pid=process.pid)
+            endpoint = attrs.evolve(
+                server, host="127.0.0.1", port=port, pid=process.pid, access=limits.access
+            )
             _wait_until_serving(endpoint, process, folder / "log")
             yield endpoint
         finally:
@@ -86,22 +111,27 @@ def _wait_until_serving(endpoint: Endpoint, process: subprocess.Popen[bytes], lo
     deadline = time.monotonic() + _START_SECONDS
     while True:
         try:
-            client = Client(endpoint)
-        except OSError as error:
-            problem: Exception = error
-        else:
-            try:
-                client.wait_ready()
-                return
-            except (OSError, Unavailable) as error:
-                problem = error
-            finally:
-                client.close()
+            _log_in(endpoint)
+            return
+        except psycopg.OperationalError as error:
+            problem = error
         if process.poll() is not None:
             raise Unavailable(f"ended with status {process.returncode}: {_last_line(log)}")
         if time.monotonic() > deadline:
             raise Unavailable(f"no log-in within {_START_SECONDS} s: {problem}; {_last_line(log)}")
         time.sleep(0.05)
+
+
+def _log_in(endpoint: Endpoint) -> None:
+    psycopg.connect(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.user,
+        dbname=endpoint.dbname,
+        password=PASSWORD,
+        sslmode="require" if endpoint.access.tls else "disable",
+        connect_timeout=5,
+    ).close()
 
 
 def _last_line(log: Path) -> str:

@@ -9,20 +9,18 @@ from pathlib import Path
 
 from benchmarks.endpoint import Endpoint
 from benchmarks.errors import Unavailable
-from benchmarks.targets.pooler import Limits
+from benchmarks.targets.pooler import Limits, security, userlist
 
 _TOML = """\
 [poolproxy]
 listen_addr = "127.0.0.1"
 listen_port = {port}
 unix_socket_dir = ""
-auth_type = "trust"
-auth_file = "{folder}/userlist.txt"
+{security}
 pool_mode = "transaction"
 default_pool_size = {pool_size}
 max_client_conn = {max_clients}
 workers = 1
-server_tls_sslmode = "disable"
 metrics_listen = ""
 log_connections = false
 log_disconnections = false
@@ -52,13 +50,14 @@ class PoolProxy:
     def command(
         self, server: Endpoint, folder: Path, port: int, limits: Limits
     ) -> Sequence[str | Path]:
-        (folder / "userlist.txt").write_text(f'"{server.user}" ""\n')
+        (folder / "userlist.txt").write_text(userlist(server, limits))
+        words = (f'{name} = "{value}"' for name, value in security(folder, limits).items())
         text = _TOML.format(
             host=server.host,
             server_port=server.port,
             user=server.user,
             dbname=server.dbname,
-            folder=folder,
+            security="\n".join(words),
             port=port,
             pool_size=limits.pool_size,
             max_clients=limits.max_clients,
