@@ -1,0 +1,113 @@
+"""Addresses of hosts, roles of servers, and servers whose address is gone."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+import trio
+import trio.testing
+
+from poolproxy.ipc.messages import Resolve, Resolved
+from poolproxy.pool.hosts import Role
+from poolproxy.settings.hosts import Host
+from poolproxy.wire.build import message, query, ready_for_query
+from poolproxy.worker.control import obey
+from poolproxy.worker.hosts import ROLE_QUERY, RoleUnknown, addresses, ask_role
+from poolproxy.worker.streams import Stream
+from tests.worker.house import house
+
+
+async def test_addresses_need_no_look_up() -> None:
+    """IPv4, IPv6 and Unix sockets are where they say."""
+    with house() as h:
+        found = [await addresses(h.worker, Host(n, 5)) for n in ("10.0.0.1", "::1", "/run", "@pg")]
+        assert found == [
+            [(socket.AF_INET, ("10.0.0.1", 5))],
+            [(socket.AF_INET6, ("::1", 5))],
+            [(socket.AF_UNIX, "/run/.s.PGSQL.5")],
+            [(socket.AF_UNIX, "\0pg/.s.PGSQL.5")],
+        ]
+        assert not h.heard()
+
+
+async def test_a_name_is_asked_for_once() -> None:
+    """All that wait for a name get the acceptor's one answer, in its order."""
+    with house() as h:
+        found = []
+
+        async def ask() -> None:
+            found.append(await addresses(h.worker, Host("db", 5)))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            assert h.heard() == [Resolve("db")]
+            obey(h.worker, Resolved("db", ("10.0.0.2", "::2"), ""), [])
+        both = [(socket.AF_INET, ("10.0.0.2", 5)), (socket.AF_INET6, ("::2", 5))]
+        assert found == [both, both]
+
+
+async def test_servers_at_an_address_that_is_gone_are_closed_when_free() -> None:
+    """An idle one at once, one in use later; those at other addresses, or of other names, stay."""
+    with house() as h:
+        placed = {}
+        for name, where in (("db", "10.0.0.1"), ("db", "10.0.0.2"), ("other", "10.0.0.1")):
+            server, _ = h.server()
+            server.host, server.address = Host(name, 5), (socket.AF_INET, (where, 5))
+            placed[name, where] = server
+        busy, _ = h.server()
+        busy.host, busy.address = Host("db", 5), (socket.AF_INET, ("10.0.0.1", 5))
+        h.pool.idle.remove(busy)
+        obey(h.worker, Resolved("db", (), "no such name"), [])
+        assert not any(server.closed for server in placed.values())
+        obey(h.worker, Resolved("db", ("10.0.0.2",), ""), [])
+        assert placed["db", "10.0.0.1"].closed
+        assert not placed["db", "10.0.0.2"].closed
+        assert not placed["other", "10.0.0.1"].closed
+        assert busy.doomed
+        assert not busy.closed
+
+
+def answer(*cells: bytes) -> bytes:
+    body = len(cells).to_bytes(2, "big")
+    body += b"".join(len(cell).to_bytes(4, "big") + cell for cell in cells)
+    return message(ord("D"), body) + message(ord("C"), b"SELECT 1\0") + ready_for_query()
+
+
+@pytest.mark.parametrize(
+    ("cells", "role"),
+    [
+        ((b"f", b"off"), Role.PRIMARY),
+        ((b"f", b"on"), Role.READ_ONLY),
+        ((b"t", b"on"), Role.STANDBY),
+        ((b"t", b"off"), Role.STANDBY),
+    ],
+)
+async def test_an_old_server_is_asked_for_its_role(cells: tuple[bytes, ...], role: Role) -> None:
+    """PostgreSQL before 14 does not report it: one query tells."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(answer(*cells))
+        assert await ask_role(Stream(ours)) is role
+        assert theirs.recv(1000) == query(ROLE_QUERY)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        message(ord("E"), b"SERROR\0C42501\0Mpermission denied\0\0"),
+        message(ord("C"), b"SELECT 0\0") + ready_for_query(),
+        answer(b"f"),
+    ],
+)
+async def test_a_server_that_does_not_tell_is_not_used(sent: bytes) -> None:
+    """An error, no row or another row is no role."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.send(sent)
+        with pytest.raises(RoleUnknown):
+            await ask_role(Stream(ours))
