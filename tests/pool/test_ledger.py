@@ -273,6 +273,29 @@ def test_a_failure_pauses_all_attempts() -> None:
     assert granted(driver.tick_at(115.0)) == [1]
 
 
+def test_where_a_failover_may_come_the_first_retries_are_soon() -> None:
+    """The pause is half a second and doubles up to server_login_retry; a success begins anew."""
+    driver = Driver(server_login_retry=3.0, failover=True)
+    driver.want(1)
+    pauses = []
+    for permit in range(1, 6):
+        begun = driver.now
+        driver.failed(1, permit)
+        driver.closed(permit)
+        due = driver.ledger.next_deadline()
+        assert due is not None
+        pauses.append(due - begun)
+        assert granted(driver.tick_at(due)) == [1]
+    assert pauses == [0.5, 1.0, 2.0, 3.0, 3.0]
+    driver.up(1, 6)
+    driver.closed(6)
+    driver.want(1)
+    begun = driver.now
+    driver.failed(1, 7)
+    assert driver.closed(7) == []
+    assert driver.ledger.next_deadline() == begun + 0.5
+
+
 def test_a_failing_pool_is_announced_and_cleared() -> None:
     """All that are interested hear of it, newcomers at once, and again when it is over."""
     driver = Driver(server_login_retry=1.0)
