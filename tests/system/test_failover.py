@@ -13,7 +13,7 @@ from poolproxy.demo.binaries import system_binaries
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.fixtures.replication import REPLICATION_HBA, Standby
-from tests.system.support import PATIENCE, eventually, sample
+from tests.system.support import PATIENCE, Tables, eventually, sample
 
 pytestmark = pytest.mark.needs_system_postgres
 WRITERS = 4
@@ -61,7 +61,7 @@ def halved() -> Iterator[Cluster]:
         yield cluster
 
 
-def tables(cluster: Cluster, **databases: Mapping[str, object]) -> dict[str, object]:
+def tables(cluster: Cluster, **databases: Mapping[str, object]) -> Tables:
     """Each database is the cluster's, with the settings that are given for it."""
     entry = {"host": "127.0.0.1,127.0.0.1", "port": cluster.ports(), "dbname": "postgres"}
     settings = {"auth_type": "trust", "pool_mode": "transaction", "workers": 2}
@@ -198,7 +198,9 @@ def test_a_dead_host_is_skipped(halved: Cluster, start_proxy: StartProxy) -> Non
     """Clients get servers of the second host without an error, and the first is tried once, for all pools."""
     stays = {"load_balance_hosts": "disable", "pool_size": 3}
     other = {"target_session_attrs": "read-only", "pool_size": 3}
-    proxy = start_proxy(tables(halved, db=stays, turns={"pool_size": 3}, other=other))
+    config = tables(halved, db=stays, turns={"pool_size": 3}, other=other)
+    config["poolproxy"]["server_login_retry"] = "10min"  # however slow the machine is
+    proxy = start_proxy(config)
     for database in ("db", "turns", "other"):
         assert ports_of(proxy, database, 3) == [halved.b.port] * 3
     assert f"@127.0.0.1:{halved.a.port} pid=0 closing because: connect failed" in proxy.log
