@@ -147,12 +147,13 @@ class Candidate:
 @attrs.frozen
 class NamedStatement:
     """A prepared statement that a client has: its own ``name`` of it, the name that ``servers`` know it by,
-    and the ``tail`` of its Parse message (``wire.statements``).
+    and the ``tail`` of its Parse message (``wire.statements``). ``told``: it knows the result's columns.
     """
 
     name: bytes
     servers: bytes
     tail: bytes
+    told: bool
 
 
 @attrs.frozen

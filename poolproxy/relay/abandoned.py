@@ -2,9 +2,13 @@
 
 A new server connection costs milliseconds and a process, so the one that it had is put in order: what runs
 is cancelled, the rest of the answers read and dropped, the transaction rolled back; then the server
-goes the way of any that is free. That is done only where the state of the conversation is certain. Where it
-is not (the client left within a message, a COPY has swallowed a Sync), or when it takes longer
-than ``abandoned_work_timeout``, the server is closed.
+goes the way of any that is free. A client that says good-bye behind whole requests wants these to be done, as
+PostgreSQL does them: they get ``abandoned_work_timeout`` for that before they are cancelled, unless they
+answer with more than anybody would have kept.
+
+This is done only where the state of the conversation is certain. Where it is not (the client left within a
+message, a COPY has swallowed a Sync), or when it takes longer than ``abandoned_work_timeout``, the server is
+closed.
 
 A batch of the extended protocol without its Sync is not committed yet, and a Sync of ours would commit
 it. So ours comes behind a ROLLBACK, and behind a CopyFail in case that the batch is copying; outside of
@@ -41,6 +45,10 @@ if TYPE_CHECKING:
 CLIENT_LEFT = "client disconnect while server was not ready"
 NOT_SETTLED = "abandoned work could not be ended"
 
+# Bytes of answers after which a query is cancelled whose client has said good-bye. PostgreSQL itself ends it
+# when it can't send them any more.
+MOST_UNREAD = 1 << 20
+
 ROLLBACK = "ROLLBACK"
 _COPY_FAIL = message(COPY_FAIL, b"the client has gone\0")
 _ROLLBACK_AND_SYNC = (
@@ -55,8 +63,10 @@ _ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
 _IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
 
 
-def abandon(server: Server, *, certain: bool) -> None:
-    """The client of ``server`` is gone, which is not at rest; ``certain``: it left between messages."""
+def abandon(server: Server, *, certain: bool, terminated: bool) -> None:
+    """The client of ``server`` is gone, which is not at rest; ``certain``: it left between messages.
+    ``terminated``: by a Terminate.
+    """
     pool, back = server.pool, server.back
     # At rest, but with bytes unsent: these are no request, so nothing would tell when they are read.
     certain = certain and not back.tainted and not back.at_rest
@@ -74,16 +84,20 @@ def abandon(server: Server, *, certain: bool) -> None:
         server.release(monotonic())
 
     server.task = task = Abandoned(
-        [], then, monotonic(), limit=pool.settle_timeout, failure=NOT_SETTLED
+        [], then, monotonic(), limit=pool.settle_timeout, failure=NOT_SETTLED, patient=terminated
     )
     task.begin(server)
 
 
 @attrs.define
 class Abandoned(Task):
-    """``draining``: answers to the client's requests are still to come."""
+    """``draining``: answers to the client's requests are still to come. ``patient``: they shall be done, not
+    cancelled; ``unread`` bytes of them have come.
+    """
 
     draining: bool = True
+    patient: bool = False
+    unread: int = 0
 
     def begin(self, server: Server) -> None:
         """Send what makes the server end what it does."""
@@ -92,13 +106,28 @@ class Abandoned(Task):
         if not self._end_copy(server):
             return
         if _unsynced(back):
+            self.patient = False  # without its Sync nothing is to be kept
             back.said = joined(back.said if back.owed else b"", _ROLLBACK_AND_SYNC)
             back.owe(_ROLLBACK_TYPES)
             server.write(_ROLLBACK_AND_SYNC)
-        if runs:
-            server.context.host.cancel_abandoned(server, lambda: self._runs(server))
+        if runs and not self.patient:
+            self._cancel(server)
         elif not (back.owed or server.cancels):
             self.go_on(server)
+
+    def _cancel(self, server: Server) -> None:
+        self.patient = False
+        server.context.host.cancel_abandoned(server, lambda: self._runs(server))
+
+    def hear(self, data: bytes) -> None:
+        self.unread += len(data)
+
+    def late(self, server: Server, now: float) -> None:
+        if not self.patient:
+            super().late(server, now)
+            return
+        self.since = now
+        self._cancel(server)
 
     def _runs(self, server: Server) -> bool:
         return server.task is self and self.draining and bool(server.back.owed)
@@ -121,6 +150,8 @@ class Abandoned(Task):
             super().answered(server, at_rest=at_rest)
         elif back.tainted:
             server.end(NOT_SETTLED)
+        elif self.patient and self.unread > MOST_UNREAD and back.owed:
+            self._cancel(server)
         elif self._end_copy(server) and not (back.owed or back.left or back.head or server.cancels):
             self.go_on(server)
 

@@ -184,6 +184,11 @@ class Client(Connection):
         """Whether ``data`` only executes a prepared statement; it is then kept for a server."""
         return False
 
+    def refused(self, server: Server, data: bytes, *, at_rest: bool) -> bytes:
+        """What is to be shown now of ``data``, by which ``server`` refuses a plan as stale."""
+        server.back.stale = False
+        return data
+
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         """(bytes to forward as they are, the types of the messages that begin in them)."""
         return self.front.feed(data, self.context.max_packet_size)
@@ -385,7 +390,9 @@ class Client(Connection):
         self.pool.give_up(self)
         server, self.server = self.server, None
         if server is not None:
-            server.client_left(certain=certain and not self.front.left)
+            server.client_left(
+                certain=certain and not self.front.left, terminated=self.front.terminated
+            )
         self.context.host.client_closed(self, reason, error=error)
 
     def _drain_socket(self) -> None:

@@ -77,7 +77,7 @@ def _told(names: Names | None) -> ClientNames | None:
     if names is None:
         return None
     statements = tuple(
-        NamedStatement(name, statement.name, statement.tail)
+        NamedStatement(name, statement.name, statement.tail, name in names.told | names.telling)
         for name, statement in names.statements.items()
     )
     return ClientNames(statements, names.unnamed, names.passed)
@@ -123,6 +123,8 @@ def arrived(
 def _remembered(told: ClientNames, shared: Statements, place: str) -> Names:
     names = Names(place)
     for one in told.statements:
-        names.put(one.name, shared.known(one.servers, one.tail))
+        names.put(one.name, shared.known(one.servers, one.tail, place))
+        if one.told:
+            names.told.add(one.name)
     names.unnamed, names.passed = told.unnamed, told.passed
     return names

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from poolproxy.errors import PoolerError
 from poolproxy.relay.client import HOLD, Client
+from poolproxy.wire.answers import is_stale, refuses_stale_plan
 from poolproxy.wire.backend import UNSYNCED
 from poolproxy.wire.codes import BIND, DESCRIBE, PARSE, QUERY, SYNC
-from poolproxy.wire.frontend import PLAIN, SWEEP
+from poolproxy.wire.frontend import HEADER, PLAIN, SWEEP
 from poolproxy.wire.prepared import PreparedBackend
-from poolproxy.wire.said import joined
+from poolproxy.wire.said import joined, without_first
 from poolproxy.wire.statements import UNNAMED, Names, Statement
 from poolproxy.wire.whole import Whole, renamed, whole_execution
 
@@ -31,15 +32,19 @@ _DESCRIBE_UNNAMED = b"D\0\0\0\x06S\0"
 class PreparingClient(Client):
     """``names``: the statements that it has prepared. ``raw``: bytes that begin a message.
 
-    ``execution``: what ``raw`` is, if it only executes one of them.
+    ``execution``: what ``raw`` is, if it only executes one of them. ``answered``: how many messages were
+    answered without the server, of those that have come since it owed nothing. ``refusal``: an ErrorResponse
+    that may not have to be shown.
     """
 
-    __slots__ = ("execution", "names", "raw")
+    __slots__ = ("answered", "execution", "names", "raw", "refusal")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.names: Names | None = None
         self.raw = b""
+        self.answered = 0
+        self.refusal = b""
         self.execution: tuple[Whole, bytes, Statement] | None = None
 
     def sweeps(self, data: bytes) -> bool:
@@ -57,7 +62,7 @@ class PreparingClient(Client):
             return False
         whole, name = found
         statement = self.names.statements.get(name)
-        if statement is None:
+        if statement is None or statement.special:
             return False
         self.raw = data
         self.execution = whole, name, statement
@@ -139,6 +144,7 @@ class PreparingClient(Client):
         if result.messages and not server.query_since:
             server.query_since = monotonic()
             server.xact_since = server.xact_since or server.query_since
+        self.answered = len(result.answer) // HEADER if not said else self.answered
         if result.answer:
             self.write(result.answer)
         if result.out:
@@ -149,6 +155,7 @@ class PreparingClient(Client):
         else:
             self.resume()
         if result.terminated:
+            self.front.terminated = True
             self.leave("client close request")
         elif not back.owed and back.at_rest:
             server.rest(self, monotonic())
@@ -158,12 +165,35 @@ class PreparingClient(Client):
         data = renamed(self.raw, name, statement.name)
         self.pool.stats.bytes_received += len(self.raw)
         server.back.said = self.raw
+        self.answered = 0
         self.raw = b""
         server.write(data)
         if server.out:
             self.pause()
         else:
             server.back.whole = whole
+
+    def refused(self, server: Server, data: bytes, *, at_rest: bool) -> bytes:
+        # It is asked for again silently if this is all that the client would get to see of the answer, and
+        # if that tells it anew which columns the result has. PostgreSQL sends it in two parts.
+        back = server.back
+        answer, self.refusal = self.refusal + data, b""
+        if not at_rest and list(back.owed) == [SYNC] and is_stale(answer) and not back.left:
+            self.refusal = answer
+            return b""
+        back.stale = False
+        again = without_first(back.said, self.answered)
+        # Behind a Flush nothing follows the error before the client sends a Sync.
+        flushed = back.skipping and server.query_since == server.xact_since and is_stale(answer)
+        alone = flushed or (at_rest and refuses_stale_plan(answer))
+        if self.raw or again is None or not alone or not isinstance(back, PreparedBackend):
+            return answer
+        if flushed:
+            server.write(back.sync_silently())
+        back.said = b""
+        self.raw = again
+        self.forward_raw()
+        return b""
 
     def _forward_untouched(self, server: Server) -> None:
         """max_prepared_statements has been set to 0: PostgreSQL gets the names as they are."""

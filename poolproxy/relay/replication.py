@@ -59,7 +59,7 @@ class ReplicationServer(SessionServer):
     def pass_on(self, now: float) -> None:
         self.end(CLIENT_LEFT)
 
-    def client_left(self, *, certain: bool) -> None:
+    def client_left(self, *, certain: bool, terminated: bool = False) -> None:
         self.client = None
         self.end(CLIENT_LEFT)
 

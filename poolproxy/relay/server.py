@@ -73,6 +73,12 @@ VIOLATION = PoolerError(
     reason="server_violation",
 )
 
+NO_BLOCKS = PoolerError(
+    "transaction blocks not allowed in statement pooling mode",
+    hint="Set pool_mode = transaction or session for this database or user.",
+    reason="statement_mode",
+)
+
 
 class Server(Connection):
     """``permit`` is the ledger's number; ``doomed`` says why it is closed when it is free, "" if not.
@@ -183,6 +189,10 @@ class Server(Connection):
         except Violation as error:
             self._violated(error)
             return
+        if back.stale:
+            data = client.refused(self, data, at_rest=at_rest)
+            if not data:
+                return
         self.pool.stats.bytes_sent += len(data)
         client.write(data)
         if client.out:
@@ -265,12 +275,7 @@ class Server(Connection):
             self._count_query(now)
         self.last_activity = now
         if self.pool.statement_mode and self.back.status in _IN_BLOCK and not self.back.left:
-            error = PoolerError(
-                "transaction blocks not allowed in statement pooling mode",
-                hint="Set pool_mode = transaction or session for this database or user.",
-                reason="statement_mode",
-            )
-            client.fail(error)
+            client.fail(NO_BLOCKS)
 
     def _count_query(self, now: float) -> None:
         took = now - self.query_since
@@ -304,6 +309,13 @@ class Server(Connection):
             else:
                 self._count_transaction(took, now)
         client.last_activity = now
+        if self.back.block:
+            self.back.block = False
+            if pool.statement_mode:
+                client.fail(
+                    NO_BLOCKS
+                )  # as if each request of the pipeline had waited for the last one
+                return
         left_behind = self.back.state.marked
         if pool.session_mode or (left_behind and keeps(self, client)):
             self.query_since = self.xact_since = 0.0
@@ -358,8 +370,10 @@ class Server(Connection):
         elif self not in self.pool.idle:
             self.pass_on(monotonic())
 
-    def client_left(self, *, certain: bool) -> None:
-        """The linked client is gone; ``certain``: all that it was said to have sent is forwarded whole."""
+    def client_left(self, *, certain: bool, terminated: bool = False) -> None:
+        """The linked client is gone; ``certain``: all that it was said to have sent is forwarded whole.
+        ``terminated``: it has said so, behind that.
+        """
         self.client = None
         self.query_since = self.xact_since = 0.0
         self.back.whole = None
@@ -367,7 +381,7 @@ class Server(Connection):
             self.resume()
             self.release(monotonic())
         else:
-            abandon(self, certain=certain)
+            abandon(self, certain=certain, terminated=terminated)
 
     def release(self, now: float) -> None:
         """The server is at rest and its client gone: reset it where that is asked for, pass it on."""

@@ -71,13 +71,13 @@ class SessionServer(Server):
         """Whether it can be brought to these values."""
         return self.initial[-1] in (None, unreported.lasting(values[-1]))
 
-    def client_left(self, *, certain: bool) -> None:
+    def client_left(self, *, certain: bool, terminated: bool = False) -> None:
         client = self.client
         if isinstance(client, SessionClient) and client.never_used(self) and not self.out:
             self.client = None
             self.pass_on(monotonic())  # all that was done here is what we know of: nothing to reset
         else:
-            super().client_left(certain=certain)
+            super().client_left(certain=certain, terminated=terminated)
 
     def pass_on(self, now: float) -> None:
         special = self.initial[-1]

@@ -69,6 +69,10 @@ class Task:
             # server_reset_query or the like has left a transaction open
             server.end(RESET_FAILED)
 
+    def late(self, server: Server, now: float) -> None:
+        """It has taken longer than ``limit``."""
+        server.end(self.failure)
+
     def ended(self, server: Server) -> None:
         """The server is lost, before it had seen anything of ``client``."""
         if self.client is not None and not self.client.closed:

@@ -325,7 +325,8 @@ class Settings:
         5.0,
         parse=seconds(),
         doc="Time for that cancelling and rolling back, after which the connection is closed all the "
-        "same; 0 is no limit. Not in PgBouncer.",
+        "same; 0 is no limit. A query whose client has said good-bye behind it has so long to end before it "
+        "is cancelled. Not in PgBouncer.",
     )
     server_close_timeout: float = setting(
         10.0,

@@ -8,12 +8,15 @@ from struct import Struct
 
 from poolproxy.wire.backend import UNSYNCED, Backend, Violation
 from poolproxy.wire.codes import (
+    BIND,
     COMMAND_COMPLETE,
+    DESCRIBE,
     ERROR_RESPONSE,
     IN_FAILED_TRANSACTION,
     QUERY,
 )
 from poolproxy.wire.frontend import HEADER
+from poolproxy.wire.said import named
 from poolproxy.wire.statements import Entry, Kind, Names, Statement, Statements
 
 _unpack_header = Struct(">BI").unpack_from
@@ -24,6 +27,7 @@ CLOSE_COMPLETE = b"3\0\0\0\4"
 MAX_ERROR = 65_536  # bytes of an ErrorResponse in which a name is put right
 
 FAKED = 256  # added to a type: no message of the server takes such an entry
+_DEALLOCATED = b"DEALLOCATE\0"
 _ALL_GONE_END = b" ALL\0"
 _ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
 _ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
@@ -154,7 +158,7 @@ class PreparedAnswers(Backend):
         entry = first if isinstance(first, Entry) else None
         if entry is not None and code == ERROR_RESPONSE:
             entry.refused = True
-            if entry.kind is Kind.DUPLICATE:
+            if entry.kind in (Kind.DUPLICATE, Kind.MISSED):
                 message = _with_name(message, entry.statement.name, entry.name)
         shown, _ = super().feed(message)
         if code == COMMAND_COMPLETE:
@@ -162,13 +166,15 @@ class PreparedAnswers(Backend):
                 self._forget_all()
             elif entry and entry.kind is Kind.DEALLOCATED and message[HEADER:] == b"PREPARE\0":
                 return b""
+            elif entry and entry.kind is Kind.DEALLOCATION and message[HEADER:] != _DEALLOCATED:
+                self._undo(entry)  # the portal was bound to something else, by a short way
         if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
             shown = self._answered(entry, shown)
         return shown if self.left else shown + self._due_fakes()
 
     def ended_with(self, tag: bytes) -> None:
         first = self.owed[0] if self.owed else 0
-        if not (isinstance(first, Entry) and first.kind is Kind.DEALLOCATED):
+        if not (isinstance(first, Entry) and first.kind in _DEALLOCATE_OURS):
             super().ended_with(tag)
 
     def _owes(self, entry: Entry) -> bool:
@@ -179,7 +185,7 @@ class PreparedAnswers(Backend):
         self._settle(entry)
         if entry.kind is Kind.DEALLOCATED and entry.names and not entry.refused:
             entry.names.drop(entry.name)
-        return b"" if entry.kind in (Kind.INJECTED_PARSE, Kind.EVICTED) else shown
+        return b"" if entry.kind in _SWALLOWED else shown
 
     def _due_fakes(self) -> bytes:
         """The answers that are ours to give, up to the next that is the server's."""
@@ -214,7 +220,7 @@ class PreparedAnswers(Backend):
             self.prepared.move_to_end(statement, last=False)
         if names is None:
             return
-        if entry.kind is Kind.FAKED_CLOSE:
+        if entry.kind in (Kind.FAKED_CLOSE, Kind.DEALLOCATION):
             names.put(entry.name, statement)
         elif entry.kind in (Kind.PARSED, Kind.FAKED_PARSE):
             names.drop(entry.name)
@@ -230,19 +236,52 @@ class PreparedAnswers(Backend):
                 names.drop(name)
 
     def failed_with(self, message: bytes) -> None:
-        """An ErrorResponse that tells that the server is of no use for the next client.
+        """An ErrorResponse that tells that a statement, or the server, is of no use any more.
 
-        After DDL a cached plan can be of no use any more, for any client; which statement it was PostgreSQL
-        does not say. And a client can touch our names behind our back, such as by DEALLOCATE in a
-        function. The server is then closed when it is free.
+        After DDL a cached plan can be of no use any more, for any client. All statements of this server are
+        taken for such, as DDL seldom spoils one. And a client can touch our names behind our back, such as
+        by DEALLOCATE in a function. The server is then closed when it is free.
         """
         super().failed_with(message)
-        stale = b"C0A000\0" in message and b"RRevalidateCachedQuery\0" in message
-        if stale or (_TOUCHED.search(message) is not None and b'"POOLPROXY_' in message):
+        if is_stale(message):
+            self._supersede()
+        elif _TOUCHED.search(message) is not None and b'"POOLPROXY_' in message:
             self.tainted = True
 
+    def _supersede(self) -> None:
+        self.pool.supersede(self.prepared)
+        names = self.names
+        if names is None:
+            return
+        name = named(self.said, sum(code in _NAMING for code in self.owed))
+        self.stale = name in names.statements and name not in names.told
+        # From this error the client has to learn that the result's columns have changed.
+        for known in (names.told, names.telling):
+            known.difference_update(known.copy() if name is None else (name,))
 
+
+def is_stale(answer: bytes) -> bool:
+    """Whether this ends with an ErrorResponse that says "cached plan must not change result type", in any
+    language; nothing is before that but a ParameterDescription.
+    """
+    start = _unpack_header(answer)[1] + 1 if answer[:1] == b"t" else 0
+    return answer[start : start + 1] == b"E" and all(part in answer for part in _STALE)
+
+
+def refuses_stale_plan(answer: bytes) -> bool:
+    """Whether this is such an answer outside of a transaction block, and nothing else."""
+    if answer[-6:] != b"Z\0\0\0\5I" or not is_stale(answer):
+        return False
+    start = _unpack_header(answer)[1] + 1 if answer[:1] == b"t" else 0
+    length: int = _unpack_header(answer, start)[1]
+    return start + length + 1 == len(answer) - 6
+
+
+_STALE = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")
 _TOUCHED = re.compile(rb"\0C(?:26000|42P05)\0")  # does not exist, exists already
+_NAMING = frozenset((BIND, DESCRIBE))
+_DEALLOCATE_OURS = frozenset((Kind.DEALLOCATED, Kind.DEALLOCATION))
+_SWALLOWED = frozenset((Kind.INJECTED_PARSE, Kind.EVICTED, Kind.PASSING))
 FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
 
 

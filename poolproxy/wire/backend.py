@@ -156,12 +156,15 @@ class Backend:
     ``errors`` counts ErrorResponses.
     ``names``: the linked client's prepared statements, and ``awake``: any have been used here; see
     PreparedBackend. ``whole``: all that is owed is the answer to this, and nothing of it has come.
+    ``block``: a transaction block was open amid a pipeline. ``stale``: a cached plan has been refused whose
+    result's columns the client had not been told before.
     ``state``: what clients have left in the session; ``said``: all that has been forwarded since nothing was
     owed, None if that is too much to keep.
     """
 
     __slots__ = (
         "awake",
+        "block",
         "client_copies",
         "copy_in",
         "cut",
@@ -173,6 +176,7 @@ class Backend:
         "reports",
         "said",
         "skipping",
+        "stale",
         "state",
         "status",
         "tainted",
@@ -191,6 +195,8 @@ class Backend:
         self.tainted = False
         self.errors = 0
         self.awake = False
+        self.block = False
+        self.stale = False
         self.names: Names | None = None
         self.whole: Whole | None = None
         self.reports: list[bytes] = []
@@ -364,6 +370,7 @@ class Backend:
 
     def ready_amid_more(self) -> None:
         """The entry of a ReadyForQuery has been taken; CopyDones right behind it had no reader."""
+        self.block = self.block or self.status != IDLE
         self.copy_in = False
         self._drop_copy_dones()
         if self.owed and self.owed[-1] not in _ANSWERED_BY_READY:
@@ -424,8 +431,8 @@ class Backend:
 
     def _unusual(self, code: int, message: bytes) -> None:
         if code == ERROR_RESPONSE:
-            self._error()
             self.failed_with(message)
+            self._error()
         elif code == COPY_IN_RESPONSE:
             self._drop_copy_dones()
             if not self.owed or self.owed[0] not in (QUERY, EXECUTE):
@@ -464,7 +471,7 @@ class Backend:
         """These entries are dropped because of an error; nothing more here, see PreparedBackend."""
 
     def failed_with(self, message: bytes) -> None:
-        """The server has sent this ErrorResponse, or its beginning."""
+        """The server has sent this ErrorResponse, or its beginning: it answers what is owed first."""
         if _REFUSES_WRITE in message:
             self.reports.append(REFUSED_WRITE)
 

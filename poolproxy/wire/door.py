@@ -19,20 +19,23 @@ from poolproxy.wire.sql_words import statements
 
 _unpack_header = Struct(">BI").unpack_from
 
+_IMPOSSIBLE = 1 << 31  # bytes: no message is so long
+
 
 class Door:
     """One client's stream. ``tracked``: names of parameters that may be set; ``refused``: statements.
 
-    A message with more than MOST bytes is not waited for, and passes unread.
+    Of a message with more than MOST bytes only so many are waited for and read.
     """
 
-    __slots__ = ("_head", "_left", "refused", "tracked")
+    __slots__ = ("_drop", "_head", "_left", "refused", "tracked")
 
     def __init__(self, tracked: Container[bytes]) -> None:
         self.tracked = tracked
         self.refused = 0
         self._head = b""
         self._left = 0
+        self._drop = False  # whether what is left is not to go on
 
     @property
     def between_messages(self) -> bool:
@@ -48,30 +51,35 @@ class Door:
         self._head = b""
         position = start = min(self._left, len(data))
         self._left -= start
-        passed = [data[:start]]
+        passed = [] if self._drop else [data[:start]]
         while position + HEADER <= len(data):
             code, length = _unpack_header(data, position)
             stop = position + length + 1
-            if strict and code in (QUERY, PARSE) and 4 <= length < MOST:
-                if stop > len(data):
+            if strict and code in (QUERY, PARSE) and 4 <= length < _IMPOSSIBLE:
+                if min(stop, position + MOST) > len(data):
                     break
-                passed.append(self._message(code, data[position:stop]))
+                message = data[position:stop]
+                instead = self._instead(code, message[:MOST])
+                self._drop = instead is not None
+                passed.append(message if instead is None else instead)
             else:
-                # A length below 4 is for Frontend to complain about.
+                # An impossible length is for Frontend to complain about.
                 stop = max(stop, position + HEADER)
+                self._drop = False
                 passed.append(data[position:stop])
             position = stop
         self._left += max(0, position - len(data))
         self._head = data[position:]
         return b"".join(passed)
 
-    def _message(self, code: int, whole: bytes) -> bytes:
-        name, text = b"", whole[HEADER:]
+    def _instead(self, code: int, beginning: bytes) -> bytes | None:
+        """What is to go in the place of a message that begins so; None if it may go itself."""
+        name, text = b"", beginning[HEADER:]
         if code == PARSE:
             name, _, text = text.partition(b"\0")
         phrase = self._refused(text.partition(b"\0")[0])
         if not phrase:
-            return whole
+            return None
         self.refused += 1
         instead = _raise(_refusal(phrase)).encode() + b"\0"
         return message(code, instead if code == QUERY else name + b"\0" + instead + b"\0\0")

@@ -22,6 +22,7 @@ from poolproxy.wire.codes import (
     COPY_DONE,
     COPY_FAIL,
     DESCRIBE,
+    EXECUTE,
     FLUSH,
     PARSE,
     QUERY,
@@ -36,11 +37,14 @@ ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
 # How the body of a message begins that names no prepared statement (Describe and Close of the unnamed
 # one begin otherwise); b"" where the type says it.
 PLAIN = dict.fromkeys(ORDINARY, b"") | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
-# The same where a Query may name one, too: no text begins with a zero byte but the empty one.
-PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0"}
+# The same where SQL may name one, too: no text of a Query begins with a zero byte but the empty one, and no
+# Parse with five of them.
+PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0", PARSE: b"\0" * 5}
 # The same where a client uses the unnamed statement beyond its Sync, so that it is a name as others are. No
 # valid message begins so: what is empty ends earlier, and no type is a zero byte.
-PLAIN_BUT_UNNAMED = PLAIN_BUT_SQL | {PARSE: b"\0" * 5, BIND: b"\0" * 9}
+PLAIN_BUT_UNNAMED = PLAIN_BUT_SQL | {BIND: b"\0" * 9}
+# The same where a portal may be bound to SQL that names one.
+PLAIN_BUT_PORTALS = PLAIN_BUT_UNNAMED | {EXECUTE: b"\0" * 6}
 SWEEP = re.compile(rb"deallocate|discard", re.IGNORECASE)
 UNANSWERED = frozenset((COPY_DATA, COPY_DONE, COPY_FAIL, FLUSH))
 
@@ -135,14 +139,15 @@ def may_name(code: int, data: bytes, body: int, length: int, plain: dict[int, by
     """Whether a message names a statement, when it does not begin as those that don't; also when its
     beginning is not there yet.
 
-    A Query does if it is a DEALLOCATE or DISCARD. A large one is not waited for to see that.
+    SQL does if it is a DEALLOCATE or DISCARD. A large message is not waited for to see that.
     """
-    if code == QUERY:
+    unnamed = code == PARSE and plain is PLAIN_BUT_SQL and data[body : body + 1] == b"\0"
+    if code == QUERY or unnamed:
         end = body + length - 4
         if end > len(data):
             return length < SMALL
         return SWEEP.search(data, body, end) is not None
-    if plain is PLAIN_BUT_UNNAMED or code not in (DESCRIBE, CLOSE):
+    if code not in (DESCRIBE, CLOSE) or plain is PLAIN_BUT_UNNAMED or plain is PLAIN_BUT_PORTALS:
         return True
     return data[body + 1 : body + 2] != b"\0"
 

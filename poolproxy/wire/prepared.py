@@ -25,7 +25,6 @@ https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUE
 
 from __future__ import annotations
 
-import re
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -33,18 +32,22 @@ import attrs
 
 from poolproxy.errors import PoolerError
 from poolproxy.wire.answers import FAKED, FAKES, PreparedAnswers
+from poolproxy.wire.build import SYNC_MESSAGE
 from poolproxy.wire.codes import (
     BIND,
     CLOSE,
     DESCRIBE,
+    EXECUTE,
     FLUSH,
     FUNCTION_CALL,
     IDLE,
+    IN_FAILED_TRANSACTION,
     PARSE,
     QUERY,
     SYNC,
     TERMINATE,
 )
+from poolproxy.wire.deallocate import deallocated
 from poolproxy.wire.frontend import (
     HEADER,
     ORDINARY,
@@ -54,14 +57,17 @@ from poolproxy.wire.frontend import (
 )
 from poolproxy.wire.statements import (
     ALL,
+    DEALLOCATE_STAND_IN,
     MISSING,
     NO_STATEMENT,
+    STAND_IN,
     UNNAMED,
     Entry,
     Kind,
     Names,
     Statement,
 )
+from poolproxy.wire.whole import SMALL
 
 if TYPE_CHECKING:
     from poolproxy.wire.whole import Whole
@@ -77,17 +83,14 @@ MAX_STATEMENT = 1024 * 1024
 MAX_NAMES = 10_000  # statements that one client can have
 MAX_BYTES = 32 * 1024 * 1024  # of their names and texts
 MAX_HEAD = 65_536  # bytes of a Bind before its statement name has ended
+MOST_PORTALS = 100  # bound to a DEALLOCATE at a time; those of more don't find the statement
 # Answers outstanding: with more, a client that sends no Flush is made to wait for some. What is faked
 # never reaches the server, so nothing else would bound it.
 MAX_OWED = 4096
 
 _ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
-_DEALLOCATE = re.compile(
-    rb"\s*deallocate\s+(?:prepare\s+)?"
-    rb'(?:"((?:[^"\0]|"")+)"|([a-z_\x80-\xff][\w$\x80-\xff]*))\s*;?\s*\0',
-    re.IGNORECASE,
-)
-# Stands in for a DEALLOCATE of a shared statement: refused and answered as that would be.
+_NO_PORTALS = frozenset((IDLE, IN_FAILED_TRANSACTION))  # they end with their transaction
+# Stands in for a Query that deallocates a shared statement: refused and answered as that would be.
 _INSTEAD_OF_DEALLOCATE = (
     b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # never a statement's name
 )
@@ -132,6 +135,11 @@ class PreparedBackend(PreparedAnswers):
         self.awake = True
         if names.unsettled or self.unsettled:
             self._note_end_of_segment()
+        if not self.owed:
+            names.told |= names.telling
+            names.telling.clear()
+            if self.status in _NO_PORTALS:
+                names.portals.clear()
         result = Forwarded()
         end = len(data)
         while result.used + HEADER <= end and not result.left:
@@ -168,6 +176,13 @@ class PreparedBackend(PreparedAnswers):
         self.pool.binds += 1
         self.owed.extend(whole.types)
         return True
+
+    def sync_silently(self) -> bytes:
+        """A Sync in the place of one that the client is yet to send; nobody is told of its answer."""
+        self.skipping = False
+        self._entry(SYNC, Kind.PASSING, STAND_IN, b"", None)
+        self._segment += 1
+        return SYNC_MESSAGE
 
     def _plain(self, names: Names, data: bytes, max_packet_size: int, result: Forwarded) -> None:
         """Messages that name no statement, the first of which is known to be good, go as they are."""
@@ -214,6 +229,8 @@ class PreparedBackend(PreparedAnswers):
                 return
             if code in (DESCRIBE, CLOSE) and self._describe_or_close(names, message, size, result):
                 return
+            if code == EXECUTE and self._execute(names, message, size, result):
+                return
             if code == QUERY and self._deallocate(names, message, size, result):
                 return
         result.out.append(message)
@@ -223,11 +240,9 @@ class PreparedBackend(PreparedAnswers):
 
     def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
         unnamed = len(message) > HEADER and not message[HEADER]
-        if unnamed:
-            names.passed = size > MAX_STATEMENT
-            if names.passed or not names.unnamed:
-                names.drop(UNNAMED)
-                return False
+        if unnamed and not self._follows_unnamed(names, message, size):
+            names.drop(UNNAMED)
+            return False
         if size > MAX_STATEMENT:
             raise _too_long()
         if len(message) < size:
@@ -269,6 +284,18 @@ class PreparedBackend(PreparedAnswers):
         self.pool.client_parses += 1
         return True
 
+    def _follows_unnamed(self, names: Names, message: bytes, size: int) -> bool:
+        """Whether the unnamed statement of this Parse is to be a name like others."""
+        names.passed = size > MAX_STATEMENT
+        if names.passed:
+            return False
+        if names.briefly or not names.unnamed:
+            if len(message) < size < SMALL:
+                raise _Incomplete
+            names.briefly = size < SMALL and deallocated(message, HEADER + 1) is not None
+            names.unnamed = names.briefly
+        return names.unnamed
+
     def _bind(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
         portal_end = message.find(b"\0", HEADER)
         end = message.find(b"\0", portal_end + 1) if portal_end >= 0 else -1
@@ -276,9 +303,13 @@ class PreparedBackend(PreparedAnswers):
             if len(message) < size and len(message) < MAX_HEAD:
                 raise _Incomplete
             return False
+        if names.portals:
+            names.portals.pop(message[HEADER:portal_end], None)
         statement = self._find(names, message[portal_end + 1 : end])
         if statement is None:
             return False
+        if statement.deallocates is not None:
+            statement = self._bound(names, message[HEADER:portal_end], statement)
         self._ensure(statement, result)
         length = size - 1 - (end - portal_end - 1) + len(statement.name)
         result.out += [
@@ -308,10 +339,44 @@ class PreparedBackend(PreparedAnswers):
             names.drop(name)
             self._fake(Kind.FAKED_CLOSE, statement, name, names, result)
             return True
+        if statement is not MISSING:
+            names.telling.add(name)
         self._ensure(statement, result)
         result.out.append(_pack_header(DESCRIBE, len(statement.name) + 6))
         result.out.append(b"S" + statement.name + b"\0")
         self.owe((DESCRIBE,))
+        return True
+
+    def _bound(self, names: Names, portal: bytes, statement: Statement) -> Statement:
+        """What to bind a portal to in the place of ``statement``, a DEALLOCATE."""
+        name = statement.deallocates
+        if name is None or len(names.portals) >= MOST_PORTALS or self._find(names, name) is None:
+            return statement
+        names.portals[portal] = name
+        return DEALLOCATE_STAND_IN
+
+    def _execute(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
+        """An Execute deallocates if its portal is bound to that: a stand-in then, made right before."""
+        if not names.portals:
+            return False
+        if len(message) < size < MAX_HEAD:
+            raise _Incomplete
+        name = names.portals.get(message[HEADER : message.find(b"\0", HEADER)])
+        if name is None:
+            return False
+        if self._amid_segments():
+            raise _Wait  # an earlier segment may fail the transaction
+        statement = self._find(names, name)
+        result.out.append(STAND_IN.close_message())
+        self._entry(CLOSE, Kind.PASSING, STAND_IN, b"", None)
+        kind = Kind.MISSED
+        if statement is not None:
+            result.out.append(STAND_IN.parse_message())
+            self._entry(PARSE, Kind.PASSING, STAND_IN, b"", None)
+            kind = Kind.DEALLOCATION
+            names.drop(name)
+        result.out.append(message)
+        self._entry(EXECUTE, kind, statement or STAND_IN, name, names)
         return True
 
     def _deallocate(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
@@ -319,13 +384,9 @@ class PreparedBackend(PreparedAnswers):
             return False
         if len(message) < size < MAX_HEAD:
             raise _Incomplete
-        match = _DEALLOCATE.match(message, HEADER) if size < MAX_HEAD else None
-        if match is None or match.end() != size:
-            return self._sweep(names, message, size, result)
-        quoted, plain = match.groups()
-        name = quoted.replace(b'""', b'"') if quoted else plain.lower()
-        statement = self._find(names, name)
-        if statement is None:
+        name = deallocated(message, HEADER) if size < MAX_HEAD else None
+        statement = self._find(names, name) if name is not None else None
+        if name is None or statement is None:
             return self._sweep(names, message, size, result)
         body = _INSTEAD_OF_DEALLOCATE
         result.out.append(_pack_header(QUERY, len(body) + 4) + body)
@@ -348,7 +409,11 @@ class PreparedBackend(PreparedAnswers):
         if names.unsettled:
             self._settled_name(names, name)
         found = names.statements.get(name)
-        return found if found is not None or name or names.passed else MISSING
+        if found is None:
+            return None if name or names.passed else MISSING
+        if found.superseded and name not in names.told and name not in names.telling:
+            found = names.statements[name] = self.pool.get(found.tail, names.place)
+        return found
 
     def _settled_name(self, names: Names, name: bytes) -> None:
         for entry in (names.unsettled.get(name), names.unsettled.get(ALL)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from poolproxy.wire.codes import BIND, EXECUTE, PARSE, QUERY
+from poolproxy.wire.codes import BIND, CLOSE, DESCRIBE, EXECUTE, FLUSH, PARSE, QUERY
 from poolproxy.wire.frontend import HEADER
 
 if TYPE_CHECKING:
@@ -51,6 +51,40 @@ def texts(said: bytes | None, names: Names | None) -> list[bytes]:
         reader.read(code, said[position + HEADER : stop])
         position = stop
     return reader.found
+
+
+def without_first(said: bytes | None, count: int) -> bytes | None:
+    """``said`` from the message on that is behind ``count`` others; None if no Describe is in that."""
+    if said is None:
+        return None
+    codes, position = [], 0
+    while position + HEADER <= len(said):
+        code, length = _unpack_header(said, position)
+        if code != FLUSH:
+            codes.append(code)
+        position += length + 1
+        if len(codes) == count:
+            said, position = said[position:], 0
+    faked = set(codes[:count]) <= {PARSE, CLOSE}
+    return said if faked and DESCRIBE in codes[count:] else None
+
+
+def named(said: bytes | None, place: int) -> bytes | None:
+    """The statement that the ``place``-th last Bind or Describe names; None if it can't be told."""
+    found = []
+    position, end = 0, len(said or b"")
+    while said is not None and position + HEADER <= end:
+        code, length = _unpack_header(said, position)
+        stop = position + length + 1
+        if length < 4:
+            return None
+        if code == BIND:
+            found.append(said[position + HEADER : stop].split(b"\0", 2)[1:2])
+        elif code == DESCRIBE:
+            statement = said.startswith(b"S", position + HEADER)
+            found.append([said[position + HEADER + 1 : stop - 1]] if statement else [])
+        position = stop
+    return found[-place][0] if 0 < place <= len(found) and found[-place] else None
 
 
 class _Reader:

@@ -6,13 +6,15 @@ See ``wire.prepared`` for the theory.
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from collections.abc import Iterable
 from enum import Enum, auto
 from hashlib import blake2b
 from struct import Struct
 from weakref import WeakValueDictionary
 
 from poolproxy.wire.codes import CLOSE, PARSE
-from poolproxy.wire.frontend import PLAIN_BUT_SQL, PLAIN_BUT_UNNAMED
+from poolproxy.wire.deallocate import deallocated
+from poolproxy.wire.frontend import PLAIN_BUT_PORTALS, PLAIN_BUT_SQL, PLAIN_BUT_UNNAMED
 
 _pack_header = Struct(">BI").pack
 
@@ -23,13 +25,24 @@ UNNAMED = b""
 class Statement:
     """One distinct statement. ``tail``: its Parse message behind the name (text and types); b"" while it is
     known only by its name, because a server has it.
+
+    ``deallocates``: what its text deallocates, None if it does something else. ``superseded``: PostgreSQL has
+    refused to execute it, or another of that time, because DDL has changed its result. ``special``: either.
     """
 
-    __slots__ = ("__weakref__", "name", "tail")
+    __slots__ = ("__weakref__", "deallocates", "name", "place", "special", "superseded", "tail")
 
     def __init__(self, name: bytes, tail: bytes) -> None:
         self.name = name
+        self.superseded = False
+        self.means(tail, "")
+
+    def means(self, tail: bytes, place: str) -> None:
+        """What its name stands for."""
         self.tail = tail
+        self.place = place
+        self.deallocates = deallocated(tail)
+        self.special = self.superseded or self.deallocates is not None
 
     def parse_message(self) -> bytes:
         body = self.name + b"\0" + self.tail
@@ -40,6 +53,10 @@ class Statement:
 
 
 NO_STATEMENT = Statement(b"", b"")
+# What is deallocated in the place of a client's statement, and what deallocates it. The first can stay
+# behind where that fails, so it is closed before it is made.
+STAND_IN = Statement(b"POOLPROXY_S", bytes(3))
+DEALLOCATE_STAND_IN = Statement(b"POOLPROXY_D", b'DEALLOCATE "POOLPROXY_S"' + bytes(3))
 # The unnamed statement of a client that has none, on a server where another client's may be: its name there
 # is that of none, so that PostgreSQL refuses it.
 MISSING = Statement(b"(unnamed)", b"")
@@ -50,15 +67,19 @@ DIGEST_BYTES = (
 )
 
 
-def statement_name(tail: bytes, place: str) -> bytes:
-    """What servers know a statement by.
+def statement_name(tail: bytes, place: str, generation: int = 0) -> bytes:
+    """What servers know a statement by; it is another one for each ``generation``.
 
     It follows from the statement alone. So a server connection that comes from another process, with what its
     clients have prepared there, has nothing under a name that means something else here; and of that only the
     names have to come along.
     """
     where = place.encode()
-    digest = blake2b(len(where).to_bytes(4, "big") + where + tail, digest_size=DIGEST_BYTES)
+    digest = blake2b(
+        len(where).to_bytes(4, "big") + where + tail,
+        digest_size=DIGEST_BYTES,
+        salt=generation.to_bytes(blake2b.SALT_SIZE, "big"),
+    )
     return b"POOLPROXY_" + urlsafe_b64encode(digest.digest())
 
 
@@ -83,7 +104,11 @@ class Statements:
         statement = self._known.get((place, tail))
         if statement is None:
             statement = self.named(statement_name(tail, place))
-            statement.tail = tail
+            generation = 0
+            while statement.superseded:
+                generation += 1
+                statement = self.named(statement_name(tail, place, generation))
+            statement.means(tail, place)
             self._known[place, tail] = statement
         return statement
 
@@ -94,11 +119,19 @@ class Statements:
             statement = self._named[name] = Statement(name, b"")
         return statement
 
-    def known(self, name: bytes, tail: bytes) -> Statement:
+    def known(self, name: bytes, tail: bytes, place: str) -> Statement:
         """The same, when a client has it and comes from another process."""
         statement = self.named(name)
-        statement.tail = tail
+        statement.means(tail, place)
         return statement
+
+    def supersede(self, statements: Iterable[Statement]) -> None:
+        """Who prepares one of these anew gets another one, which every server parses anew."""
+        for statement in statements:
+            statement.superseded = statement.special = True
+            key = statement.place, statement.tail
+            if self._known.get(key) is statement:
+                del self._known[key]
 
 
 class Names:
@@ -109,22 +142,42 @@ class Names:
     no statement, or PostgreSQL would refuse it to one of them ("cached plan must not change result type").
     ``unnamed``: the client has used the unnamed statement beyond the Sync of its Parse, or its Bind
     came without a Parse: it is a name among these from then on, but for one that is too long (``passed``),
-    which PostgreSQL has as it came.
+    which PostgreSQL has as it came. ``briefly``: it is one only because it is a DEALLOCATE.
+    ``portals``: those that are bound to a DEALLOCATE of a name, with the name. ``told``: of which statements
+    the client has been told the result's columns, by a Describe of the statement; ``telling``: by one that
+    may not be answered yet.
     """
 
-    __slots__ = ("passed", "place", "size", "statements", "unnamed", "unsettled")
+    __slots__ = (
+        "briefly",
+        "passed",
+        "place",
+        "portals",
+        "size",
+        "statements",
+        "telling",
+        "told",
+        "unnamed",
+        "unsettled",
+    )
 
     def __init__(self, place: str = "") -> None:
         self.place = place
         self.statements: dict[bytes, Statement] = {}
         self.unsettled: dict[bytes, Entry] = {}
         self.size = 0
+        self.portals: dict[bytes, bytes] = {}
+        self.told: set[bytes] = set()
+        self.telling: set[bytes] = set()
         self.unnamed = False
+        self.briefly = False
         self.passed = False
 
     @property
     def plain(self) -> dict[int, bytes]:
         """How messages begin that have nothing to do with these names."""
+        if self.portals:
+            return PLAIN_BUT_PORTALS
         return PLAIN_BUT_UNNAMED if self.unnamed else PLAIN_BUT_SQL
 
     def put(self, name: bytes, statement: Statement) -> None:
@@ -137,6 +190,8 @@ class Names:
         statement = self.statements.pop(name, None)
         if statement is not None:
             self.size -= len(name) + len(statement.tail)
+            self.told.discard(name)
+            self.telling.discard(name)
 
 
 class Kind(Enum):
@@ -145,10 +200,15 @@ class Kind(Enum):
     PARSED = auto()  # the client's own Parse
     INJECTED_PARSE = auto()
     EVICTED = auto()  # an injected Close
+    PASSING = auto()  # another message of ours, that changes nothing
     FAKED_PARSE = auto()
     FAKED_CLOSE = auto()
     DUPLICATE = auto()  # a Parse that the server is to refuse
     DEALLOCATED = auto()  # a Query
+    DEALLOCATION = auto()  # an Execute
+    MISSED = (
+        auto()
+    )  # an Execute that is to fail, as it deallocates a name that is not there any more
     SWEEP = auto()  # a Query that may deallocate all
 
 

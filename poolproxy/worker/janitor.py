@@ -133,7 +133,7 @@ def _servers(pool: Pool, now: float) -> None:
             if error is not None:
                 server.client.fail(error)
         elif server.task is not None and now - server.task.since > server.task.limit:
-            server.end(server.task.failure)
+            server.task.late(server, now)
 
 
 def _why_late(pool: Pool, server: Server, now: float) -> PoolerError | None:

@@ -43,6 +43,7 @@ class Conversation:
     closing: bool = False
     seen: int = 0
     status: str = "I"
+    block: bool = False
     batch: int = 0
     parts: list[bytes] = attrs.Factory(list)
 
@@ -152,12 +153,15 @@ class Conversation:
         self.seen += 1
         if reply.code == "Z":
             self.status = reply.body.decode()
+            self.block = self.block or self.status != "I"
 
     def _unlike(self, want: Reply | None, got: Reply) -> None:
         told = self.expected.answers[: self.seen]
         before = next((one for one in reversed(told) if one.code != "S"), None)
         parameters = bool(self.life.parameters)
-        moment = Moment(self.mode, before, self.status, parameters, want, got, self.cancelled)
+        moment = Moment(
+            self.mode, before, self.status, parameters, self.block, want, got, self.cancelled
+        )
         mask = next((m for m in self.masks if m.fits_in(self.mode) and m.fits(moment)), None)
         if mask is None:
             if self.closing:

@@ -21,13 +21,15 @@ class Moment:
     """What came from the pool where PostgreSQL has sent ``want`` (None: nothing any more).
 
     ``before``: the message before it that is no ParameterStatus. ``status``: the transaction's, of the last
-    ReadyForQuery. ``parameters``: the client has given some at its start. ``cancelled``: it has asked so.
+    ReadyForQuery; ``block``: one of them has told of a transaction. ``parameters``: the client has given
+    some at its start. ``cancelled``: it has asked so.
     """
 
     mode: str
     before: Reply | None
     status: str
     parameters: bool
+    block: bool
     want: Reply | None
     got: Reply
     cancelled: bool = False
@@ -87,7 +89,7 @@ def _aborted(moment: Moment) -> bool:
 
 def _no_blocks(moment: Moment) -> bool:
     words = "transaction blocks not allowed in statement pooling mode"
-    return moment.status in ("T", "E") and moment.refused_with("08P01", words)
+    return moment.block and moment.refused_with("08P01", words)
 
 
 def _cancelled(moment: Moment) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from poolproxy.errors import PoolerError
+from poolproxy.relay.abandoned import MOST_UNREAD
 from poolproxy.relay.server import Server
 from poolproxy.wire.build import message, query, ready_for_query
 from tests.relay.harness import COPY_IN, DONE, FAILED, IN_BLOCK, SELECT, SYNC, Peer, Relay, relay
@@ -65,13 +66,12 @@ def wants_cancel(r: Relay) -> bool:
     return bool(r.host.cancels) and r.host.cancels[-1][1]()
 
 
-@pytest.mark.parametrize("goodbye", [b"", TERMINATE], ids=["gone", "Terminate"])
-def test_a_running_query_is_cancelled_and_its_answer_dropped(goodbye: bytes) -> None:
-    """With or without a good-bye; the answer may come in pieces."""
+def test_a_running_query_is_cancelled_and_its_answer_dropped() -> None:
+    """The answer may come in pieces."""
     with relay() as r:
         server, postgres = r.server()
         _, app = r.client()
-        app.send(SELECT + goodbye)
+        app.send(SELECT)
         app.close()
         assert postgres.receive() == SELECT
         assert wants_cancel(r)
@@ -81,6 +81,40 @@ def test_a_running_query_is_cancelled_and_its_answer_dropped(goodbye: bytes) -> 
         assert not wants_cancel(r)
         assert r.pool.stats.abandoned == {"reused": 1}
         assert is_reused(r, server, postgres)
+
+
+def test_a_query_with_a_good_bye_behind_it_is_not_cancelled() -> None:
+    """Its answer is dropped; it is cancelled if that is late, or more than anybody would keep."""
+    for trouble in ("none", "late", "much"):
+        with relay() as r:
+            server, postgres = r.server()
+            _, app = r.client()
+            app.send(SELECT + TERMINATE)
+            assert postgres.receive() == SELECT
+            assert not r.host.cancels
+            if trouble == "late":
+                assert server.task
+                server.task.late(server, 1.0)
+            elif trouble == "much":
+                for _ in range(MOST_UNREAD // 4000 + 1):
+                    postgres.send(message(ord("D"), bytes(4000)))
+            assert bool(r.host.cancels) is (trouble != "none")
+            postgres.send(DONE)
+            assert r.pool.stats.abandoned == {"reused": 1}
+            assert is_reused(r, server, postgres)
+
+
+def test_a_query_that_outlives_its_cancel_costs_the_server() -> None:
+    """It has had its time before, and now some more."""
+    with relay() as r:
+        server, _ = r.server()
+        _, app = r.client()
+        app.send(SELECT + TERMINATE)
+        assert server.task
+        server.task.late(server, 1.0)
+        assert not server.closed
+        server.task.late(server, 2.0)
+        assert server.closed
 
 
 @pytest.mark.parametrize("status", [IN_BLOCK, FAILED_BLOCK], ids=["open", "failed"])

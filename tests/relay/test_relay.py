@@ -255,6 +255,24 @@ def test_statement_mode_refuses_transactions() -> None:
         assert list(r.pool.idle) == [server]
 
 
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_statement_mode_refuses_transactions_in_a_pipeline(pieces: int) -> None:
+    """Also one that is over by then: the client sees the answers, and goes; the server is at rest."""
+    with relay(database={"pool_mode": "statement"}) as r:
+        server, postgres = r.server()
+        _, app = r.client()
+        app.send(query("begin") + query("commit"))
+        if pieces == 1:
+            postgres.send(IN_BLOCK + DONE)
+        else:
+            postgres.send(IN_BLOCK)
+            postgres.send(DONE)
+        answers = app.receive()
+        assert answers.startswith(IN_BLOCK + DONE)
+        assert b"transaction blocks not allowed in statement pooling mode" in answers
+        assert list(r.pool.idle) == [server]
+
+
 def test_a_session_keeps_its_server_and_is_reset() -> None:
     """Until the client leaves; then the reset query runs, and only then the next client is served."""
     with relay(database={"pool_mode": "session"}) as r:

@@ -11,7 +11,7 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import SYNC, RawClient, message, query, run
+from tests.system.protocol_client import SYNC, TERMINATE, RawClient, message, query, run
 from tests.system.support import client, eventually, is_running, last_query, sample, tables
 
 CONNECTED = "poolproxy_pool_server_connect_seconds_count"
@@ -31,6 +31,15 @@ def proxy(
         "busy": {"pool_mode": "session", "pool_size": 3},
     }
     return start_module_proxy(tables(postgres, databases, workers=1))
+
+
+@pytest.fixture(scope="module")
+def impatient(start_module_proxy: StartProxy, postgres: PostgresServer) -> ProxyProcess:
+    """It waits half a second for what clients have left behind."""
+    databases = {"transaction": {"pool_mode": "transaction", "pool_size": 1}}
+    return start_module_proxy(
+        tables(postgres, databases, workers=1, abandoned_work_timeout="500ms")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +70,14 @@ def leave(one: RawClient, how: str) -> None:
 SLEEP = "select pg_sleep(60)"
 
 
-@pytest.mark.parametrize("how", ["close", "Terminate"])
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-@pytest.mark.parametrize("protocol", ["simple", "extended", "unsynced", "pipeline"])
+@pytest.mark.parametrize(
+    ("protocol", "how"),
+    [
+        *((protocol, "close") for protocol in ("simple", "extended", "unsynced", "pipeline")),
+        ("unsynced", "Terminate"),
+    ],
+)
 def test_a_running_query_is_cancelled(
     proxy: ProxyProcess, admin: psycopg.Connection, mode: str, protocol: str, how: str
 ) -> None:
@@ -82,6 +96,56 @@ def test_a_running_query_is_cancelled(
     with client(proxy, mode) as other:
         assert other.backend() == pid
         assert other.value("select pg_current_xact_id_if_assigned() is null") == "t"
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+@pytest.mark.parametrize("protocol", ["simple", "extended", "pipeline", "at once"])
+def test_a_query_with_a_good_bye_behind_it_is_done(
+    proxy: ProxyProcess, admin: psycopg.Connection, mode: str, protocol: str
+) -> None:
+    """As by PostgreSQL itself, and committed; the next client has the same server connection."""
+    tag = f"{protocol} {mode}"
+    insert = f"insert into abandoned select '{tag}' from pg_sleep(0.3)"
+    sent = {
+        "simple": query(insert),
+        "extended": run(insert) + SYNC,
+        "pipeline": run("begin") + SYNC + run(insert) + SYNC + query("commit"),
+        "at once": query(insert) + TERMINATE,
+    }
+    one = client(proxy, mode)
+    pid = one.backend()
+    one.send(sent[protocol])
+    if protocol == "at once":
+        eventually(lambda: is_asleep(admin, pid), "it runs")
+    one.terminate()
+    with client(proxy, mode) as other:
+        assert other.backend() == pid
+    assert tags(admin, tag) == 1
+
+
+def test_a_good_bye_commits_no_transaction(proxy: ProxyProcess, admin: psycopg.Connection) -> None:
+    """What runs in one is done, and rolled back."""
+    one = client(proxy, "transaction")
+    one.query("begin")
+    pid = one.backend()
+    one.send(query("insert into abandoned select 'open' from pg_sleep(0.3)"))
+    one.terminate()
+    with client(proxy, "transaction") as other:
+        assert other.backend() == pid
+    assert tags(admin, "open") == 0
+
+
+def test_a_query_that_lasts_is_cancelled_in_spite_of_a_good_bye(
+    impatient: ProxyProcess, admin: psycopg.Connection
+) -> None:
+    """After abandoned_work_timeout; the server connection is used again."""
+    one = client(impatient, "transaction")
+    pid = one.backend()
+    one.send(query(SLEEP))
+    eventually(lambda: is_asleep(admin, pid), "it runs")
+    one.terminate()
+    with client(impatient, "transaction") as other:
+        assert other.backend() == pid
 
 
 @pytest.mark.parametrize("failed", [False, True], ids=["open", "failed"])
@@ -138,13 +202,14 @@ def test_a_copy_is_failed(
     assert tags(admin, "copied") == 0
 
 
-def test_an_endless_result_is_ended(proxy: ProxyProcess) -> None:
+@pytest.mark.parametrize("how", ["close", "Terminate"])
+def test_an_endless_result_is_ended(proxy: ProxyProcess, how: str) -> None:
     """Rows that nobody reads any more; the client had stopped reading before."""
     one = client(proxy, "transaction")
     pid = one.backend()
     one.send(query("select repeat('x', 10000), generate_series(1, 1000000000)"))
     one.read_until("D")
-    one.close()
+    leave(one, how)
     with client(proxy, "transaction") as other:
         assert other.backend() == pid
 
@@ -177,8 +242,8 @@ def test_abandoned_work_may_cost_the_server(
 WORK = [
     (query("begin"),),
     (query("begin"), query("insert into abandoned values ('random')")),
-    (query("select pg_sleep(10)"),),
-    (query("begin"), query("select pg_sleep(10)")),
+    (query("select pg_sleep(0.3)"),),
+    (query("begin"), query("select pg_sleep(0.3)")),
     (run("insert into abandoned values ('random')"), message("H")),
     (query("select repeat('x', 1000) from generate_series(1, 100000)"),),
     (query("copy abandoned from stdin"), message("d", b"random\n")),

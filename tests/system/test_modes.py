@@ -329,6 +329,20 @@ def test_statement_mode_serves_statements(proxy: ProxyProcess) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["simple", "extended"])
+def test_statement_mode_refuses_transactions_in_a_pipeline(
+    proxy: ProxyProcess, protocol: str
+) -> None:
+    """BEGIN to COMMIT in one write: the client ends as if it had waited for each answer."""
+    with client(proxy, "statement1") as one, client(proxy, "statement1") as two:
+        one.send(
+            *(query(s) if protocol == "simple" else run(s) + SYNC for s in ("begin", "commit"))
+        )
+        error = one.farewell()
+        assert error.message == "transaction blocks not allowed in statement pooling mode"
+        assert two.value("select pg_current_xact_id_if_assigned() is null") == "t"
+
+
+@pytest.mark.parametrize("protocol", ["simple", "extended"])
 def test_statement_mode_refuses_transactions(proxy: ProxyProcess, protocol: str) -> None:
     """BEGIN ends the client, with PgBouncer's words and the setting as a hint, and its transaction."""
     with client(proxy, "statement1") as one, client(proxy, "statement1") as two:

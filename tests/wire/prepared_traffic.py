@@ -26,6 +26,8 @@ TEXTS = (
     "BEGIN",
     "COMMIT",
     "ROLLBACK",
+    "DEALLOCATE a",
+    'deallocate prepare "b";',
 )
 QUERIES = (
     "SELECT 5",

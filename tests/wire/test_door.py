@@ -50,12 +50,38 @@ def test_tracked_parameters_may_be_set() -> None:
     assert Door({b"timezone"}).feed(data) == data
 
 
-def test_a_large_text_passes_unread() -> None:
-    """It is not waited for, whatever is in it."""
-    data = query("set x = '" + "x" * MOST + "'")
+LONG = "x" * 2 * MOST
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        query(f"set x = '{LONG}'"),
+        parse("s", f"select 1; set x = 1; select '{LONG}'", 23),
+        query("create temp table t (" + "a int, " * MOST),
+    ],
+    ids=["set", "second", "cut"],
+)
+@pytest.mark.parametrize("size", [1, 1000, 10**6])
+def test_a_long_text_is_refused_by_its_beginning(data: bytes, size: int) -> None:
+    """The rest of it is dropped, and what comes behind passes."""
     door = Door(set())
-    assert door.feed(data[:20]) == data[:20]
-    assert door.feed(data[20:] + HARMLESS) == data[20:] + HARMLESS
+    whole = data + HARMLESS
+    passed = [door.feed(whole[i : i + size]) for i in range(0, len(whole), size)]
+    assert refuses(b"".join(passed))
+    assert b"".join(passed).endswith(HARMLESS)
+    assert LONG.encode() not in b"".join(passed)
+    assert door.refused == 1
+
+
+def test_of_a_long_text_only_the_beginning_is_waited_for() -> None:
+    """It passes as soon as that is known to be harmless; what stands behind is not read."""
+    data = query(f"select '{LONG}'; set x = 1")
+    door = Door(set())
+    assert door.feed(data[: MOST - 1]) == b""
+    assert door.feed(data[MOST - 1 : MOST]) == data[:MOST]
+    assert door.feed(data[MOST:] + HARMLESS) == data[MOST:] + HARMLESS
+    assert door.refused == 0
 
 
 @pytest.mark.parametrize("data", [b"Q\0\0\0\0", b"Q\xff\xff\xff\xff", b"Q\0\0\0\3abcdefgh"])

@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import attrs
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from poolproxy.demo.postgres import PostgresServer
 from poolproxy.errors import PoolerError
 from poolproxy.wire import prepared
+from poolproxy.wire.deallocate import deallocated
 from poolproxy.wire.prepared import PreparedBackend
-from poolproxy.wire.statements import Names, Statements, statement_name
+from poolproxy.wire.statements import STAND_IN, Names, Statements, statement_name
 from tests.system.protocol_client import (
     FLUSH,
     SYNC,
@@ -22,6 +24,7 @@ from tests.system.protocol_client import (
     bind,
     close,
     describe,
+    execute,
     message,
     parse,
     query,
@@ -41,7 +44,10 @@ from tests.wire.prepared_traffic import (
 )
 
 LIMIT = 2**31 - 1
-OURS = "select name from pg_prepared_statements where name like 'POOLPROXY%' order by 1"
+OURS = (
+    "select name from pg_prepared_statements"
+    f" where name like 'POOLPROXY%' and name <> '{STAND_IN.name.decode()}' order by 1"
+)
 THEIRS = "select name from pg_prepared_statements where from_sql is false order by 1"
 
 PARSED, BOUND, CLOSED = message("1"), message("2"), message("3")
@@ -211,7 +217,7 @@ class Differential:
             assert client.server is None
             real = column(ask(server.sock, query(OURS)))
             assert real == sorted(s.name.decode() for s in server.back.prepared)
-            mine = sorted(name.decode() for name in client.names.statements)
+            mine = sorted(name.decode() for name in client.names.statements if name)
             assert column(ask(sock, query(THEIRS))) in (mine, ["", *mine])
 
 
@@ -284,22 +290,169 @@ def test_parameter_types_make_another_statement(server: Backing, client: Pooled)
     assert len(server.back.prepared) == 2
 
 
-def test_cached_plan_does_not_stick(
-    connect: Callable[[], socket.socket], server: Backing, client: Pooled
-) -> None:
-    """When DDL has spoilt a plan the client gets PostgreSQL's error, and the server is not reused."""
-    owner, use = connect(), bind("all") + EXECUTE + SYNC
+@pytest.fixture
+def widen(connect: Callable[[], socket.socket]) -> Iterator[Callable[[], object]]:
+    """Alters the table ``planned``."""
+    owner = connect()
     ask(owner, query("create table planned as select 1 as one"))
     try:
-        client.run(server, parse("all", "SELECT * FROM planned") + SYNC + use)
-        ask(owner, query("alter table planned add two int default 2"))
-        assert errors(client.run(server, use))[0].startswith(b"C0A000")
-        assert server.back.tainted
-        other = Backing(connect(), PreparedBackend(server.back.pool, 100))
-        assert not errors(client.run(other, use))
-        assert not other.back.tainted
+        yield partial(ask, owner, query("alter table planned add two int default 2"))
     finally:
         ask(owner, query("drop table planned"))
+
+
+def test_cached_plan_does_not_stick(
+    server: Backing, client: Pooled, widen: Callable[[], object]
+) -> None:
+    """Where DDL has spoilt a plan the client gets PostgreSQL's error, and then the statement a new one."""
+    use = bind("all") + EXECUTE + SYNC
+    client.run(server, parse("all", "SELECT * FROM planned") + SYNC + use)
+    widen()
+    assert errors(client.run(server, use))[0].startswith(b"C0A000")
+    assert not errors(client.run(server, use))
+    assert not server.back.tainted
+    assert len(client.names.statements) == 1
+
+
+@pytest.mark.parametrize("knows_what_failed", [True, False])
+def test_who_was_told_the_columns_learns_of_the_change(
+    server: Backing, widen: Callable[[], object], knows_what_failed: bool
+) -> None:
+    """Each client that described the statement gets PostgreSQL's error once, whoever had it before."""
+    use = bind("all") + describe("", "P") + EXECUTE + SYNC
+    clients = [Pooled(random.Random(seed)) for seed in range(3)]
+    for each in clients:
+        each.run(server, parse("all", "SELECT * FROM planned") + describe("all") + SYNC + use)
+    widen()
+    for each in clients:
+        server.back.names = each.names
+        server.back.said = use if knows_what_failed else None
+        assert errors(each.run(server, use))[0].startswith(b"C0A000")
+        assert not errors(each.run(server, use))
+    assert not server.back.tainted
+
+
+def test_who_prepares_anew_gets_a_new_plan_everywhere(
+    connect: Callable[[], socket.socket],
+    server: Backing,
+    client: Pooled,
+    widen: Callable[[], object],
+) -> None:
+    """After one error and a Parse no server connection refuses the statement any more."""
+    make, use = parse("all", "SELECT * FROM planned") + describe("all") + SYNC, bind("all")
+    servers = [
+        server,
+        *(Backing(connect(), PreparedBackend(server.back.pool, 9)) for _ in range(2)),
+    ]
+    client.run(server, make)
+    for each in servers:
+        client.run(each, use + EXECUTE + SYNC)
+    widen()
+    assert errors(client.run(server, use + EXECUTE + SYNC))[0].startswith(b"C0A000")
+    client.run(server, close("all") + make)
+    for each in servers:
+        assert not errors(client.run(each, use + EXECUTE + SYNC))
+
+
+# -- DEALLOCATE in SQL ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sql", "name"),
+    [
+        ("DEALLOCATE a", b"a"),
+        ("deallocate prepare A;", b"a"),
+        ("/* x * y */ -- z\n deallocate\ta -- end\n;;", b"a"),
+        ('DEALLOCATE "a ""b"""', b'a "b"'),
+        ("DEALLOCATE prepare", b"prepare"),
+        ("DEALLOCATE allof", b"allof"),
+        ('DEALLOCATE "all"', b"all"),
+        ("DEALLOCATE ALL", None),
+        ("DEALLOCATE PREPARE ALL", None),
+        ("DEALLOCATE", None),
+        ("DEALLOCATE a b", None),
+        ("DEALLOCATE a; select 1", None),
+        ("DEALLOCATE a -- no\n b", None),
+        ('DEALLOCATE ""', None),
+        ("DEALLOCATEa", None),
+        ("/* DEALLOCATE a", None),
+        ("/*" + "*" * 5000 + "--" * 5000, None),
+    ],
+)
+def test_which_name_a_text_deallocates(sql: str, name: bytes | None) -> None:
+    """Only where the text does nothing else, whatever stands between its words."""
+    assert deallocated(text(sql) + b"\0\0") == name
+
+
+@pytest.mark.parametrize("name", ["", "d"], ids=["unnamed", "named"])
+@pytest.mark.parametrize("described", [True, False])
+@pytest.mark.parametrize("sql", ['DEALLOCATE "C d"', 'deallocate prepare "C d" ;'])
+def test_deallocate_in_the_extended_protocol(
+    server: Backing, client: Pooled, sql: str, name: str, described: bool
+) -> None:
+    """It is answered as by PostgreSQL; the name is free then, and not there a second time."""
+    deallocate = bind(name) + (describe("", "P") if described else b"") + EXECUTE + SYNC
+    client.run(server, parse("C d", "SELECT 1") + SYNC)
+    answers = client.run(server, parse(name, sql) + deallocate)
+    codes = ["1", "2", *("n" if described else ""), "C", "Z"]
+    assert [code for code, _ in answers] == codes
+    assert answers[-2] == ("C", b"DEALLOCATE\0")
+    again = errors(client.run(server, deallocate if name else parse(name, sql) + deallocate))
+    assert again == [b'C26000\0Mprepared statement "C d" does not exist']
+    assert not server.back.tainted
+    client.run(server, parse("C d", "SELECT 2") + SYNC)
+    assert column(client.run(server, bind("C d") + EXECUTE + SYNC)) == ["2"]
+
+
+def test_deallocate_is_not_rolled_back(server: Backing, client: Pooled) -> None:
+    """As in PostgreSQL: the statement is gone after a ROLLBACK, too."""
+    client.run(server, parse("a", "SELECT 1") + SYNC + query("BEGIN"))
+    client.run(server, parse("", "DEALLOCATE a") + bind("") + EXECUTE + SYNC + query("ROLLBACK"))
+    assert not client.names.statements
+    assert errors(client.run(server, bind("a") + EXECUTE + SYNC))[0].startswith(b"C26000")
+
+
+def test_deallocate_that_is_not_reached(server: Backing, client: Pooled) -> None:
+    """Behind an error in its segment, and in a failed transaction, it does nothing."""
+    deallocate = parse("", "DEALLOCATE a") + bind("") + EXECUTE + SYNC
+    client.run(server, parse("a", "SELECT 1") + SYNC)
+    assert errors(client.run(server, bind("nothing") + EXECUTE + deallocate))
+    client.run(server, query("BEGIN; SELECT 1/0"))
+    assert errors(client.run(server, deallocate))[0].startswith(b"C25P02")
+    client.run(server, query("ROLLBACK"))
+    assert column(client.run(server, bind("a") + EXECUTE + SYNC)) == ["1"]
+
+
+def test_deallocate_of_a_statement_of_sql(server: Backing, client: Pooled) -> None:
+    """What SQL's PREPARE has made in the transaction is deallocated by PostgreSQL itself."""
+    client.run(server, parse("other", "SELECT 1") + SYNC + query("BEGIN; PREPARE a AS SELECT 1"))
+    assert not errors(client.run(server, parse("", "DEALLOCATE a") + bind("") + EXECUTE + SYNC))
+    assert errors(client.run(server, query("EXECUTE a")))[0].startswith(b"C26000")
+
+
+def test_a_name_that_goes_before_its_deallocation_is_executed(
+    server: Backing, client: Pooled
+) -> None:
+    """A portal is bound to its DEALLOCATE while the name is there: the error names the client's name."""
+    client.run(server, parse("a", "SELECT 1") + SYNC)
+    answers = client.run(
+        server, parse("", "DEALLOCATE a") + bind("", portal="p") + close("a") + execute("p") + SYNC
+    )
+    assert errors(answers) == [b'C26000\0Mprepared statement "a" does not exist']
+    assert not server.back.tainted
+
+
+def test_deallocations_that_are_bound_are_bounded(server: Backing, client: Pooled) -> None:
+    """Of too many portals in a transaction the last are left to PostgreSQL, which knows no such name."""
+    client.run(server, parse("a", "SELECT 1") + parse("d", "DEALLOCATE a") + SYNC + query("BEGIN"))
+    portals = [bind("d", portal=str(n)) for n in range(prepared.MOST_PORTALS + 1)]
+    client.run(server, b"".join(portals) + SYNC)
+    assert len(client.names.portals) == prepared.MOST_PORTALS
+    assert errors(client.run(server, execute(str(prepared.MOST_PORTALS)) + SYNC))
+    client.run(server, query("ROLLBACK"))
+    client.run(server, parse("", "SELECT 1") + bind("") + EXECUTE + SYNC)
+    assert not client.names.portals
+    assert not client.names.unnamed
 
 
 @pytest.mark.parametrize(
