@@ -28,6 +28,7 @@ from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
+KILLED_SECONDS = 1.0  # a killed command is gone in less, unless the kernel itself hangs
 MAX_PRINTED = 65_530  # bytes that a password_command may print: PgBouncer's limit of a password
 
 
@@ -118,7 +119,7 @@ async def _run(command: list[str], environment: Mapping[str, str]) -> str:
                     raise CommandFailed("prints too much")
         status = await process.wait()
     finally:
-        _end(process)
+        await _end(process)
     if status:
         raise CommandFailed(f"ended with status {status}")
     line = printed.decode("utf-8", "surrogateescape").partition("\n")[0].rstrip("\r")
@@ -127,10 +128,13 @@ async def _run(command: list[str], environment: Mapping[str, str]) -> str:
     return line
 
 
-def _end(process: trio.Process) -> None:
+async def _end(process: trio.Process) -> None:
     # Not by SIGTERM: workers ignore it, and so do their children unless they care.
     if process.returncode is None:
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        # Or it stays behind as a zombie, with the descriptor that waits for it.
+        with trio.move_on_after(KILLED_SECONDS, shield=True):
+            await process.wait()

@@ -453,6 +453,39 @@ def test_a_reload_brings_a_new_certificate(
         assert first.backend() == backend  # unchanged server settings leave the servers alone
 
 
+def test_reloads_under_load(
+    start_proxy: StartProxy, tls_postgres: PostgresServer, certificates: Certificates
+) -> None:
+    """New certificates while clients log in and work, and none of them notices."""
+    pem = certificates.issue("changing", HOST)
+    proxy = start_proxy(settings(tls_postgres, pem, certificates, server_tls_sslmode="require"))
+    first = _serial(proxy, certificates.context())
+    bench = [str(tls_postgres.binaries.tool("pgbench")), "-n", "-c4", "-j4"]
+    script = certificates.folder / "one.sql"
+    script.write_text("select 1;\n")
+    bench += ["-f", str(script), "-h", HOST, "-p", str(proxy.port), "-U", "postgres", "transaction"]
+    environment = {**os.environ, "PGSSLMODE": "verify-full", "PGSSLROOTCERT": str(certificates.ca)}
+    running = [
+        subprocess.Popen(
+            [*bench, *more], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for more in (["-t300"], ["-t30", "-C"])
+    ]
+    reloads = 0
+    while any(one.poll() is None for one in running):
+        certificates.issue("changing", HOST)
+        proxy.signal(SIGHUP)
+        reloads += 1
+        eventually(lambda: proxy.log.count("reloaded") >= reloads, "a reload")  # noqa: B023
+    for one, number in zip(running, (1200, 120), strict=True):
+        assert one.stdout is not None
+        output = one.stdout.read().decode()
+        one.stdout.close()
+        assert f"number of transactions actually processed: {number}/{number}" in output, output
+    assert reloads >= 2
+    assert _serial(proxy, certificates.context()) != first
+
+
 def _serial(proxy: ProxyProcess, context: ssl.SSLContext) -> str:
     with connect(proxy, context) as one:
         return _serial_of(one)
