@@ -19,7 +19,7 @@ import trio
 from poolproxy.acceptor import facts
 from poolproxy.acceptor.orders import Outcome, execute
 from poolproxy.acceptor.workers import State, Worker
-from poolproxy.admin.averages import Averages, Counts, by_database
+from poolproxy.admin.averages import Averages, Counts, by_database, stats_line
 from poolproxy.admin.column import Row
 from poolproxy.admin.command import Call, Order, Show, Source
 from poolproxy.admin.registry import parse
@@ -233,6 +233,8 @@ class Desk:
             await self.hub.reports.collect(self.hub.workers)
             counts = await trio.to_thread.run_sync(_counts, facts.rows(self.hub))
             self.averages.sample(counts, time.monotonic())
+            if self.hub.loaded.config.settings.log_stats:
+                log.info("%s", stats_line(self.averages.of_all()))
 
 
 def _counts(rows: Iterable[PoolMetrics]) -> dict[str, Counts]:

@@ -20,6 +20,7 @@ from poolproxy.settings.schema import Settings
 log = logging.getLogger("poolproxy.acceptor")
 
 UNIX = "unix"
+DEFER_SECONDS = 45  # as in PgBouncer
 
 
 @attrs.define(eq=False)
@@ -166,6 +167,8 @@ def _tcp(
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if settings.so_reuseport:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if settings.tcp_defer_accept:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFER_SECONDS)
             sock.setblocking(False)
             with sharing_ports([sock, *(x.sock for x in present if x.host != UNIX)]):
                 sock.bind(address)

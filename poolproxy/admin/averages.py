@@ -107,3 +107,14 @@ class Averages:
             divisor = grown[figure.per] if figure.per else self._seconds
             averages[figure.field] = grown[figure.field] / divisor if divisor else 0
         return {name: int(value) for name, value in averages.items()}
+
+
+def stats_line(averages: Counts) -> str:
+    """PgBouncer's line for the log, in which times are in microseconds."""
+    a = averages
+    return (
+        f"stats: {a['xact_count']} xacts/s, {a['query_count']} queries/s, "
+        f"{a['client_parse_count']} client parses/s, {a['server_parse_count']} server parses/s, "
+        f"{a['bind_count']} binds/s, in {a['bytes_received']} B/s, out {a['bytes_sent']} B/s, "
+        f"xact {a['xact_time']} us, query {a['query_time']} us, wait {a['wait_time']} us"
+    )

@@ -130,9 +130,7 @@ WITHOUT_MEANING = {
     "dns_zone_check_period": "zones are not looked at, only names",
     "client_tls_dheparams": "keys are exchanged by elliptic curves",
     # What is not there yet.
-    "tcp_defer_accept": "clients are accepted at once",
-    "disable_pqexec": "simple queries are allowed",
-    "login_notify_message": "it is not sent",
+    "disable_pqexec": "simple queries are not refused",
     "server_fast_close": "a server connection that is to be replaced is closed when its client leaves",
     "autodb_idle_timeout": "databases of the entry * are kept",
     "pool_idle_timeout": "pools are kept",

@@ -101,6 +101,14 @@ class Settings:
         doc="Number of this instance in a group of which [peers] has the others: cancel requests that "
         "reach the wrong one are passed on. 0 is no group.",
     )
+    tcp_defer_accept: bool = setting(
+        False,
+        ini_default=True,
+        parse=BOOLEAN,
+        reload=Reload.RESTART,
+        doc="Let the kernel keep TCP connections back until their first bytes have come, so that silent ones "
+        "cost nothing. In a pgbouncer.ini it is the default.",
+    )
     unix_socket_dir: str = setting(
         "/tmp",
         parse=SOCKET_DIR,
@@ -340,6 +348,12 @@ class Settings:
         parse=seconds(),
         doc="How long a client waits for a server connection before it is disconnected; 0 is no "
         "limit.",
+    )
+    login_notify_message: str = setting(
+        "",
+        parse=TEXT,
+        reload=Reload.NEW,
+        doc='Notice that each client gets at its log-in; "" is none.',
     )
     query_wait_notify: float = setting(
         5.0,

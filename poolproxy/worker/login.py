@@ -414,7 +414,11 @@ class ClientLogin:
         parts = [build.authentication(0)]
         parts += [build.parameter_status(n, v) for n, v in told.items() if not tracker.tracks(n)]
         parts += [build.parameter_status(n, v) for n, v in tracker.items(values)]
-        parts += [build.backend_key_data(key.pid, key.secret), build.ready_for_query()]
+        parts.append(build.backend_key_data(key.pid, key.secret))
+        notice = worker.config.settings.login_notify_message
+        if notice:
+            parts.append(build.notice_response(notice))
+        parts.append(build.ready_for_query())
         await self.stream.send(b"".join(parts))
         # No checkpoint from here on: the socket has two owners for a moment.
         self._log_success()

@@ -129,3 +129,17 @@ def test_nowhere_to_listen_is_an_error() -> None:
     """Neither listen_addr nor unix_socket_dir."""
     with pytest.raises(ConfigError, match="nowhere to listen on"):
         open_listeners(settings_for(""))
+
+
+def test_silent_connections_can_be_kept_back() -> None:
+    """With tcp_defer_accept a TCP connection is there only when its first bytes are."""
+    settings = attrs.evolve(settings_for("", "127.0.0.1"), tcp_defer_accept=True)
+    with (
+        listening(settings) as (listener,),
+        socket.create_connection((listener.host, listener.port)) as client,
+    ):
+        with pytest.raises(BlockingIOError):
+            listener.sock.accept()
+        client.sendall(b"x")
+        listener.sock.settimeout(10)
+        listener.sock.accept()[0].close()

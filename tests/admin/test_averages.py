@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poolproxy.admin.averages import Averages, by_database
+from poolproxy.admin.averages import Averages, by_database, stats_line
 from poolproxy.metrics.schema import PoolMetrics
 
 
@@ -43,3 +43,15 @@ def test_what_falls_is_no_negative_average() -> None:
     averages.sample(by_database([pool("a", xact_count=100)]), 10.0)
     averages.sample(by_database([pool("a", xact_count=90)]), 20.0)
     assert averages.of("db")["xact_count"] == 0
+
+
+def test_the_line_of_the_log_is_pgbouncers() -> None:
+    """Per second, and mean times in microseconds."""
+    averages = Averages(0.0)
+    row = pool("a", xact_count=20, query_count=40, xact_time=0.01, query_time=0.02, wait_time=1.0)
+    row.bytes_received, row.bytes_sent, row.server_assignment_count = 100, 2000, 10
+    averages.sample(by_database([row]), 10.0)
+    assert stats_line(averages.of_all()) == (
+        "stats: 2 xacts/s, 4 queries/s, 0 client parses/s, 0 server parses/s, 0 binds/s, in 10 B/s, "
+        "out 200 B/s, xact 500 us, query 500 us, wait 100000 us"
+    )

@@ -227,6 +227,30 @@ def make_role(one_postgres: PostgresServer) -> Iterator[str]:
         admin.execute("drop role looked_up")
 
 
+def test_what_else_the_file_can_ask_for(one_postgres: PostgresServer) -> None:
+    """psql shows the notice of login_notify_message; the log has a line of totals every stats_period."""
+    settings = f"{ANYBODY}\nlogin_notify_message = be nice\nstats_period = 1"
+    with program(settings, f"[databases]\napp = {target(one_postgres)}\n") as pool:
+        pool.daemon()
+        psql = one_postgres.binaries.tool("psql")
+        done = subprocess.run(
+            [
+                str(psql),
+                "-XAtc",
+                "select 40 + 2",
+                f"host={HOST} port={pool.port} dbname=app user=ann",
+            ],
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=True,
+        )
+        assert done.stdout == "42\n"
+        assert "NOTICE:  be nice" in done.stderr
+        eventually(lambda: " LOG stats: " in pool.log, "the totals are logged")
+        assert re.search(r"stats: \d+ xacts/s, \d+ queries/s, .* B/s, xact \d+ us, query", pool.log)
+
+
 # -- its log --------------------------------------------------------------------------------------
 
 
