@@ -36,14 +36,18 @@ class ClientMoves:
 
     def begin(self, worker: Worker, message: ClientMove, fds: list[int]) -> None:
         """A worker gives a client away. Takes the descriptors."""
-        clients, state = self._hub.clients, message.state
+        clients, state, host = self._hub.clients, message.state, self._hub.host
+        permit = message.server.permit if message.server is not None else 0
         target = self._target(worker, message.target)
         if len(fds) < len(message.sockets):
             why = "the acceptor is out of file descriptors"
         elif target is None:
             why = "there is no worker for it"
-        elif clients.move(worker.number, state.id, target.number):
-            if target.channel.post(ClientArrival(message.sockets, state), fds):
+        elif permit and not host.holds(worker, permit):
+            why = "its server is not this worker's"
+        elif clients.move(worker.number, state.id, target.number, permit):
+            if target.channel.post(ClientArrival(message.sockets, state, message.server), fds):
+                host.server_follows(permit, target.number)
                 return
             clients.returned(target.number, state.id)
             fds, why = [], "its state could not be sent on"
@@ -74,6 +78,7 @@ class ClientMoves:
         if former is not None:
             former.channel.post(ClientMoved(client.id, message.refused))
         if message.refused:
+            self._hub.host.server_follows(client.permit, source)
             self._count(REFUSED if former is not None else LOST)
         else:
             self._count(DONE)
@@ -94,6 +99,7 @@ class ClientMoves:
                 self._count(LOST)
                 self._free_cancels(client, None)
         for client in back:
+            self._hub.host.server_follows(client.permit, client.worker)
             self._count(REFUSED if worker.heard_out else LOST)
             answer = ClientMoved(client.id, DIED, lost=not worker.heard_out)
             self._hub.workers.send([(client.worker, answer)])

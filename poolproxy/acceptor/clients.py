@@ -19,7 +19,7 @@ class Client:
 
     ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a ``console``.
     ``moving``: it is on its way to ``worker``, which has not said yet that it has it. ``source``: the worker
-    that it can go back to, None if that is dead.
+    that it can go back to, None if that is dead. ``permit``: that of the server that goes along, 0 for none.
     """
 
     id: int
@@ -28,6 +28,7 @@ class Client:
     console: bool = False
     moving: bool = False
     source: int | None = None
+    permit: int = 0
     admitted: tuple[str, str] | None = None
     pool: PoolKey | None = None
     key: CancelKey | None = None
@@ -152,13 +153,13 @@ class Clients:
 
     # -- moves ------------------------------------------------------------------------------------
 
-    def move(self, worker: int, client: int, target: int) -> bool:
+    def move(self, worker: int, client: int, target: int, permit: int = 0) -> bool:
         """A logged-in client of ``worker`` is on its way to ``target``; False if there is no such client."""
         known = self._known(worker, client)
         if known is None or known.pool is None or known.moving:
             return False
         self._settle(known, target)
-        known.moving, known.source = True, worker
+        known.moving, known.source, known.permit = True, worker, permit
         return True
 
     def arrived(self, worker: int, client: int) -> tuple[Client, int | None] | None:

@@ -131,8 +131,7 @@ class LedgerHost:
         if permits:
             log.info("ending %d server connections of %s", len(permits), worker)
         for permit in permits:
-            self._ending += 1
-            self._nursery.start_soon(self._end, permit)
+            self._give_up(permit)
 
     def client_up(self, worker: Worker, pool: PoolKey) -> None:
         self._send(self._ledger.client_up(worker.number, pool, time.monotonic()))
@@ -144,6 +143,17 @@ class LedgerHost:
         self._send(self._ledger.client_up(target, pool, now))
         if source is not None:
             self._send(self._ledger.client_gone(source, pool, now))
+
+    def holds(self, worker: Worker, permit: int) -> bool:
+        """Whether a server in use there has this permit."""
+        return self._ledger.holds(worker.number, permit)
+
+    def server_follows(self, permit: int, worker: int | None) -> None:
+        """The server of a client that moves is this worker's from now on; None: that is dead."""
+        if permit:
+            self._send(self._ledger.server_follows(permit, worker, time.monotonic()))
+            if worker is None:
+                self._give_up(permit)
 
     def clients_gone(self, worker: Worker, pools: list[PoolKey]) -> None:
         for pool in pools:
@@ -225,6 +235,11 @@ class LedgerHost:
         if duplicate is not None:
             duplicate.close()
         self._free(message.permit, clean=message.clean)
+
+    def _give_up(self, permit: int) -> None:
+        """Nobody has this server any more."""
+        self._ending += 1
+        self._nursery.start_soon(self._end, permit)
 
     # -- time -------------------------------------------------------------------------------------
 

@@ -182,7 +182,8 @@ class ClientSecrets:
 @attrs.frozen
 class ClientState:
     """A quiet client, all that its next worker has to know. ``user``: the one it has logged in as; the
-    database that it has asked for is the pool's. ``session``: it has logged in to a pool in session mode.
+    database that it has asked for is the pool's. ``session``: it has logged in to a pool in session mode;
+    ``taken_at`` as in ``relay.session``.
 
     ``values``: the tracked parameters, ``unreported`` the other ones of its start-up packet
     (``wire.unreported``).
@@ -199,6 +200,7 @@ class ClientState:
     port: int
     connected_at: float
     last_activity: float
+    taken_at: float
     names: ClientNames | None
     secrets: ClientSecrets
 
@@ -362,12 +364,15 @@ class WaitReason:
 @message(25, fds=MANY)
 @attrs.frozen
 class ClientArrival:
-    """A quiet client of another worker; answered by :class:`ClientArrived`. ``sockets``: its id, once for
-    each descriptor. One that was lost on the way is a reason to refuse the client.
+    """A quiet client of another worker, in session mode with its server; answered by :class:`ClientArrived`.
+
+    ``sockets`` has an item for each descriptor: the client's id, and the server's permit. One that was lost
+    on the way is a reason to refuse the client.
     """
 
     sockets: tuple[int, ...]
     state: ClientState
+    server: ServerState | None
 
 
 @message(26)
@@ -684,12 +689,14 @@ class WhyWait:
 @attrs.frozen
 class ClientMove:
     """A quiet client is to go to another worker: the one with the number ``target``, 0 for whichever has most
-    room. This one reads it no more, and keeps its own descriptor until :class:`ClientMoved`.
+    room. This one reads it no more, and keeps its own descriptors until :class:`ClientMoved`. ``sockets`` as
+    in :class:`ClientArrival`.
     """
 
     sockets: tuple[int, ...]
     target: int
     state: ClientState
+    server: ServerState | None
 
 
 @message(86)

@@ -1,7 +1,8 @@
 """A client that goes to another worker: whether it can now, what goes with its socket, and its arrival.
 
 Only what is *quiet* moves: nothing of the client is in this process but what is written down here. What it
-sends meanwhile stays in the kernel's buffer, which goes with the descriptor.
+sends meanwhile stays in the kernel's buffer, which goes with the descriptor. A client of session mode takes
+its server along (``relay.moving``).
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from poolproxy.ipc.messages import (
     NamedStatement,
     Parameter,
 )
+from poolproxy.relay import moving
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.guard import GuardedClient, client_class
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.replication import ReplicationClient
+from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient
 from poolproxy.relay.tls import TlsConnection
 from poolproxy.settings.config import ClientSettings
@@ -34,10 +37,12 @@ def can_ever_move(client: Client) -> bool:
 
 
 def is_quiet(client: Client) -> bool:
-    """Whether nothing is owed to the client, kept for it, or half read from it, and it has no server."""
+    """Whether nothing is owed to the client, kept for it, or half read from it; nor from its server, which
+    only a client of session mode may have.
+    """
     front, names = client.front, client.names
     return not (
-        client.server is not None
+        (client.server is not None and not _is_at_rest(client, client.server))
         or client.wait_since
         or client.closed
         or client.out
@@ -51,6 +56,10 @@ def is_quiet(client: Client) -> bool:
         or (isinstance(client, GuardedClient) and not client.door.between_messages)
         or not can_ever_move(client)
     )
+
+
+def _is_at_rest(client: Client, server: Server) -> bool:
+    return isinstance(client, SessionClient) and moving.is_quiet(server)
 
 
 def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
@@ -68,6 +77,7 @@ def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
         port=client.port,
         connected_at=client.connected_at,
         last_activity=client.last_activity,
+        taken_at=client.taken_at if isinstance(client, SessionClient) else 0.0,
         names=_told(client.names),
         secrets=secrets,
     )
@@ -115,6 +125,8 @@ def arrived(
         connected_at=state.connected_at,
     )
     client.last_activity = state.last_activity
+    if isinstance(client, SessionClient):
+        client.taken_at = state.taken_at
     if state.names is not None and isinstance(client, PreparingClient):
         client.names = _remembered(state.names, pool.shared, context.tracker.place(values))
     return client

@@ -54,7 +54,7 @@ def server_state(server: Server, generation: int) -> ServerState:
         pool=server.pool.key,
         generation=generation,
         keep=server.keep,
-        name=server.name,
+        name=str(server.name),
         key=server.key,
         host=server.host.name,
         port=server.host.port,

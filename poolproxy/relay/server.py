@@ -431,6 +431,13 @@ class Server(Connection):
 
     # -- the end ----------------------------------------------------------------------------------
 
+    def let_go(self) -> None:
+        """Another process has the connection from now on; here it is as if it had been closed."""
+        self.closed = True
+        self.fd = -1
+        self.pool.remove(self)
+        self.engine.close_later(self.sock)
+
     def lost(self, reason: str) -> None:
         """PostgreSQL has closed the connection."""
         self.end(reason, ended=True)

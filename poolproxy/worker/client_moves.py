@@ -36,6 +36,8 @@ from poolproxy.ipc.messages import (
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
 from poolproxy.relay.context import Pool
+from poolproxy.relay.moving import server_of, server_state
+from poolproxy.relay.server import Server
 from poolproxy.worker import leaving
 from poolproxy.worker.credentials import known_secret
 from poolproxy.worker.lookup import Found, remember
@@ -73,21 +75,43 @@ TOO_LATE = PoolerError(
 
 def send(worker: Worker, client: Client, target: int) -> bool:
     """Send a quiet client away; False if it can't be sent now."""
+    server = client.server
+    pair: list[Client | Server] = [client] if server is None else [client, server]
+    fds: list[int] = []
     try:
-        fd = os.dup(client.fd)
+        for one in pair:
+            fds.append(os.dup(one.fd))
+        sent = worker.channel.post(_message(worker, client, target), fds)
     except OSError as error:
+        close_fds(fds)
         log.warning("%s can't move: %s", client.name, error.strerror)
         return False
-    state = state_of(client, secrets_for(worker, client.pool))
-    worker.engine.forget(client.fd)
-    if not worker.channel.post(ClientMove((client.id,), target, state), [fd]):
-        client.watch()
+    except Exception as error:
+        # A mistake of ours in telling of this client is no reason for the others to suffer.
+        close_fds(fds)
+        log.exception("%s could not be sent", client.name)
+        client.crashed(error)
         return False
+    if not sent:
+        return False
+    for one in pair:
+        worker.engine.forget(one.fd)
+    if server is not None:
+        server.pool.remove(server)
     worker.departing.clients[client.id] = client
     worker.departing.keys.add(client.key)
     worker.let_out(client)
     log.debug("%s moves", client.name)
     return True
+
+
+def _message(worker: Worker, client: Client, target: int) -> ClientMove:
+    server = client.server
+    state = state_of(client, secrets_for(worker, client.pool))
+    if server is None:
+        return ClientMove((client.id,), target, state, None)
+    its = server_state(server, worker.generation)
+    return ClientMove((client.id, server.permit), target, state, its)
 
 
 def moved(worker: Worker, message: ClientMoved) -> None:
@@ -96,17 +120,26 @@ def moved(worker: Worker, message: ClientMoved) -> None:
     if client is None:
         return
     worker.departing.keys.discard(client.key)
+    server = client.server
     if not message.refused:
         client.close()
+        if server is not None:
+            server.let_go()
         return
     log.debug("%s stays: %s", client.name, message.refused)
     worker.departing.rests_until = monotonic() + RETRY_EVERY
     worker.let_in(client)
+    if server is not None:
+        server.pool.servers.add(server)
     if message.lost:
+        if server is not None:
+            server.end(message.refused)
         client.leave(message.refused)
         return
     client.settings = worker.config.client(client.pool.key.database, client.user)
     if worker.config.pool_of((client.pool.key.database, client.pool.key.user)) is None:
+        if server is not None:
+            server.end(REMOVED.message, error=REMOVED)
         client.fail(REMOVED)
         return
     _begin(client)
@@ -119,22 +152,23 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
     """Take the client, or refuse it. Takes the descriptors."""
     state = message.state
     pool = _pool(worker, state)
-    if pool is None or len(fds) < len(message.sockets) or state.key in worker.keys:
+    why = "not wanted there" if pool is None or state.key in worker.keys else ""
+    if len(fds) < len(message.sockets):
+        why = "out of file descriptors"
+    client = None
+    if pool is not None and not why:
+        try:
+            client = _made(worker, pool, message, fds)
+        except Exception:
+            log.exception("client %d could not be taken", state.id)
+            why = "its state is not understood there"
+    if client is None:
         close_fds(fds)
-        why = "out of file descriptors" if pool is not None else "not wanted there"
         worker.channel.post(ClientArrived(state.id, why))
         return
-    learn_secrets(worker, pool, state.secrets)
-    context, settings = worker.context, worker.config.client(state.pool.database, state.user)
-    values = worker.shared_values(values_of(context, state))
-    client = arrived(
-        context,
-        socket.socket(fileno=fds[0]),
-        state,
-        pool=pool,
-        values=values,
-        settings=settings,
-    )
+    server = client.server
+    if server is not None:
+        server.pool.servers.add(server)
     worker.let_in(client)
     worker.channel.post(ClientArrived(state.id, ""))
     log.debug("%s has moved here", client.name)
@@ -142,6 +176,26 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
         _begin(client)
     else:
         worker.start(_begin_later, worker, client)
+
+
+def _made(worker: Worker, pool: Pool, message: ClientArrival, fds: list[int]) -> Client:
+    """The client, and its server; their sockets have the descriptors when nothing can go wrong any more."""
+    state, context = message.state, worker.context
+    learn_secrets(worker, pool, state.secrets)
+    settings = worker.config.client(state.pool.database, state.user)
+    values = worker.shared_values(values_of(context, state))
+    socks = [socket.socket(fileno=fd) for fd in fds]
+    try:
+        client = arrived(context, socks[0], state, pool=pool, values=values, settings=settings)
+        if message.server is not None:
+            server = server_of(message.server, socks[1], context, pool, worker.generation)
+            server.values = worker.shared_values(server.values)
+            server.client, client.server = client, server
+    except BaseException:
+        for sock in socks:
+            sock.detach()
+        raise
+    return client
 
 
 def _pool(worker: Worker, state: ClientState) -> Pool | None:
@@ -245,9 +299,16 @@ def _send_quiet(worker: Worker) -> int:
 def _begin(client: Client) -> None:
     if client.closed:
         return
-    client.begin(b"")
+    server, engine = client.server, client.engine
+    if server is None:
+        client.begin(b"")
+    else:
+        client.watch()
+        server.watch()
     # Before a cancel request that was held back for it, and that what is there may have come before.
-    client.engine.read_now(client.fd)
+    engine.read_now(client.fd)
+    if server is not None and not server.closed:
+        engine.read_now(server.fd)
 
 
 def _mark(client: Client) -> tuple[float, float]:

@@ -81,6 +81,8 @@ async def as_orphan(worker: Worker) -> None:
     # Nobody answers any more whether another worker has them.
     for client in worker.departing.clients.values():
         client.close()
+        if client.server is not None:
+            client.server.let_go()
     worker.departing.clients.clear()
     last = monotonic() + max(CANCEL_TIME, worker.config.settings.orphan_timeout)
     # The backends that are busy then have nobody else to end them.

@@ -49,6 +49,9 @@ def reload(worker: Worker, configure: Configure) -> None:
             _remove(worker, pool)
         else:
             _change(worker, pool, settings, tls_changed=tls_changed)
+    for client in worker.departing.clients.values():
+        if client.server is not None:
+            client.server.doomed = CHANGED  # if it comes back
     for client in worker.clients.values():
         client.settings = worker.config.client(client.pool.key.database, client.user)
     worker.channel.post(worker.ready())

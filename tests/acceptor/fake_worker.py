@@ -4,7 +4,8 @@ A client is greeted with ``SLOT ID`` (or ``refused``). Then each line is a comma
 ``echo TEXT``, ``die`` (at once), ``login DATABASE USER`` (answered with the limit or ``in``),
 ``up PID DATABASE USER`` (log in with this cancel key), ``cancel PID`` (answered ``done``),
 ``server HOST PORT`` (want a permit, connect, answer ``up``), ``move TARGET`` (to that worker, or to any; the
-answer is ``moved SLOT`` or ``stays``), ``move-and-die``, and ``arrivals HOW`` (what to do with clients that
+answer is ``moved SLOT`` or ``stays``), ``move-with PERMIT`` (with this server), the same with ``-and-die``,
+and ``arrivals HOW`` (what to do with clients that
 come: ``take``, ``refuse``, ``die``, ``hold`` until the next such order, ``take-and-die``). ``--behave`` makes
 it a bad one.
 """
@@ -30,6 +31,13 @@ POOL = m.PoolKey("app", "alice")
 
 def key_of(pid: str) -> m.CancelKey:
     return m.CancelKey(int(pid), b"secret" + pid.encode())
+
+
+def server_state(permit: int) -> m.ServerState:
+    key, times, nothing = key_of("77"), (0.0, 0.0, 0.0), ((), (), (), ())
+    return m.ServerState(
+        permit, POOL, 1, False, "S", key, "host", 1, "", 1, ("/",), *times, *nothing, False, "", None
+    )  # fmt: skip
 
 
 class FakeWorker:
@@ -94,6 +102,8 @@ class FakeWorker:
                         await self.tell(stream, b"cancelled %d\n" % key.pid)
             case m.ClientArrival():
                 self.held.append((message, fds[0]))
+                for fd in fds[1:]:
+                    os.close(fd)
                 await self.arrive()
             case m.ClientMoved(client, refused):
                 stream = self.moving.pop(client)
@@ -146,14 +156,20 @@ class FakeWorker:
         self.moving[client] = stream
         self.clients.pop(client)
         key = self.keys[client]
-        target = 0 if len(words) == 1 else int(words[1])
+        with_server = words[0].startswith("move-with")
+        number = int(words[1]) if len(words) > 1 else 0
+        target = 0 if with_server else number
         state = m.ClientState(
-            client, POOL, "alice", False, key, (), None, "", 0, 0.0, 0.0, None,
+            client, POOL, "alice", False, key, (), None, "", 0, 0.0, 0.0, 0.0, None,
             m.ClientSecrets(b"", b"", None, None, 0.0),
         )  # fmt: skip
-        fd = os.dup(stream.socket.fileno())
-        self.channel.post(m.ClientMove((client,), target, state), [fd])
-        if words[0] == "move-and-die":
+        fds = [os.dup(stream.socket.fileno())]
+        sockets, server = (client,), None
+        if with_server:
+            fds.append(os.open(os.devnull, os.O_RDONLY))  # nobody of us looks at what it is
+            sockets, server = (client, number), server_state(number)
+        self.channel.post(m.ClientMove(sockets, target, state, server), fds)
+        if words[0].endswith("and-die"):
             os._exit(9)
 
     async def arrive(self) -> None:

@@ -203,3 +203,35 @@ async def test_a_replaced_worker_gets_no_new_clients_and_leaves_with_its_last(
         assert metrics["poolproxy_worker_restarts_total"] == 0
         assert metrics["poolproxy_worker_replacements_total"] >= 1
         assert not any(name.startswith("poolproxy_worker_deaths_total") for name in metrics)
+
+
+async def test_a_server_goes_with_its_client_and_ends_with_it(tmp_path: Path) -> None:
+    """The permit is the next worker's; when nobody takes the pair any more PostgreSQL sees its end."""
+    (postgres,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    host, port = postgres.socket.getsockname()
+    async with postgres, scene(tmp_path) as s:
+        assert await s.client.say(f"server {host} {port}") == "up"
+        backend = await postgres.accept()
+        assert await s.client.say("move-with 1") == f"moved {s.other.slot}"
+        assert await s.client.say("move-with 1") == f"moved {s.third.slot}"
+        await s.other.say("arrivals refuse")
+        assert await s.client.say("move-with 1") == "stays"
+        await s.other.say("arrivals hold")
+        await s.client.stream.send_all(b"move-with-and-die 1\n")
+        await until(s.server, "poolproxy_worker_restarts_total", 1)
+        with trio.move_on_after(0.1) as nothing:
+            await backend.receive_some()
+        assert nothing.cancelled_caught
+        await s.other.say("arrivals refuse")
+        assert await read_line(s.client.stream) == ""
+        async with await postgres.accept() as canceller:
+            assert len(await canceller.receive_some()) == 12 + len("secret77")
+        assert await backend.receive_some() == b""
+        await backend.aclose()
+        await until(s.server, "poolproxy_permits_returned_total", 1)
+
+
+async def test_nobody_takes_anothers_server_along(tmp_path: Path) -> None:
+    """The client of a worker that does not hold that permit stays where it is."""
+    async with scene(tmp_path) as s:
+        assert await s.client.say("move-with 1") == "stays"

@@ -454,3 +454,18 @@ def test_statistics_tell_the_state() -> None:
     assert (row.opening, row.up, row.closing) == (0, 1, 0)
     assert (row.waiting, row.oldest, row.clients, row.asked) == (3, 100.5, 1, 1)
     assert row.failing == ""
+
+
+def test_a_session_s_server_follows_its_client() -> None:
+    """Its permit is then the other worker's, and outlives the first one; without any it is about to end."""
+    driver = Driver()
+    (permit,) = driver.fill(1, 1)
+    assert driver.ledger.server_follows(permit, 2, driver.now) == []
+    assert driver.ledger.holds(2, permit)
+    assert driver.ledger.worker_gone(1, driver.now)[0] == []
+    driver.ledger.server_follows(permit, None, driver.now)
+    assert granted(driver.want(2, waiting=2)) == [2]
+    driver.up(2, permit + 1)
+    assert driver.ledger.held == 2
+    assert granted(driver.closed(permit)) == [2]
+    assert driver.ledger.server_follows(99, 1, driver.now) == []

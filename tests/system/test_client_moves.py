@@ -74,6 +74,24 @@ def test_an_idle_client_comes_along_when_its_worker_is_replaced(restless: ProxyP
             assert one.value("show application_name") == "traveller"
 
 
+def test_a_session_comes_along_with_its_server(restless: ProxyProcess) -> None:
+    """The client keeps its backend with all that is there, and hears what it listens to on its way."""
+    with psycopg.connect(url(restless, "session"), autocommit=True) as one:
+        pid = one.info.backend_pid
+        one.execute("listen news")
+        one.execute("create temp table mine as select 42 as answer")
+        with psycopg.connect(url(restless), autocommit=True) as other:
+            for number in range(ROUNDS):
+                then = moves(restless)
+                eventually(lambda then=then: moves(restless) >= then + 2, "clients move")
+                other.execute(f"notify news, '{number}'")
+                notice = next(one.notifies(timeout=15))
+                assert notice.payload == str(number)
+                assert one.execute("select answer from mine").fetchone() == (42,)
+                assert one.execute("select pg_backend_pid()").fetchone() == (pid,)
+        assert sample(restless, "poolproxy_pool_servers", database="session", state="active") == 1
+
+
 def works(proxy: ProxyProcess, number: int, over: threading.Event) -> int:
     """Transactions of a client, simple and prepared ones; how many. Any error is raised."""
     done = 0

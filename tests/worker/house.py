@@ -17,6 +17,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.server import Server
+from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.read import ErrorFields, MessageReader, error_fields
 from poolproxy.worker.worker import Worker
@@ -89,6 +90,47 @@ class House:
         self.worker.server_up(server, ServerUp(number, server.key, 0.01, ()))
         return server, theirs
 
+    def session(self) -> tuple[SessionClient, SessionServer, socket.socket, socket.socket]:
+        """A client of session mode that has used its server, with that; and the far ends."""
+        (ours, app), (side, postgres) = self._pair(), self._pair()
+        pool, number, now = self.pool, next(self._numbers), monotonic()
+        values = self.worker.context.tracker.nothing
+        server = SessionServer(
+            self.worker.context,
+            side,
+            permit=number,
+            keep=False,
+            pool=pool,
+            key=CancelKey(number, b"5678"),
+            host=Host("127.0.0.1", 5432),
+            role=None,
+            address=(socket.AF_UNIX, "/nowhere"),
+            values=values,
+            name=f"S-{number}",
+            connected_at=now,
+            welcome=(),
+            wish=None,
+        )
+        client = SessionClient(
+            self.worker.context,
+            ours,
+            id=number,
+            pool=pool,
+            user="ann",
+            key=CancelKey(number, b"1234"),
+            values=values,
+            settings=self.worker.config.client("db", "ann"),
+            peer="127.0.0.1",
+            port=1,
+            connected_at=now,
+        )
+        pool.servers.add(server)
+        server.watch()
+        client.have(server)
+        self.worker.client_up(client, b"")
+        client.last_activity = monotonic()
+        return client, server, app, postgres
+
     def heard(self) -> list[Message]:
         """What the acceptor has been told since the last call, but for the worker's load."""
         messages = []
@@ -107,7 +149,11 @@ class House:
         return pair_
 
     def close(self) -> None:
-        for sock in (*self._sockets, *(c.sock for c in self.worker.clients.values())):
+        for sock in (
+            *self._sockets,
+            *(c.sock for c in self.worker.clients.values()),
+            *(s.sock for p in self.worker.pools.values() for s in p.servers),
+        ):
             sock.close()
         self.worker.engine.close()
 

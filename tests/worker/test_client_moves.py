@@ -21,10 +21,13 @@ from poolproxy.ipc.messages import (
     ClientArrived,
     ClientMove,
     ClientMoved,
+    ClientNames,
+    Parameter,
     Shed,
 )
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import is_quiet
+from poolproxy.relay.session import SessionClient
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.worker import client_moves
 from poolproxy.worker.control import obey
@@ -64,7 +67,7 @@ def sent(source: House, client: Client) -> tuple[ClientMove, list[int]]:
 def move(source: House, target: House, client: Client) -> Client:
     """What the acceptor does for a client that arrives; the client as it is there."""
     told, fds = sent(source, client)
-    obey(target.worker, ClientArrival(told.sockets, told.state), fds)
+    obey(target.worker, ClientArrival(told.sockets, told.state, told.server), fds)
     assert target.heard() == [ClientArrived(client.id, "")]
     obey(source.worker, ClientMoved(client.id, ""), [])
     return target.worker.clients[client.id]
@@ -107,7 +110,7 @@ def test_what_it_sends_on_its_way_is_read_when_it_arrives() -> None:
         told, fds = sent(a, client)
         app.send(SELECT)
         a.turn()
-        obey(b.worker, ClientArrival(told.sockets, told.state), fds)
+        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         assert b.worker.clients[client.id].wait_since
 
 
@@ -121,7 +124,7 @@ def test_it_is_acknowledged_before_it_is_read() -> None:
         b.worker.start = lambda *task: started.append(task)  # type: ignore[method-assign]
         while b.worker.channel.flushed:
             b.worker.channel.post(CancelDone(1))
-        obey(b.worker, ClientArrival(told.sockets, told.state), fds)
+        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         b.turn()
         assert len(started) == 1
         assert not b.worker.clients[client.id].wait_since
@@ -201,7 +204,7 @@ def test_a_worker_refuses_what_it_can_not_serve(why: str) -> None:
             socket.socket(fileno=fds.pop()).close()
         else:
             b.worker.keys[client.key] = client
-        obey(b.worker, ClientArrival(told.sockets, told.state), fds)
+        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         (answer,) = b.heard()
         assert isinstance(answer, ClientArrived)
         assert answer.refused
@@ -219,9 +222,80 @@ def test_a_cancel_for_a_client_on_its_way_is_for_its_next_worker() -> None:
         told, fds = sent(a, client)
         obey(a.worker, Cancel(7, client.key), [])
         assert a.heard() == [CancelMissed(7)]
-        obey(b.worker, ClientArrival(told.sockets, told.state), fds)
+        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         obey(b.worker, Cancel(7, client.key), [])
         assert b.heard() == [ClientArrived(client.id, ""), CancelDone(7)]
+
+
+@pytest.mark.parametrize("how", ["moved", "refused", "lost"])
+def test_a_session_goes_with_its_server(how: str) -> None:
+    """Client and server are the next worker's, or both come back, or both end."""
+    with two(pool_mode="session") as (a, b):
+        client, server, app, postgres = a.session()
+        assert is_quiet(client)
+        told, fds = sent(a, client)
+        assert told.sockets == (client.id, server.permit)
+        assert not a.pool.servers
+        if how == "moved":
+            obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
+            assert b.heard() == [ClientArrived(client.id, "")]
+            obey(a.worker, ClientMoved(client.id, ""), [])
+            there, house_ = b.worker.clients[client.id], b
+        else:
+            for fd in fds:
+                socket.socket(fileno=fd).close()
+            obey(a.worker, ClientMoved(client.id, "died", lost=how == "lost"), [])
+            there, house_ = client, a
+        if how == "lost":
+            assert error(app).message == "died"
+            assert server.closed
+            return
+        assert there.server is not None
+        assert there.server in house_.pool.servers
+        assert isinstance(there, SessionClient)
+        assert not there.unused
+        app.send(SELECT)
+        house_.turn()
+        assert postgres.recv(1 << 16) == SELECT
+        postgres.send(DONE)
+        house_.turn()
+        assert app.recv(1 << 16) == DONE
+
+
+def test_a_session_in_a_transaction_is_not_quiet() -> None:
+    """It moves when that is over."""
+    with two(pool_mode="session") as (a, _):
+        client, _, app, postgres = a.session()
+        for answer, quiet in (
+            (message(ord("C"), b"BEGIN\0") + ready_for_query(ord("T")), False),
+            (DONE, True),
+        ):
+            app.send(SELECT)
+            a.turn()
+            assert not is_quiet(client)
+            postgres.send(answer)
+            a.turn()
+            assert is_quiet(client) is quiet
+
+
+def test_what_can_not_be_told_of_a_client_ends_only_that_client() -> None:
+    """A mistake of ours in packing or unpacking costs no worker."""
+    with two() as (a, b):
+        client, app = a.client()
+        told, fds = sent(a, client)
+        state = attrs.evolve(told.state, values=(Parameter("TimeZone", "UTC"),), unreported=7)
+        b.worker.context.tracker.place = None  # type: ignore[assignment]
+        state = attrs.evolve(state, names=ClientNames((), unnamed=False, passed=False))
+        obey(b.worker, ClientArrival(told.sockets, state, None), fds)
+        (answer,) = b.heard()
+        assert isinstance(answer, ClientArrived)
+        assert answer.refused
+        obey(a.worker, ClientMoved(client.id, answer.refused), [])
+        assert not client.closed
+        client.peer = object()  # type: ignore[assignment]
+        assert not client_moves.send(a.worker, client, 0)
+        assert app.recv(1) == b""
+        assert client.closed
 
 
 def test_a_client_is_quiet_only_between_transactions_with_nothing_pending() -> None:

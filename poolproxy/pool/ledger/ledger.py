@@ -205,6 +205,19 @@ class Ledger:
             pool.rest_until = now + UNUSED_PAUSE
         return self._settle([pool], now)
 
+    def server_follows(self, permit: int, worker: int | None, now: float) -> Sends:
+        """The server of a client that moves is ``worker``'s from now on. None: nobody has it any more; the
+        caller ends it.
+        """
+        lease = self._leases.get(permit)
+        if lease is None:
+            return []
+        if worker is None:
+            lease.state = LeaseState.CLOSING
+        else:
+            lease.worker = worker
+        return self._settle([self._pools[lease.pool]], now)
+
     # -- configuration and time -------------------------------------------------------------------
 
     def configure(self, limits_of: LimitsOf, standing: Iterable[PoolKey], now: float) -> Sends:
