@@ -218,8 +218,8 @@ class LedgerHost:
         host, now = Host(message.host, message.port), time.monotonic()
         if message.failure:
             self._doubt(host.name)
-        if pool is None or host not in pool.hosts:
-            return  # a reload has changed the hosts meanwhile
+        if pool is None or host not in pool.hosts or not has_choice(pool):
+            return  # there is nothing to choose, or a reload has changed the hosts meanwhile
         if message.failure:
             pause = self._config.settings.server_login_retry
             self._hosts.failed(host, message.failure, pause, now)
