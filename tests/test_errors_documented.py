@@ -42,7 +42,14 @@ PUT_TOGETHER = {
     "reason": {("connect failed: REASON", None), ("server DNS lookup failed", None)},
 }
 # These pass on what another of the calls, or PostgreSQL, has made.
-PASSED_ON = {"message", "message.reason", "answer.error", "error.message", "fields.message"}
+PASSED_ON = {
+    "message",
+    "message.reason",
+    "answer.error",
+    "str(error)",
+    "error.message",
+    "fields.message",
+}
 PLACEHOLDER = "[A-Z]+"
 
 

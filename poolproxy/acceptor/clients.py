@@ -147,6 +147,11 @@ class Clients:
                 client.source = None
         return lost, back
 
+    def worker_of(self, client: int) -> int | None:
+        """The worker that has this client, logged in or not."""
+        known = self._clients.get(client)
+        return None if known is None else known.worker
+
     def with_key(self, key: CancelKey) -> Client | None:
         """The client with this cancel key."""
         return self._keys.get(key)

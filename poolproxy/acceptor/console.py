@@ -10,14 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import attrs
 import trio
 
 from poolproxy.acceptor import facts
-from poolproxy.acceptor.orders import Outcome, execute
+from poolproxy.acceptor.orders import Orders, Outcome
 from poolproxy.acceptor.workers import State, Worker
 from poolproxy.admin.averages import Averages, Counts, by_database, stats_line
 from poolproxy.admin.column import Row
@@ -30,6 +31,7 @@ from poolproxy.ipc.messages import (
     ConsoleNext,
     ConsoleRows,
     Done,
+    Hold,
     Inspect,
     Inspected,
 )
@@ -45,6 +47,9 @@ PART = 48_000  # bytes of rows in a message: below what a channel sends inline
 ROW_OVERHEAD = 16
 # A worker that is stuck must not hold up what is known of the others.
 WORKER_PATIENCE = 3.0
+
+
+Rows: TypeAlias = tuple[Row, ...]
 
 
 @attrs.define(eq=False)
@@ -78,6 +83,7 @@ class Desk:
         self._running: dict[int, Running] = {}
         self._questions: dict[int, Question] = {}
         self._last_request = 0
+        self.suspender: Running | None = None  # who has given SUSPEND
 
     # -- messages of workers ----------------------------------------------------------------------
 
@@ -118,9 +124,48 @@ class Desk:
         for question in self._questions.values():
             if question.worker == worker.number:
                 question.settled.set()
+        if self.suspender is not None and self.suspender.worker is worker:
+            self.end_suspension()
         for running in self._running.values():
             if running.worker is worker:
                 running.scope.cancel()
+
+    def clients_gone(self, clients: Iterable[int]) -> None:
+        """Who has given SUSPEND must be there to end it."""
+        if self.suspender is not None and self.suspender.client in clients:
+            self.end_suspension()
+
+    def end_suspension(self) -> None:
+        self.suspender = None
+        if self.hub.holds.suspended:
+            self.hub.holds.resume("")
+            self.post_holds()
+
+    def hold_message(self, request: int = 0) -> Hold:
+        """What is stopped now, for a worker."""
+        holds = self.hub.holds
+        return Hold(
+            request=request,
+            paused=holds.paused,
+            suspended=holds.suspended,
+            databases=tuple(sorted(holds.databases)),
+            disabled=tuple(sorted(holds.disabled)),
+        )
+
+    def post_holds(self) -> None:
+        """Tell everybody, and wait for nobody."""
+        self.hub.host.hold(self.hub.holds)
+        self.hub.workers.broadcast(self.hold_message())
+        self.hub.workers.notify()
+
+    async def order(self, text: str) -> None:
+        """Give a command that no client has given; its errors go to the log."""
+        call = parse(text)
+        assert call is not None
+        try:
+            await Orders(self, None).execute(call)
+        except PoolerError as error:
+            log.error("%s: %s", text, error.message)
 
     # -- one command ------------------------------------------------------------------------------
 
@@ -152,7 +197,7 @@ class Desk:
         self.own.bytes_received += len(text)
         if isinstance(call.command, Order):
             log.info("console: %s", text.strip())
-            return await execute(self, call)
+            return await Orders(self, running).execute(call)
         return await self._show(running, call, call.command)
 
     async def _show(self, running: Running, call: Call, show: Show) -> Outcome:
@@ -167,14 +212,16 @@ class Desk:
             return Outcome(call.tag)
         silent = []
         for worker in self.asked():
-            if not await self._show_of(running, worker, show.name):
+            if not await self.inspect(worker, show.name, partial(self._give, running)):
                 silent.append(f"{worker.slot}")
         notice = f"no answer in time from worker {', '.join(silent)}" if silent else ""
         return Outcome(call.tag, notice=notice)
 
-    async def _show_of(self, running: Running, worker: Worker, what: str) -> bool:
-        """Give the client the rows of one worker; False if it did not answer, though it lives."""
-        request = self._next_request()
+    async def inspect(
+        self, worker: Worker, what: str, take: Callable[[Rows], Awaitable[None]]
+    ) -> bool:
+        """Have one worker's rows taken, part by part; False if it did not answer, though it lives."""
+        request = self.next_request()
         last = False
         try:
             while not last:
@@ -183,13 +230,13 @@ class Desk:
                     return worker.state is State.DEAD
                 last = answer.last
                 if answer.rows:
-                    await self._give(running, answer.rows)
+                    await take(answer.rows)
         finally:
             if not last:
                 worker.channel.post(Inspect(request, what, stop=True))
         return True
 
-    async def _give(self, running: Running, rows: tuple[Row, ...]) -> None:
+    async def _give(self, running: Running, rows: Rows) -> None:
         running.taken = trio.Event()
         self.own.bytes_sent += sum(_size(row) for row in rows)
         running.worker.channel.post(ConsoleRows(running.client, rows))
@@ -203,9 +250,6 @@ class Desk:
         return sorted((w for w in self.hub.workers if w.state in ready), key=lambda w: w.slot)
 
     def next_request(self) -> int:
-        return self._next_request()
-
-    def _next_request(self) -> int:
         self._last_request += 1
         return self._last_request
 

@@ -29,6 +29,7 @@ from poolproxy.ipc.messages import (
     WhyWait,
 )
 from poolproxy.metrics.schema import LedgerMetrics
+from poolproxy.pool.holds import Holds
 from poolproxy.pool.hosts import Hosts, HostStatistics, Role
 from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, PoolStatistics, Sends, UnknownPermit
 from poolproxy.settings.config import TEMPLATE, Config, PoolSettings
@@ -109,6 +110,7 @@ class LedgerHost:
         self._doubt = doubt
         self._duplicates: dict[int, Duplicate] = {}
         self._wake = trio.Event()
+        self._freed = trio.Event()
         self._wakes_at = math.inf
         self._ending = 0
         self.timed_out = 0
@@ -167,6 +169,21 @@ class LedgerHost:
     def leave(self) -> None:
         """Open no server any more that no client waits for."""
         self._ledger.leave()
+
+    def hold(self, holds: Holds) -> None:
+        """What is paused from now on gets no server connections."""
+        self._send(self._ledger.hold(holds.copy().stops, time.monotonic()))
+        self._freed.set()
+        self._freed = trio.Event()
+
+    async def until_quiet(self, database: str, wanted: Callable[[], bool]) -> None:
+        """Wait until no server connection of the database ("": of any) is left, or it is not wanted."""
+        while wanted() and not self._ledger.quiet(database):
+            await self._freed.wait()
+
+    def reconnect(self, database: str) -> None:
+        """Forget what was learned from the servers of the database, "" means of all."""
+        self._send(self._ledger.reconnect(database, time.monotonic()))
 
     def configure(self, config: Config) -> None:
         """Apply the limits of a new configuration."""
@@ -281,6 +298,8 @@ class LedgerHost:
                 self._config.settings.server_close_timeout,
             )
         self._send(self._ledger.server_closed(permit, time.monotonic()))
+        self._freed.set()
+        self._freed = trio.Event()
 
     def _send(self, sends: Sends) -> None:
         self._workers.send([(number, self._with_hosts(message)) for number, message in sends])

@@ -10,7 +10,8 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import attrs
 import trio
@@ -80,11 +81,20 @@ FULL_PAUSE = 0.05
 MOCK_KEY_BYTES = 32
 
 
+# See :class:`poolproxy.acceptor.reload.Reloader`, which it is as soon as there is one.
+Reload: TypeAlias = Callable[[Mapping[str, str] | None], Awaitable[Sequence[Mistake]]]
+
+
+async def cannot_reload(overrides: Mapping[str, str] | None = None) -> Sequence[Mistake]:
+    return [Mistake("reload", "poolproxy is still starting")]
+
+
 class Hub:
     """The acceptor's state. ``leaving``: "", "drain" (clients are sent away between their transactions) or a
     mode of Leave. ``draining``: databases whose clients are sent away, and when that ends (monotonic).
 
-    ``reload`` reads the configuration again: the mistakes in it, none if it is in use now.
+    ``reload`` reads the configuration again, with these settings on top of it: the mistakes in it, none if
+    it is in use now.
     """
 
     def __init__(
@@ -103,7 +113,7 @@ class Hub:
         self.holds = Holds()
         self.desk = Desk(self, nursery)
         self.draining: dict[str, float] = {}
-        self.reload: Callable[[], Awaitable[Sequence[Mistake]]]
+        self.reload: Reload = cannot_reload
         self._dismissal: tuple[Message, ...] = ()
         self._mock_key = secrets.token_bytes(MOCK_KEY_BYTES)
 
@@ -133,7 +143,8 @@ class Hub:
 
     def leave(self, mode: str) -> None:
         """Begin to leave; the workers are told by :meth:`dismiss`, when nobody is let in any more."""
-        self.leaving = mode
+        # As PgBouncer: who is suspended has nothing to wait for.
+        self.leaving = mode = "now" if self.holds.suspended else mode
         self.host.leave()
         if mode == "now":
             self.dismiss()
@@ -192,7 +203,7 @@ class Hub:
 
     async def room(self) -> None:
         """Wait until there is a worker that a client can be given to."""
-        while not self.workers.taking():
+        while self.holds.suspended or not self.workers.taking():
             with trio.move_on_after(FULL_PAUSE):
                 await self.workers.changed.wait()
 
@@ -292,6 +303,7 @@ class Hub:
                 if self.clients.logged_in(worker.number, client, key, pool, user):
                     self.host.client_up(worker, pool)
             case ClientsGone(clients):
+                self.desk.clients_gone(clients)
                 self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
             case CancelRequest():
                 self._cancel(worker, message)
@@ -384,6 +396,11 @@ class Hub:
         limit = entry.pool_size
         limit = config.settings.default_pool_size if limit is None else limit
         return Peer(peer_id, Host(entry.host or "", entry.port), limit)
+
+    def worker_of(self, client: int) -> Worker | None:
+        """The worker that has this client."""
+        number = self.clients.worker_of(client)
+        return None if number is None else self.workers.get(number)
 
     def expire(self) -> None:
         """Drop cancels that take too long; to be called about once a second."""

@@ -121,7 +121,13 @@ async def _live(
 ) -> int:
     nursery = supervisor.nursery
     hub.reload = Reloader(hub, doors, supervisor, manager)
-    await nursery.start(heed_signals, partial(_leave, hub), lambda: hub.leaving, hub.reload)
+    await nursery.start(
+        heed_signals,
+        partial(_leave, hub),
+        lambda: hub.leaving,
+        hub.reload,
+        lambda command: nursery.start_soon(hub.desk.order, command),
+    )
     nursery.start_soon(hub.host.keep_time)
     nursery.start_soon(hub.resolver.keep_fresh)
     if doors.metrics:

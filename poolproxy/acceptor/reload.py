@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
@@ -37,31 +37,34 @@ class Reloader:
         self._manager = manager
         self._one = trio.Lock()
 
-    async def __call__(self) -> Sequence[Mistake]:
+    async def __call__(self, settings: Mapping[str, str] | None = None) -> Sequence[Mistake]:
         """Read the files again and put them into use; with any mistake in them the old ones stay.
 
+        ``settings``: those of the proxy that are to differ from the files, as the console's SET has them.
         Returns the mistakes, which are logged.
         """
         async with self._one:
             self._manager.reloading()
             try:
-                await self._reload()
+                await self._reload(settings or {})
             except ConfigError as error:
                 for mistake in error.mistakes:
                     log.error("%s", mistake)
                 log.error("the configuration was not reloaded, the old one stays in use")
-                self._hub.reports.proxy.reload_successful = 0
+                if settings is None:
+                    self._hub.reports.proxy.reload_successful = 0
                 return error.mistakes
             finally:
                 if not self._hub.leaving:
                     self._manager.ready()
         return ()
 
-    async def _reload(self) -> None:
+    async def _reload(self, settings: Mapping[str, str]) -> None:
         hub = self._hub
         old = hub.loaded
+        overrides = attrs.evolve(old.overrides, settings=settings)
         # In threads: the accept loop must not wait for a slow disk, a long auth_file or a resolver.
-        new = await trio.to_thread.run_sync(load, old.path, old.overrides)
+        new = await trio.to_thread.run_sync(load, old.path, overrides)
         before, after = old.config.settings, new.config.settings
         opening = await trio.to_thread.run_sync(self._doors.prepare, before, after)
         try:

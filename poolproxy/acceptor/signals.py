@@ -13,35 +13,36 @@ import trio
 log = logging.getLogger("poolproxy.acceptor")
 
 MODES = {signal.SIGTERM: "clients", signal.SIGINT: "servers", signal.SIGQUIT: "now"}
-# Console commands of PgBouncer that this version does not have. Unhandled they would kill us.
-IGNORED = {signal.SIGUSR1: "PAUSE", signal.SIGUSR2: "RESUME"}
+ORDERS = {signal.SIGUSR1: "PAUSE", signal.SIGUSR2: "RESUME"}  # commands of the console
 
 
 def ignore_until_heeded() -> None:
     """Let none of the signals end the process by itself: not before :func:`heed_signals` runs, nor
     after, when a second one may come while we are on our way out. Workers inherit it.
     """
-    for number in (*MODES, *IGNORED, signal.SIGHUP):
+    for number in (*MODES, *ORDERS, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 async def heed_signals(
     leave: Callable[[str], None],
     leaving: Callable[[], str],
-    reload: Callable[[], Awaitable[object]],
+    reload: Callable[[None], Awaitable[object]],
+    order: Callable[[str], None],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Act on signals until cancelled."""
-    wanted = (*MODES, *IGNORED, signal.SIGHUP)
+    wanted = (*MODES, *ORDERS, signal.SIGHUP)
     with trio.open_signal_receiver(*wanted) as received:
         task_status.started()
         async for number in received:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
                 log.info("got SIGHUP, re-reading config")
-                await reload()
-            elif (command := IGNORED.get(signal.Signals(number))) is not None:
-                log.warning("got %s: %s is not supported, ignoring", name, command)
+                await reload(None)
+            elif (command := ORDERS.get(signal.Signals(number))) is not None:
+                log.info("got %s, %s", name, command)
+                order(command)
             elif leaving():
                 log.info("got %s while shutting down, fast exit", name)
                 leave("now")

@@ -175,6 +175,7 @@ class Supervisor:
         now = time.monotonic()
         worker = Worker(number, slot, process, Channel(ours), heard=now, started=now)
         worker.channel.post(self._hub.configure_message())
+        worker.channel.post(self._hub.desk.hold_message())
         self._hub.workers.add(worker)
         if slot not in self._wanted:
             self._hub.retire(worker)  # a reload has changed its mind meanwhile

@@ -8,8 +8,8 @@ ORDERS = (
     Order(
         "SET",
         Argument.SETTING,
-        "Change a setting until the next reload, all checks included. A setting that needs a restart is"
-        " refused.",
+        "Change a setting until the next reload, all checks included. The files are read again for it."
+        " A setting that needs a restart is refused.",
     ),
     Order(
         "RELOAD", Argument.NONE, "Read the configuration and all its files again, as SIGHUP does."
@@ -31,7 +31,13 @@ ORDERS = (
         Argument.DATABASE,
         "Refuse new clients of a database; those that are there go on.",
     ),
-    Order("ENABLE", Argument.DATABASE, "Undo DISABLE."),
+    Order("ENABLE", Argument.DATABASE, "Undo DISABLE and DRAIN."),
+    Order(
+        "DRAIN",
+        Argument.DATABASE,
+        "Refuse new clients of a database, and send those that are there away between their transactions,"
+        " evenly over shutdown_timeout (60 seconds if that is not set). Not in PgBouncer.",
+    ),
     Order(
         "RECONNECT",
         Argument.OPTIONAL_DATABASE,

@@ -45,6 +45,7 @@ NEVER = float("inf")
 UNUSED = 3600.0  # seconds; as PgBouncer's autodb_idle_timeout
 
 LIFETIME_OVER = "server lifetime over"
+PAUSED = "pause mode"
 GIVEN_BACK = "given to another worker or pool"
 IDLE_TIMEOUT = "server idle timeout"
 

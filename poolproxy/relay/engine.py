@@ -80,6 +80,7 @@ class Engine:
         self._to_close: list[socket.socket] = []
         self._in_batch = False
         self._quiet = quiet
+        self._resumed: trio.Event | None = None
         self.rounds = 0
         self.yielding = False
 
@@ -123,7 +124,19 @@ class Engine:
         fd = self._epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(fd)
-            self.turn()
+            if self._resumed is not None:
+                await self._resumed.wait()
+            else:
+                self.turn()
+
+    def suspend(self) -> None:
+        """Handle no event any more until :meth:`resume`."""
+        self._resumed = self._resumed or trio.Event()
+
+    def resume(self) -> None:
+        if self._resumed is not None:
+            self._resumed.set()
+            self._resumed = None
 
     def turn(self) -> None:
         """Handle what is ready, and what becomes ready within the time of one turn."""

@@ -53,10 +53,14 @@ def format_of(path: Path, text: str) -> tuple[Format, str]:
 
 @attrs.frozen
 class Overrides:
-    """What the command line says: it goes before the file's ``user``, and behind its ``verbose``."""
+    """What the command line says: it goes before the file's ``user``, and behind its ``verbose``.
+
+    ``settings``: what the console's SET has set since the last reload, as texts; it goes before the file's.
+    """
 
     user: str = ""
     verbose: int = 0
+    settings: Mapping[str, str] = attrs.field(factory=dict)
 
     def applied(self, settings: Settings) -> Settings:
         """The settings with it."""
@@ -98,7 +102,8 @@ def read_config(path: str | Path, overrides: Overrides = NOTHING) -> LoadedConfi
     path = Path(path)
     text = _read(path, str(path))
     format, why = format_of(path, text)
-    source = _Ini(path, text) if format is Format.INI else _Toml(path, text)
+    kind = _Ini if format is Format.INI else _Toml
+    source = kind(path, text, overrides.settings)
     mistakes: list[Mistake] = []
     config: Config | None = None
     try:
@@ -146,14 +151,15 @@ class _Toml:
 
     lenient = False
 
-    def __init__(self, path: Path, text: str) -> None:
+    def __init__(self, path: Path, text: str, overrides: Mapping[str, str]) -> None:
         self.path = path
         self.text = text
+        self.overrides = [Item(PROXY, None, n, v, "SET") for n, v in overrides.items()]
         self.folder = path.parent
 
     def load(self) -> Config:
         """Raises ConfigError."""
-        return load_toml(self.text, str(self.path))
+        return load_toml(self.text, str(self.path), self.overrides)
 
     def auth_file(self) -> str:
         """The auth_file of a configuration that has mistakes, so that both files' are told at once."""
@@ -175,14 +181,14 @@ class _Ini(_Toml):
 
     lenient = True
 
-    def __init__(self, path: Path, text: str) -> None:
-        super().__init__(path, text)
+    def __init__(self, path: Path, text: str, overrides: Mapping[str, str]) -> None:
+        super().__init__(path, text, overrides)
         self._main = text
         self.folder = Path()
 
     def load(self) -> Config:
         self.text = self._main
-        return load_ini(self._main, str(self.path), self._include)
+        return load_ini(self._main, str(self.path), self._include, self.overrides)
 
     def _items(self) -> list[Item]:
         return list(read_ini(self._main, "", self._include))

@@ -8,7 +8,7 @@ mistake, all are found.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from poolproxy.errors import ConfigError
@@ -35,12 +35,12 @@ _INTEGER = re.compile(r"([+-]?)(0[xX][0-9a-fA-F]{1,15}|[0-9]{1,18})")
 _FLOAT = re.compile(r"[0-9]{1,18}(?:\.[0-9]{0,9})?(?:[eE][+-]?[0-9]{1,2})?|\.[0-9]{1,9}")
 
 
-def load_ini(text: str, source: str, include: Include) -> Config:
-    """The configuration in ``text``; ``source`` names it in messages.
+def load_ini(text: str, source: str, include: Include, more: Iterable[Item] = ()) -> Config:
+    """The configuration in ``text``; ``source`` names it in messages. ``more`` goes before what it says.
 
     Raises :class:`ConfigError` with every mistake, in the order of lines.
     """
-    return build(read_ini(text, source, include), source, INI)
+    return build([*read_ini(text, source, include), *more], source, INI)
 
 
 def read_ini(text: str, source: str, include: Include) -> Iterator[Item]:

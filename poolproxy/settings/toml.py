@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -44,12 +44,12 @@ TOML = Dialect(
 )
 
 
-def load_toml(text: str, source: str) -> Config:
-    """The configuration in ``text``; ``source`` names it in messages.
+def load_toml(text: str, source: str, more: Iterable[Item] = ()) -> Config:
+    """The configuration in ``text``; ``source`` names it in messages. ``more`` goes before what it says.
 
     Raises :class:`ConfigError` with every mistake, in file order.
     """
-    return build(read_toml(text, source), source, TOML)
+    return build([*read_toml(text, source), *more], source, TOML)
 
 
 def take_over(text: str, source: str) -> Config:

@@ -17,11 +17,13 @@ from poolproxy.ipc.messages import (
     ClientArrival,
     ClientMoved,
     Collect,
+    Command,
     Configure,
     ConsoleEnd,
     ConsoleRows,
     Drain,
     Handoff,
+    Hold,
     Inspect,
     Leave,
     Message,
@@ -38,7 +40,7 @@ from poolproxy.ipc.messages import (
     Welcome,
 )
 from poolproxy.relay.session import let_go
-from poolproxy.worker import client_moves, draining, leaving, queue_notice
+from poolproxy.worker import client_moves, draining, holding, leaving, orders, queue_notice
 from poolproxy.worker.hosts import resolved
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
@@ -122,6 +124,10 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             console = worker.consoles.get(client)
             if console is not None:
                 console.hear(message)
+        case Hold():
+            holding.obey(worker, message)
+        case Command():
+            orders.obey(worker, message)
         case Inspect():
             inspect(worker, message)
         case Drain():
@@ -146,10 +152,12 @@ def _take_clients(worker: Worker, message: Handoff, fds: list[int]) -> None:
 
 def _use_permit(worker: Worker, message: Permit) -> None:
     assert worker.nursery is not None
-    settings = worker.config.pool_of((message.pool.database, message.pool.user))
+    key = message.pool
+    settings = worker.config.pool_of((key.database, key.user))
     claim = worker.claims.get(message.client)
     gone = claim is None and message.client
-    if settings is None or gone or worker.leaving in ("servers", "orphan"):
+    stopped = worker.held.paused or key.database in worker.held.databases
+    if settings is None or gone or stopped or worker.leaving in ("servers", "orphan"):
         worker.channel.post(ServerClosed(message.permit, clean=True))
         if claim is not None:
             claim.refuse()

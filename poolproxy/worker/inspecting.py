@@ -248,6 +248,12 @@ def _descriptor(
     )
 
 
+def _close_needed(worker: Worker) -> Iterator[Row]:
+    for server in _all_servers(worker):
+        if server.doomed:
+            yield (server.pool.key.database,)
+
+
 def _show_prepared(worker: Worker) -> Iterator[Row]:
     used: dict[Pool, Counter[Statement]] = {}
     for client in worker.clients.values():
@@ -286,4 +292,5 @@ ROWS: dict[str, Callable[[Worker], Iterator[Row]]] = {
     "ACTIVE_SOCKETS": _show_active,
     "FDS": _show_fds,
     "PREPARED_STATEMENTS": _show_prepared,
+    "CLOSE_NEEDED": _close_needed,
 }

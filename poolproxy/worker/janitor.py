@@ -82,6 +82,8 @@ def _note_lag(worker: Worker, lag: float) -> None:
 
 def tick(worker: Worker, now: float) -> None:
     """One round."""
+    if worker.held.suspended:
+        return
     for pool in list(worker.pools.values()):
         pool.count()
         _waiting(pool, now)

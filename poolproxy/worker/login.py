@@ -320,6 +320,13 @@ class ClientLogin:
                 reason="shutting_down",
             )
         settings = self.worker.config.pool(self.database, self.user)
+        if self.database in self.worker.held.disabled and settings is not None:
+            raise PoolerError(
+                f'database "{self.database}" is disabled',
+                sqlstate="57P03",
+                hint="An administrator has disabled it; ENABLE on the admin console undoes that.",
+                reason="disabled",
+            )
         if settings is None:
             raise PoolerError(
                 f"no such database: {self.database}",

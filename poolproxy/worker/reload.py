@@ -46,7 +46,7 @@ def reload(worker: Worker, configure: Configure) -> None:
     for pool in list(worker.pools.values()):
         settings = worker.config.pool_of((pool.key.database, pool.key.user))
         if settings is None:
-            _remove(worker, pool)
+            end_all(worker, pool, REMOVED)
         else:
             _change(worker, pool, settings, tls_changed=tls_changed)
     for client in worker.departing.clients.values():
@@ -67,12 +67,20 @@ def set_up_log(worker: Worker) -> None:
             log.error("%s", mistake)
 
 
-def _remove(worker: Worker, pool: Pool) -> None:
+def end_all(worker: Worker, pool: Pool, error: PoolerError) -> None:
+    """Disconnect all clients and servers of the pool at once."""
     for client in [c for c in worker.clients.values() if c.pool is pool]:
-        client.fail(REMOVED)
+        client.fail(error)
     for server in list(pool.servers):
-        server.end("database removed")
+        server.end(error.message)
     worker.wake_logins(pool.key)
+
+
+def reconnect(pool: Pool) -> None:
+    """Replace all servers of the pool, each when it is free, and forget what was learned from them."""
+    pool.welcome = ()
+    replace_servers(pool, CHANGED)
+    close_all(pool, CHANGED)
 
 
 def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: bool) -> None:
@@ -83,18 +91,17 @@ def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: 
     tls_changed = tls_changed and not all(host.is_unix for host in settings.hosts)
     changed = any(getattr(before, name) != getattr(settings, name) for name in CONNECTION_SETTINGS)
     if changed or tls_changed:
-        pool.welcome = ()
-        _replace_servers(pool)
-        close_all(pool, CHANGED)
+        reconnect(pool)
     elif pool.statements is not shared or pool.session_mode is not session_mode:
         # One that does not know the clients' statements would fail them, and one that was opened for a
         # client of session mode is for nobody else.
-        _replace_servers(pool)
+        replace_servers(pool, CHANGED)
 
 
-def _replace_servers(pool: Pool) -> None:
+def replace_servers(pool: Pool, reason: str) -> None:
+    """Close the pool's servers: those that nobody uses at once, the others as they become free."""
     for server in list(pool.servers):
-        server.doomed = CHANGED
+        server.doomed = server.doomed or reason
     for server in pool.resting():
-        server.end(CHANGED)
+        server.end(reason)
     let_go(pool, len(pool.servers))

@@ -142,6 +142,7 @@ class ServerLogin:
         self.contexts = worker.contexts
         self.host = pool.settings.hosts[0]
         self.role: Role | None = None
+        self.epoch = worker.epoch
         self.sock: socket.socket | None = None
         self.tls: TlsInfo | None = None
         self.encryption: Encryption | None = None
@@ -429,8 +430,8 @@ class ServerLogin:
         )
         if isinstance(server, TlsConnection):
             server.tls, server.encryption = str(self.tls), self.encryption
-        if self.contexts.identity != worker.contexts.identity:
-            server.doomed = CHANGED  # by a reload meanwhile
+        if (self.contexts.identity, self.epoch) != (worker.contexts.identity, worker.epoch):
+            server.doomed = CHANGED  # by a reload or RECONNECT meanwhile
         self.sock = None
         self.done = True
         if worker.config.settings.log_connections:

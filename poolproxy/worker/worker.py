@@ -27,6 +27,7 @@ from poolproxy.ipc.messages import (
     ClientsGone,
     ClientUp,
     Configure,
+    Hold,
     HostSeen,
     PoolKey,
     Ready,
@@ -38,7 +39,7 @@ from poolproxy.metrics.schema import WorkerMetrics
 from poolproxy.metrics.snapshot import Reported
 from poolproxy.pool.draining import Draining
 from poolproxy.pool.hosts import Role
-from poolproxy.pool.pool import WorkerPool
+from poolproxy.pool.pool import PAUSED, WorkerPool
 from poolproxy.relay.abandoned import NOT_SETTLED
 from poolproxy.relay.cancelling import cancel_wait
 from poolproxy.relay.client import Client
@@ -122,6 +123,8 @@ class Worker:
         self._values: dict[Values, Values] = {}
         self.claims: dict[int, Claim] = {}
         self.consoles: dict[int, Console] = {}
+        self.held = Hold(0, paused=False, suspended=False, databases=(), disabled=())
+        self.epoch = 0  # how often all servers were to be replaced
         self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.resolving: dict[str, Asked] = {}
@@ -293,6 +296,10 @@ class Worker:
 
     # -- servers ----------------------------------------------------------------------------------
 
+    def stops(self, pool: Pool) -> bool:
+        """Whether the pool is paused."""
+        return self.held.paused or pool.key.database in self.held.databases
+
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         want = pool.want(probe)
         if want is not None:
@@ -313,6 +320,11 @@ class Worker:
         pool.stats.connect_hist[bisect_left(BOUNDS, up.connect_seconds)] += 1
         pool.welcomed(pool.welcome or up.parameters)
         self.wake_logins(pool.key)
+        if self.stops(pool):
+            server.doomed = PAUSED
+            if claim is not None:
+                claim.refuse()
+                claim = None
         self._first_use(server, claim)
         want = pool.refreshed_want()
         if want is not None:
@@ -448,6 +460,7 @@ CLOSE_LABELS = {
     OTHER_ROLE: "role_changed",
     "unsafe to reuse": "unsafe",
     "test query failed": "test_failed",
+    PAUSED: "paused",
     UNUSED: "unused",
     UNSUITABLE: "other_parameters",
     "reset query failed": "reset_failed",

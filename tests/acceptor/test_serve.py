@@ -20,7 +20,7 @@ import trio
 from poolproxy.acceptor import supervisor
 from poolproxy.acceptor.departure import OK
 from poolproxy.acceptor.main import CANNOT_BOOT, CANNOT_START, run, serve
-from poolproxy.acceptor.signals import IGNORED, MODES
+from poolproxy.acceptor.signals import MODES, ORDERS
 from poolproxy.settings.files import read_config
 from tests.fixtures.proxy import free_port
 from tests.fixtures.toml import to_toml
@@ -31,7 +31,7 @@ FAKE = (sys.executable, str(Path(__file__).with_name("fake_worker.py")))
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
     """run() sets logging and signals up for a process of its own."""
-    signals = {number: signal.getsignal(number) for number in (*MODES, *IGNORED, signal.SIGHUP)}
+    signals = {number: signal.getsignal(number) for number in (*MODES, *ORDERS, signal.SIGHUP)}
     ours = logging.getLogger("poolproxy")
     before = ours.handlers[:], ours.propagate, ours.level
     yield

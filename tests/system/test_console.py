@@ -100,7 +100,12 @@ def test_rights_of_shows(proxy: ProxyProcess, show: Show) -> None:
 @pytest.mark.parametrize("order", ORDERS.values(), ids=lambda order: order.verb)
 def test_stats_users_may_change_nothing(proxy: ProxyProcess, order: Order) -> None:
     """Every order needs admin_users, and the connection goes on after the refusal."""
-    words = {"SET": "SET verbose = 0", "DISABLE": "DISABLE shop", "ENABLE": "ENABLE shop"}
+    words = {
+        "SET": "SET verbose = 0",
+        "DISABLE": "DISABLE shop",
+        "ENABLE": "ENABLE shop",
+        "DRAIN": "DRAIN shop",
+    }
     words |= {"KILL_CLIENT": "KILL_CLIENT 1"}
     verb = order.verb
     with console(proxy, "looker") as connection:
@@ -212,7 +217,7 @@ def test_config_shows_settings_as_pgbouncer_does(proxy: ProxyProcess) -> None:
     assert rows["max_client_conn"]["value"] == "60"
     assert rows["query_wait_timeout"]["value"] == "120"
     assert (rows["tcp_keepalive"]["value"], rows["unix_socket_mode"]["default"]) == ("1", "0777")
-    assert rows["listen_port"]["changeable"] == "no"
+    assert rows["user"]["changeable"] == "no"
     assert rows["admin_users"]["value"] == "boss"
 
 

@@ -71,6 +71,7 @@ class Ledger:
         self._deadlines: dict[PoolKey, float] = {}
         self._last_permit = 0
         self._leaving = False
+        self._stops: Callable[[str], bool] = lambda database: False
         self._standing = tuple(standing)
         for key in self._standing:
             self._pool(key)
@@ -233,6 +234,23 @@ class Ledger:
             self._pool(key)
         return sends + self._settle(list(self._pools.values()), now)
 
+    def hold(self, stops: Callable[[str], bool], now: float) -> Sends:
+        """Databases for which ``stops`` says so are paused: their pools get no permits until it says no."""
+        self._stops = stops
+        return self._settle(list(self._pools.values()), now)
+
+    def quiet(self, database: str) -> bool:
+        """Whether no server connection of the database is left; "": of any."""
+        return not any(database in ("", lease.pool.database) for lease in self._leases.values())
+
+    def reconnect(self, database: str, now: float) -> Sends:
+        """What was learned from the servers of the database ("": of all) holds no longer."""
+        pools = [p for p in self._pools.values() if database in ("", p.key.database)]
+        sends: Sends = []
+        for pool in pools:
+            sends += news.forget_server(pool)
+        return sends + self._settle(pools, now)
+
     def leave(self) -> None:
         """The pooler is shutting down: no server is opened any more that no client waits for."""
         self._leaving = True
@@ -329,12 +347,15 @@ class Ledger:
 
     def _room(self, pool: PoolState) -> int | None:
         """How many clients that log in may have a server, in turn: none where anybody waits."""
-        if pool.failure or self._leaving or any(p.wants for p in self._related([pool])):
+        stopped = self._leaving or self._stops(pool.key.database)
+        if pool.failure or stopped or any(p.wants for p in self._related([pool])):
             return 0
         return self._tally.room(pool)
 
     def _grant(self, pool: PoolState, worker: int, now: float, client: int = 0) -> Sends:
         if pool.opening or self._retries_later(pool, now) or self._tally.blocker(pool, now):
+            return []
+        if self._stops(pool.key.database):
             return []
         self._last_permit += 1
         lease = Lease(self._last_permit, pool.key, worker, now, pool.keeps)
@@ -375,6 +396,8 @@ class Ledger:
             self._shrink(pool, now)
             return now + pool.slice
         applicants = in_turn(pool)
+        if self._stops(pool.key.database):
+            applicants = []
         blocker = self._tally.blocker(pool, now) if applicants else None
         if blocker is None or pool.satisfied:
             self._reclaims.withdraw(pool, list(pool.asks))
