@@ -129,11 +129,21 @@ WITHOUT_MEANING = {
     "resolv_conf": "names are resolved as the system does it",
     "dns_zone_check_period": "zones are not looked at, only names",
     "client_tls_dheparams": "keys are exchanged by elliptic curves",
-    # What is not there yet.
     "disable_pqexec": "simple queries are not refused",
     "server_fast_close": "a server connection that is to be replaced is closed when its client leaves",
     "autodb_idle_timeout": "databases of the entry * are kept",
     "pool_idle_timeout": "pools are kept",
+}
+
+# What an operator should know of some settings that are in force.
+DIFFERENT = {
+    "auth_query": "our default means the same, and leaves nothing to the search_path",
+    "client_tls_protocols": "a version between two others can't be left out",
+    "server_tls_protocols": "a version between two others can't be left out",
+    "tcp_user_timeout": "a whole number of milliseconds there, a time in TOML",
+    "verbose": "`-v` counts where the file has none",
+    "query_wait_notify": "fractions of a second, too",
+    "user": "also where it is not set root may run it, with a warning",
 }
 
 # Other names of settings in [databases].

@@ -10,6 +10,7 @@ from itertools import groupby
 from poolproxy.settings.build import DATABASES, PEERS, PROXY, USERS
 from poolproxy.settings.entries import DatabaseSettings, PeerSettings, UserSettings
 from poolproxy.settings.field import Setting, settings_of
+from poolproxy.settings.pgbouncer import DIFFERENT, GLOBAL, WITHOUT_MEANING
 from poolproxy.settings.schema import Settings
 
 _WIDTH = 96
@@ -53,6 +54,16 @@ A list is an array of texts or one text with commas.
 A changed setting takes effect after the step in the column *Change*; "new connections" means that
 those which are open stay as they are. A user's setting goes before the database's, and that before
 the one in `[poolproxy]`.
+"""
+_PGBOUNCER_HEAD = """\
+## Every setting of PgBouncer
+
+What becomes of each setting of PgBouncer's section `[pgbouncer]` in a `pgbouncer.ini`. Those of
+`[databases]`, `[users]` and `[peers]` are all in force. "Does nothing": it is accepted, and told at the start and by
+`poolproxy check`.
+
+| Setting | PgBouncer's default | Here |
+|---|---|---|
 """
 _TABLE_HEAD = """\
 | Setting | Value | Default | Change | Meaning |
@@ -99,6 +110,7 @@ def reference() -> str:
         "[high-availability.md](high-availability.md#several-instances).\n\n"
         + _table(settings_of(PeerSettings))
     )
+    parts.append(_pgbouncer())
     return "\n".join(parts)
 
 
@@ -127,3 +139,21 @@ def _row(setting: Setting) -> str:
     doc = setting.doc.replace("<", "&lt;")
     cells = [f"`{setting.name}`", setting.kind.label, default, setting.reload.value, doc]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+
+
+def _pgbouncer() -> str:
+    """A row for each setting that PgBouncer has."""
+    ours = {setting.name: setting for setting in settings_of(Settings)}
+    return _PGBOUNCER_HEAD + "".join(_fate(name, ours.get(name)) for name in sorted(GLOBAL))
+
+
+def _fate(name: str, ours: Setting | None) -> str:
+    default = f"`{GLOBAL[name]}`" if GLOBAL[name] else ""
+    if ours is None:
+        here = f"Does nothing: {WITHOUT_MEANING[name]}"
+    else:
+        here = f"In force; {DIFFERENT[name]}" if name in DIFFERENT else "In force"
+        if ours.default != ours.ini_default:
+            here += f"; in TOML the default is `{ours.default_text}`"
+    cells = [f"`{name}`", default.replace("|", "\\|"), here]
+    return f"| {' | '.join(cells)} |\n"

@@ -15,7 +15,7 @@ from poolproxy.settings.enums import AuthType, PoolMode
 from poolproxy.settings.field import settings_of
 from poolproxy.settings.files import Format, format_of, read_config
 from poolproxy.settings.ini import DEEPEST, load_ini, pairs
-from poolproxy.settings.pgbouncer import GLOBAL, WITHOUT_DEFAULT, WITHOUT_MEANING
+from poolproxy.settings.pgbouncer import DIFFERENT, GLOBAL, WITHOUT_DEFAULT, WITHOUT_MEANING
 from poolproxy.settings.schema import AUTH_QUERY, Settings
 from poolproxy.settings.toml import load_toml, take_over
 from poolproxy.settings.write import to_toml
@@ -289,6 +289,7 @@ def test_every_setting_of_pgbouncer_is_known() -> None:
     assert noted == GLOBAL.keys() - ours
     assert noted <= WITHOUT_MEANING.keys() <= GLOBAL.keys()
     assert GLOBAL.keys() >= WITHOUT_DEFAULT
+    assert ours >= DIFFERENT.keys()
 
 
 def test_defaults_are_those_of_pgbouncer() -> None:
