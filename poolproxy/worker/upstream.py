@@ -121,6 +121,8 @@ async def open_server(
         with trio.move_on_after(limit) as scope:
             await attempt.run()
         if scope.cancelled_caught:
+            if attempt.asks_for_newer:
+                worker.silent_servers.add(attempt.host)
             attempt.failed(ServerError("connect timeout"))
     except (ServerError, PoolerError, Eof, OSError) as error:
         attempt.failed(server_error(error))
@@ -146,6 +148,7 @@ class ServerLogin:
         self.sock: socket.socket | None = None
         self.tls: TlsInfo | None = None
         self.encryption: Encryption | None = None
+        self.asks_for_newer = False
         self.connected = False
         self.done = False
 
@@ -241,8 +244,9 @@ class ServerLogin:
         """Connect and log in, with the newest protocol that is understood there, and TLS if it is wanted
         and can be had.
         """
-        old = self.worker.old_servers
-        minor = 0 if self.host in old else NEWEST_MINOR
+        old, silent = self.worker.old_servers, self.worker.silent_servers
+        minor = 0 if self.host in old or self.host in silent else NEWEST_MINOR
+        silent.discard(self.host)
         encryption = self._encryption()
         while True:
             address = await self._connect()
@@ -344,7 +348,9 @@ class ServerLogin:
             startup |= self.claim.own.parameters
         await stream.send(startup_message(startup, minor))
         if minor:
+            self.asks_for_newer = True
             await understood(stream)
+            self.asks_for_newer = False
         await self._authenticate(stream)
         key = CancelKey(0, b"\0\0\0\0")
         parameters: dict[str, str] = {}

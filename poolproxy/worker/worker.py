@@ -129,6 +129,7 @@ class Worker:
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.resolving: dict[str, Asked] = {}
         self.old_servers: set[Host] = set()  # they know no protocol newer than 3.0
+        self.silent_servers: set[Host] = set()  # they gave no answer to a newer one
         self.nursery: trio.Nursery | None = None
         self.context: Context
         self.configure(configure)
@@ -139,6 +140,7 @@ class Worker:
         """Take a configuration over; connections that exist see its limits at once."""
         self.config = self._load(configure)
         self.old_servers.clear()
+        self.silent_servers.clear()
         context = self._context()
         if hasattr(self, "context"):  # connections hold on to the object, so its fields change
             for field in attrs.fields(Context):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from signal import SIGKILL
 from typing import Any
 
 import attrs
@@ -37,6 +39,9 @@ class Database:
 
     def prepare(self) -> None:
         """As it was for the first example."""
+        mine = "select gid from pg_prepared_xacts where database = current_database()"
+        for (gid,) in self.connection.execute(mine).fetchall():
+            self.connection.execute(f"rollback prepared '{gid}'")
         self.connection.execute("delete from tagged")
         self.heard.clear()
 
@@ -83,7 +88,7 @@ class Arena:
     def compare(self, example: Example, expected: dict[Who, Expected]) -> Counter[str]:
         """As :meth:`run`."""
         address, user = (self.proxy.host, self.proxy.port), self.server.user
-        run = Run(example, expected, address, user, self._terminate)
+        run = Run(example, expected, address, user, self._kill)
         try:
             run.run()
             self._compare_what_is_left(run.whole)
@@ -96,6 +101,15 @@ class Arena:
         for who in lives:
             if wanted.get(who.tag) != left.get(who.tag):
                 raise Difference(f"{who} left {left.get(who.tag)}, not {wanted.get(who.tag)}")
+
+    def _kill(self, what: str, number: int) -> None:
+        """A worker process, or one of the pool's server connections."""
+        if what == "server":
+            self._terminate(number)
+            return
+        workers = sorted(self.proxy.worker_pids())
+        if workers:
+            os.kill(workers[number % len(workers)], SIGKILL)
 
     def _terminate(self, number: int) -> None:
         """One of the pool's server connections."""
@@ -137,5 +151,6 @@ def arena(server: PostgresServer, start_proxy: StartProxy) -> Iterator[Arena]:
         found = [Database(connect(name)) for name in (TRUSTING, POOLED)]
         for database in found:
             database.listen()
+            stack.callback(database.prepare)  # nothing prepared may be left when it is dropped
         config = tables(server, databases, workers=2, max_prepared_statements=KEPT)
         yield Arena(server, start_proxy(config), admin, *found)

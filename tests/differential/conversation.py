@@ -25,7 +25,8 @@ class Conversation:
     """A life, from its connection to its end. ``over``: it has ended; ``cut``: before its time.
 
     ``masks``: what may come, and ``used`` how often it did. ``blocked``: the socket takes no more now.
-    ``closing``: the pooler has said that it will close the connection.
+    ``closing``: the pooler has said that it will close the connection. ``orphaned``: a worker process has
+    been killed, so that it may end without a word.
     """
 
     mode: str
@@ -41,6 +42,7 @@ class Conversation:
     welcome: bool = False
     blocked: bool = False
     closing: bool = False
+    orphaned: bool = False
     seen: int = 0
     status: str = "I"
     block: bool = False
@@ -120,7 +122,7 @@ class Conversation:
         try:
             replies = self.client.read_waiting()
         except Eof:
-            if not (self.closing or self._unfinished):
+            if not (self.closing or self._unfinished or self.orphaned):
                 raise self._difference(None) from None
             self.cut_off()
             return

@@ -52,3 +52,8 @@ DYING = {
     )
     for mode in MODES
 }
+
+ORPHANS = {
+    mode: Example(mode, ((BUSY,),) * 6, kills=(Kill(40, "worker", 0), Kill(120, "worker", 1)))
+    for mode in MODES
+}

@@ -24,7 +24,7 @@ PATIENCE = 15.0  # seconds in which somebody must get on
 
 @attrs.define
 class Run:
-    """One run of an example; ``terminate`` ends a server connection of the pool.
+    """One run of an example; ``kill`` ends a server connection of the pool ("server") or a "worker".
 
     Afterwards ``whole`` has the lives that were lived to their end, and ``used`` counts the masks.
     """
@@ -33,9 +33,10 @@ class Run:
     expected: Mapping[Who, Expected]
     address: tuple[str, int]
     user: str
-    terminate: Callable[[int], None]
+    kill: Callable[[str, int], None]
     used: Counter[str] = attrs.Factory(Counter)
     whole: set[Who] = attrs.Factory(set)
+    orphaned: bool = False
     _waiting: list[deque[tuple[Who, Life]]] = attrs.field(init=False)
     _talking: dict[int, Conversation] = attrs.Factory(dict)
 
@@ -81,7 +82,10 @@ class Run:
         client.send(startup({"user": self.user, "database": mode, **who.parameters(life)}))
         client.sock.setblocking(False)
         expected = self.expected[who]
-        return Conversation(mode, who, life, expected, client, MASKS + losses, self.used)
+        masks = MASKS + losses
+        talk = Conversation(mode, who, life, expected, client, masks, self.used)
+        talk.orphaned = self.orphaned
+        return talk
 
     def _poll(self, seconds: float) -> bool:
         """Read what has come, waiting for it so long; whether anything happened."""
@@ -111,8 +115,11 @@ class Run:
         if not victims:
             return
         victim = victims[kill.victim % len(victims)]
-        if kill.what == "server":
-            self.terminate(kill.victim)
+        if kill.what in ("server", "worker"):
+            self.kill(kill.what, kill.victim)
+            self.orphaned = self.orphaned or kill.what == "worker"
+            for one in self._talking.values():
+                one.orphaned = self.orphaned
         elif kill.what == "client":
             victim.cut_off()
         elif victim.welcome:

@@ -200,9 +200,27 @@ def large(_: Sequence[str]) -> SearchStrategy[Scene]:
 
 @cache
 def deallocate(mode: str, *, in_transaction: bool) -> SearchStrategy[Scene]:
-    """Named statements go by SQL, in a simple query."""
+    """Named statements go by SQL, in either protocol."""
     sqls = texts.deallocations(mode, in_transaction=in_transaction)
-    return st.sampled_from(sqls).map(lambda sql: (query(sql),))
+    batches = [batch for sql in sqls for batch in (query(sql), Batch((*run(sql), SYNC)))]
+    return st.sampled_from(batches).map(lambda batch: (batch,))
+
+
+@cache
+def two_phases(mode: str) -> SearchStrategy[Scene]:
+    """PREPARE TRANSACTION, and COMMIT PREPARED or its like, maybe on another server connection."""
+    begin = [query("begin; insert into tagged values ('{me}', 6, 'in two phases')")]
+    prepare = [
+        query("prepare transaction '{me}'"),
+        Batch((*run("prepare transaction '{me}'"), SYNC)),
+    ]
+    ends = [query("commit prepared '{me}'"), query("rollback prepared '{me}'")]
+    parts = st.tuples(*map(st.sampled_from, (begin, prepare, ends, ends)))
+    if promise(texts.TWO_PHASES, mode) is not Promise.ANYWHERE:
+        return st.nothing()
+    return parts.map(
+        lambda found: (*found, query("delete from tagged where life = '{me}' and n = 6"))
+    )
 
 
 # -- clients -------------------------------------------------------------------------------------------
@@ -293,7 +311,7 @@ PARAMETERS: dict[str, tuple[tuple[tuple[str, str], ...], ...]] = {
 def lives(draw: st.DrawFn, mode: str) -> Life:
     """A connection from its start to its end, which may come in the middle of something."""
     scene = scenes(mode, in_transaction=False)
-    block = st.one_of(transactions(mode), blocks(()))
+    block = st.one_of(transactions(mode), blocks(()), two_phases(mode))
     many = promised(texts.TRANSACTIONS, mode)
     batches = _flat(draw(st.lists(st.one_of(scene, block) if many else scene, max_size=4)))
     if not many and draw(st.integers(0, 9)) == 9:
@@ -324,11 +342,11 @@ def _must_have_read(batch: Batch) -> bool:
     )
 
 
-def examples(mode: str, *, kills: bool = False) -> SearchStrategy[Example]:
-    """Many clients of a pool in this mode."""
+def examples(mode: str, *kills: str) -> SearchStrategy[Example]:
+    """Many clients of a pool in this mode, while some of ``kills`` die: see Kill."""
     client = st.lists(lives(mode), min_size=1, max_size=2).map(tuple)
     victim = st.integers(0, 99)
-    what = st.sampled_from(("server", "client", "query"))
+    what = st.sampled_from(kills or ("",))
     kill = st.builds(Kill, st.integers(0, 150), what, victim)
     return st.builds(
         Example,

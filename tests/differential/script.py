@@ -87,7 +87,7 @@ class Life:
 
 @attrs.frozen
 class Kill:
-    """At the turn ``turn`` a ``what`` ("client", "server") dies, or a "query" is cancelled."""
+    """At the turn ``turn`` a ``what`` ("client", "server", "worker") dies, or a "query" is cancelled."""
 
     turn: int
     what: str

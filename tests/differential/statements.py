@@ -35,12 +35,13 @@ SEQUENCES = "Session-local sequence state (`currval`)"
 LARGE_OBJECTS = "Large objects"
 CALLS = "Function calls by the protocol (`PQfn`)"
 CANCEL = "Cancelling a query"
+TWO_PHASES = "Two-phase commit (`PREPARE TRANSACTION`)"
 RESET = "`RESET`, `RESET ALL`, `DISCARD ALL`"
 
-# How the rows begin that are not for random traffic; each has tests of its own, or is refused.
+# How the rows begin that are not for random traffic; each has tests of its own, or is refused. Replication
+# connections share nothing with others: each has a server connection for itself, from its start to its end.
 ELSEWHERE = (
     "Other parameters that PostgreSQL reports, in `track_extra_parameters`",
-    "Two-phase commit (`PREPARE TRANSACTION`)",
     "Replication connections",
     "TLS",
 )

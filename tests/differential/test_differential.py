@@ -14,7 +14,7 @@ from poolproxy.demo.postgres import PostgresServer
 from tests.differential.arena import Arena, arena
 from tests.differential.conversation import Difference
 from tests.differential.direct import Expected
-from tests.differential.known import DYING, KNOWN
+from tests.differential.known import DYING, KNOWN, ORPHANS
 from tests.differential.masks import LOSSES, MASKS, Mask
 from tests.differential.programs import examples
 from tests.differential.script import Example, Life, Who, query
@@ -76,7 +76,14 @@ def test_nothing_goes_astray_when_clients_and_servers_die(ground: Arena, mode: s
     """With servers terminated, clients gone and queries cancelled at random, answers are still right, or
     errors that say so.
     """
-    run_all(ground, DYING[mode], examples(mode, kills=True), LOSSES)
+    run_all(ground, DYING[mode], examples(mode, "server", "client", "query"), LOSSES)
+
+
+@each_mode
+@patient
+def test_nothing_goes_astray_when_workers_die(ground: Arena, mode: str) -> None:
+    """With worker processes killed at random: their clients are gone without a word, all others go on."""
+    run_all(ground, ORPHANS[mode], examples(mode, "worker", "client"), ())
 
 
 TALK = Example("transaction", ((Life((query("select '{me}'"), query("select '{me} again'"))),),))

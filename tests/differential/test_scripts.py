@@ -25,13 +25,14 @@ def test_a_mask_belongs_to_a_row(mask: Mask) -> None:
 def test_every_row_is_tried() -> None:
     """The random traffic has all that the table lists, but for what has tests of its own."""
     tried = {row for row, _, _ in SCENES} | {statements.TRANSACTIONS, statements.CANCEL}
+    tried.add(statements.TWO_PHASES)
     for catalogue in (statements.STATEMENTS, statements.LASTING, statements.BY_NAME):
         tried.update(catalogue)
     others = [row for row in rows() if row.startswith(statements.ELSEWHERE)]
     assert sorted([*tried, *others]) == sorted(rows())
 
 
-@given(st.one_of([examples(mode, kills=True) for mode in MODES]))
+@given(st.one_of([examples(mode, "server", "worker", "query") for mode in MODES]))
 @settings(max_examples=10, suppress_health_check=list(HealthCheck))
 def test_a_script_reads_as_what_it_was(example: Example) -> None:
     """What is printed of an example, amid other lines, is the same example when it is read."""

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -213,6 +213,32 @@ def test_a_server_that_knows_only_the_old_protocol(start_proxy: StartProxy, refu
             assert two.query("select 2") == [("select 2",)]
             behave.awake.set()
         assert behave.versions == [V3 + 2, V3, V3]
+        proxy.stop()
+
+
+def test_a_server_that_hangs_at_the_newer_protocol(start_proxy: StartProxy) -> None:
+    """It is asked for the old one after the time-out, and from then on."""
+    asked = threading.Event()
+
+    def reply(version: int) -> bytes:
+        if newer(version):
+            asked.wait(20)  # until the pooler has given up
+            return b""
+        return greeting(b"abcd")
+
+    behave = Recorder(reply, lambda version: not newer(version))
+    with FakeDatabase(behave) as database:
+        config = database_config(database.port)
+        config["poolproxy"] |= {"server_connect_timeout": 0.5, "server_login_retry": 0.1}
+        proxy = start_proxy(config)
+        with RoughClient(proxy.port) as one, suppress(Exception):
+            one.log_in("ann", "db")
+        with RoughClient(proxy.port) as two:
+            two.log_in("ann", "db")
+            assert two.query("select 2") == [("select 2",)]
+        asked.set()
+        assert behave.versions[0] == V3 + 2
+        assert behave.versions[-1] == V3
         proxy.stop()
 
 
