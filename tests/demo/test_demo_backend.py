@@ -49,5 +49,6 @@ def test_the_files_are_without_mistakes(password: str) -> None:
     config = load_toml(render_config(backend, 6000, 6001), "demo.toml")
     pool = config.pool(backend.database, backend.user)
     assert pool is not None
-    assert (pool.host, pool.port, pool.dbname) == ("/run/pg", 5433, backend.database)
+    (host,) = pool.hosts
+    assert (host.name, host.port, pool.dbname) == ("/run/pg", 5433, backend.database)
     assert parse_userlist(render_userlist(backend), "u") == ({backend.user: password}, ())
