@@ -362,10 +362,9 @@ async def test_a_second_signal_ends_at_once(
 
 
 async def test_sighup_puts_a_new_configuration_into_use(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Live settings change at once; the log names those that need a restart."""
-    caplog.set_level(logging.INFO)
     async with serving(Server(tmp_path, max_client_conn=1)) as server:
         client = await server.connect()
         server.write(max_client_conn=2, track_extra_parameters=["search_path"])
@@ -375,10 +374,11 @@ async def test_sighup_puts_a_new_configuration_into_use(
         assert other.greeting != "refused"
         await client.close()
         await other.close()
-    assert "changed: max_client_conn: 1 -> 2" in caplog.text
+    log = capfd.readouterr().err
+    assert "changed: max_client_conn: 1 -> 2" in log
     assert (
         'track_extra_parameters: ["IntervalStyle"] -> ["search_path"]: takes effect when poolproxy is'
-        " restarted" in caplog.text
+        " restarted" in log
     )
 
 
@@ -463,12 +463,11 @@ async def test_a_retired_worker_that_dies_is_not_replaced(tmp_path: Path) -> Non
 
 
 async def test_listeners_change_by_a_reload(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Another port and another folder: the new ones are open before the old ones are closed; connected
     clients and those in the queue of an old one stay.
     """
-    caplog.set_level(logging.INFO)
     async with serving(Server(tmp_path)) as server:
         old_port, new_port = server.port, free_port()
         stays = await server.connect()
@@ -485,9 +484,9 @@ async def test_listeners_change_by_a_reload(
         assert await stays.say("echo on") == "on"
         for client in (stays, comes):
             await client.close()
-    texts = [record.getMessage() for record in caplog.records]
-    opened = texts.index(f"listening on 127.0.0.1:{new_port}")
-    assert opened < texts.index(f"no longer listening on 127.0.0.1:{old_port}")
+    log = capfd.readouterr().err
+    opened = log.index(f" listening on 127.0.0.1:{new_port}")
+    assert opened < log.index(f"no longer listening on 127.0.0.1:{old_port}")
 
 
 async def test_every_address_instead_of_one_and_back(tmp_path: Path) -> None:

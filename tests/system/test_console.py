@@ -217,7 +217,7 @@ def test_config_shows_settings_as_pgbouncer_does(proxy: ProxyProcess) -> None:
     assert rows["max_client_conn"]["value"] == "60"
     assert rows["query_wait_timeout"]["value"] == "120"
     assert (rows["tcp_keepalive"]["value"], rows["unix_socket_mode"]["default"]) == ("1", "0777")
-    assert rows["user"]["changeable"] == "no"
+    assert (rows["user"]["changeable"], rows["listen_port"]["changeable"]) == ("no", "yes")
     assert rows["admin_users"]["value"] == "boss"
 
 
