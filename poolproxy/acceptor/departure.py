@@ -16,9 +16,6 @@ OK = 0
 # What workers get to close all when they are told to leave at once, and PostgreSQL to end what they
 # have left behind.
 NOW_SECONDS = 3.0
-# The part of the time for draining over which clients are sent away; the rest is for transactions that
-# last. By then the last of them has been told.
-SPREAD = 0.75
 
 
 async def depart(hub: Hub, doors: Doors, manager: Manager) -> int:
@@ -32,8 +29,7 @@ async def depart(hub: Hub, doors: Doors, manager: Manager) -> int:
         await _until_now_or(hub, began + min(settings.shutdown_delay, timeout))
     doors.close_to_clients()
     if hub.leaving != "now":
-        left = began + timeout - trio.current_time()
-        hub.dismiss(SPREAD * left)
+        hub.dismiss(began + timeout - trio.current_time())
     with trio.move_on_at(began + timeout) as patience:
         while len(hub.workers) and hub.leaving != "now":
             await hub.workers.changed.wait()

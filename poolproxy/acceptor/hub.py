@@ -79,6 +79,9 @@ log = logging.getLogger("poolproxy.acceptor")
 # While all workers' queues are full there is no event to wait for: look again after this long.
 FULL_PAUSE = 0.05
 MOCK_KEY_BYTES = 32
+# The part of the time for draining over which clients are sent away; the rest is for transactions that
+# last. By then the last of them has been told.
+SPREAD = 0.75
 
 
 # See :class:`poolproxy.acceptor.reload.Reloader`, which it is as soon as there is one.
@@ -91,7 +94,7 @@ async def cannot_reload(overrides: Mapping[str, str] | None = None) -> Sequence[
 
 class Hub:
     """The acceptor's state. ``leaving``: "", "drain" (clients are sent away between their transactions) or a
-    mode of Leave. ``draining``: databases whose clients are sent away, and when that ends (monotonic).
+    mode of Leave. ``draining``: what workers were told of databases whose clients are sent away.
 
     ``reload`` reads the configuration again, with these settings on top of it: the mistakes in it, none if
     it is in use now.
@@ -112,7 +115,7 @@ class Hub:
         self.reports = Reports()
         self.holds = Holds()
         self.desk = Desk(self, nursery)
-        self.draining: dict[str, float] = {}
+        self.draining: dict[str, Drain] = {}
         self.reload: Reload = cannot_reload
         self._dismissal: tuple[Message, ...] = ()
         self._mock_key = secrets.token_bytes(MOCK_KEY_BYTES)
@@ -153,7 +156,7 @@ class Hub:
     def dismiss(self, seconds: float = 0.0) -> None:
         """Tell all workers to leave; when draining, within so many seconds."""
         if self.leaving == "drain":
-            self._dismissal = (Leave("retire"), Drain("", time.monotonic() + seconds))
+            self._dismissal = (Leave("retire"), Drain("", time.monotonic() + SPREAD * seconds))
         else:
             self._dismissal = (Leave(self.leaving),)
         for worker in self.workers:
@@ -183,10 +186,12 @@ class Hub:
         """Let no more clients into a database, and send its clients away between their transactions, in at
         most so many seconds. It stays closed until :meth:`end_drain`.
         """
-        self.draining[database] = until = time.monotonic() + seconds
+        now = time.monotonic()
+        drain = Drain(database, now + SPREAD * seconds, now + seconds)
+        self.draining[database] = drain
         log.info("draining database %s", database)
         self.host.close_databases(self.draining)
-        self.workers.broadcast(Drain(database, until))
+        self.workers.broadcast(drain)
 
     def end_drain(self, database: str) -> None:
         """Let clients into the database again."""
@@ -348,8 +353,8 @@ class Hub:
         if worker.state is State.STARTING:
             worker.state = State.READY
         self.host.worker_up(worker)
-        for database, until in self.draining.items():
-            worker.channel.post(Drain(database, until))
+        for drain in self.draining.values():
+            worker.channel.post(drain)
         if self._dismissal:
             self._send_away(worker)
         self.workers.notify()

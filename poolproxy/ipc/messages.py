@@ -479,13 +479,15 @@ class Command:
 @attrs.frozen
 class Drain:
     """Send the clients of a database away (57P01), each when it is between two transactions, spread over the
-    time until ``until``; let no others in. ``until`` 0: let clients in again.
+    time until ``until``, and at ``deadline``, if it is not 0, those that are left; let no others in.
+    ``until`` 0: let clients in again.
 
-    ``database`` "" is all databases; that those who log in are refused is then for the acceptor.
+    ``database`` "" is all databases; letting nobody in is then for the acceptor.
     """
 
     database: str
     until: float
+    deadline: float = 0.0
 
 
 @message(40)

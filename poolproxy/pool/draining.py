@@ -17,11 +17,19 @@ PER_SECOND = (
 
 @attrs.define
 class Draining:
-    """One drain in one worker: of ``clients``, from ``began`` until ``until`` (monotonic seconds)."""
+    """One drain in one worker: of ``clients``, from ``began`` until ``until`` (monotonic seconds).
+
+    At ``deadline`` also those go that are amid a transaction; 0: that is for somebody else.
+    """
 
     clients: int
     began: float
     until: float
+    deadline: float = 0.0
+
+    def over(self, now: float) -> bool:
+        """Whether nobody may stay, whatever it does."""
+        return 0 < self.deadline <= now
 
     def due(self, remaining: int, now: float) -> int:
         """How many of the ``remaining`` clients should be gone by now. Those that came later count, too."""

@@ -52,6 +52,7 @@ class Client(Connection):
     ``wait_since``: when it began to need a server, 0 when it needs none. ``fresh``: it is idle, and of what
     it has sent nothing is kept, so that its next byte begins a message. ``whole``: what ``held`` is.
     ``own_since``: ``Server.xact_since`` of the transaction in which the unnamed statement became its own.
+    ``parting``: the error that it is told instead of having its next request served.
     """
 
     # What is not forwarded as it is; always empty here, see PreparingClient.
@@ -71,6 +72,7 @@ class Client(Connection):
         "last_activity",
         "notified",
         "own_since",
+        "parting",
         "peer",
         "pool",
         "port",
@@ -112,6 +114,7 @@ class Client(Connection):
         self.wait_since = 0.0
         self.notified = 0.0
         self.own_since = 0.0
+        self.parting: PoolerError | None = None
         self.server: Server | None = None
         self.front = Frontend()
         self.held = b""
@@ -257,6 +260,8 @@ class Client(Connection):
                 self.leave("client close request")
             if len(self.raw) < HOLD and len(self.raw) < (expected_size(self.raw) or HEADER):
                 return  # nothing there, or a message that is still coming: no server for it yet
+        if self.parting is not None:
+            raise self.parting
         if front.left and len(types) == 1 and front.left <= HOLD - len(data):
             self._hold(data, types)
             return
@@ -359,6 +364,14 @@ class Client(Connection):
             self.resume()
         else:
             self.server.resume()
+
+    def part(self, error: PoolerError) -> None:
+        """Let go of the server, which is at rest; the next request gets this error and is not executed."""
+        self.parting = error
+        self.fresh = False
+        server, self.server = self.server, None
+        if server is not None:
+            server.client_left(certain=True)
 
     # -- the end ----------------------------------------------------------------------------------
 

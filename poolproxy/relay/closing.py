@@ -1,4 +1,5 @@
-"""The end of a server connection: nobody reads its answers, and its permit is still out.
+"""The end of a server connection: nobody reads its answers, and its permit is still out. Or the end of a
+client that has been told to go.
 
 ``shutdown(SHUT_WR)`` tells PostgreSQL that we are through (a Terminate message could land inside a
 half-sent one); then everything is discarded until PostgreSQL closes its end, because only then has

@@ -114,6 +114,7 @@ class Worker:
         self.canceller = Canceller(
             self.start, lambda: self.config.settings.cancel_wait_timeout, self.handshakes
         )
+        self.goodbyes: set[Closing] = set()  # clients that were told to go and have not closed yet
         self.drains: dict[str, Draining] = {}  # by database, "" for all
         self.may_leave: Callable[[Client], None] = lambda client: None
         self.admissions: dict[int, Callable[[str], None]] = {}
@@ -289,7 +290,8 @@ class Worker:
                 self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
         # Somebody at the console is no reason to stay while everybody else is sent away.
         consoles = self.consoles and "" not in self.drains
-        here = self.clients or consoles or self.logging_in or self.departing.clients
+        leaving = self.departing.clients or self.goodbyes
+        here = self.clients or consoles or self.logging_in or leaving
         if self.leaving in ("clients", "retire") and not here:
             self.left.set()
 

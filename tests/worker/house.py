@@ -149,6 +149,8 @@ class House:
         return pair_
 
     def close(self) -> None:
+        for closing in list(self.worker.goodbyes):
+            closing.end(clean=False)
         for sock in (
             *self._sockets,
             *(c.sock for c in self.worker.clients.values()),
