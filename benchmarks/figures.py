@@ -76,7 +76,26 @@ class Memory:
     logins: float = _figure("Log-ins per second while they came", 0)
 
 
-Sample = Transactions | Transfer | Memory
+@attrs.frozen
+class Sharing:
+    """200 clients on a small pool, unevenly spread over several processes, beside one process."""
+
+    tps: float = _figure("Transactions per second, spread over processes", 0)
+    tps_ratio: float = _figure(
+        "Transactions per second, as a part of one process's", 2, Goal(0.9, False, absolute=True)
+    )
+    p99_ms: float = _figure("Latency with the wait, 99th percentile, spread, ms", 1)
+    p99_ratio: float = _figure(
+        "The same latency, as a multiple of one process's", 2, Goal(1.5, True, absolute=True)
+    )
+    least: float = _figure(
+        "Transactions of the least-served client, as a part of the median client's",
+        2,
+        Goal(0.8, False, absolute=True),
+    )
+
+
+Sample = Transactions | Transfer | Memory | Sharing
 
 
 def figures(kind: type[Sample]) -> list[tuple[str, Figure]]:

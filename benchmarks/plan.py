@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from benchmarks.endpoint import TRUST, Access
-from benchmarks.figures import Memory, Sample, Transactions, Transfer
+from benchmarks.figures import Memory, Sample, Sharing, Transactions, Transfer
 from benchmarks.runs.pgbench import Load
 
 
@@ -20,7 +20,7 @@ class Cell:
     acceptance: bool = False
     load: Load | None = None
     size: int = 0
-    """Bytes of a row, or the number of idle clients."""
+    """Bytes of a row, the number of idle clients, or server connections."""
     direct: bool = True
     """Whether PostgreSQL without a pooler is measured too."""
     access: Access = TRUST
@@ -40,7 +40,15 @@ def full() -> list[Cell]:
             cells.append(_transactions(Load(clients, protocol), rounds, seconds, promised))
     cells.append(_transactions(Load(16, "simple", reconnect=True), rounds=3, seconds=2))
     cells += _secured(rounds=3, seconds=2)
-    return [*cells, *_others(rounds=5, seconds=2)]
+    return [*cells, *_others(rounds=5, seconds=2), *sharing(rounds=5, seconds=3)]
+
+
+def sharing(rounds: int, seconds: int) -> list[Cell]:
+    """Small pools whose clients are spread unevenly over processes."""
+    return [
+        Cell(f"pool of {size}, shared", Sharing, rounds, seconds, True, size=size, direct=False)
+        for size in (1, 3, 8)
+    ]
 
 
 def quick() -> list[Cell]:

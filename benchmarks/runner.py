@@ -11,13 +11,14 @@ import attrs
 
 from benchmarks.endpoint import TRUST, Access, Endpoint
 from benchmarks.errors import Unavailable
-from benchmarks.figures import Memory, Sample, Transfer
+from benchmarks.figures import Memory, Sample, Sharing, Transfer
 from benchmarks.plan import Cell
-from benchmarks.runs import idle, large, pgbench
+from benchmarks.runs import idle, large, pgbench, sharing
 from benchmarks.runs.pgbench import Load
-from benchmarks.targets import DIRECT, TARGETS, Limits, running
+from benchmarks.targets import DIRECT, OURS, TARGETS, Limits, running
 
 _PROBE_CLIENTS = 16
+_PROCESSES = len(sharing.SPREAD)
 _NOT_DIRECT = "left out: a pooler is what this is about"
 
 
@@ -89,11 +90,25 @@ class Runner:
     def _once(self, cell: Cell, target: str, endpoint: Endpoint) -> Sample:
         if cell.load is not None:
             return pgbench.run(self.pgbench, endpoint, cell.load, cell.seconds)
+        if cell.kind is Sharing:
+            return self._share(cell, target)
         if cell.kind is Transfer:
             return large.run(endpoint, cell.size, cell.seconds)
         # A fresh one: memory that earlier load has left behind would hide what clients cost.
         with running(TARGETS[target], self.server, Limits(max_clients=cell.size + 100)) as fresh:
             return idle.run(fresh, cell.size)
+
+    def _share(self, cell: Cell, target: str) -> Sample:
+        """PgBouncer's processes have a pool each, so there can be no more of them than connections."""
+        ours = target == OURS
+        processes = _PROCESSES if ours else min(_PROCESSES, cell.size)
+        one = Limits(pool_size=cell.size)
+        many = attrs.evolve(one, processes=processes)
+        with (
+            running(TARGETS[target], self.server, one) as endpoint,
+            running(TARGETS[target], self.server, many) as spread,
+        ):
+            return sharing.run(endpoint, spread, cell.seconds)
 
     def _give_up(self, key: tuple[str, str], reason: str) -> None:
         """One failure takes the cell from the target: a median of the rounds that happened to
@@ -131,6 +146,11 @@ def brief(sample: Sample) -> str:
         return f"{sample.mb_per_s:8.0f} MB/s"
     if isinstance(sample, Memory):
         return f"{sample.client_bytes:8.0f} bytes/client"
+    if isinstance(sample, Sharing):
+        return (
+            f"{sample.tps:8.0f} tx/s  {sample.tps_ratio:.2f} of one process's,"
+            f" p99 {sample.p99_ms:.1f} ms ({sample.p99_ratio:.2f}), least {sample.least:.2f}"
+        )
     cpu = "" if sample.cpu_us is None else f"  {sample.cpu_us:6.1f} µs CPU/tx"
     return f"{sample.tps:8.0f} tx/s{cpu}"
 

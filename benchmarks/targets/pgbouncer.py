@@ -53,15 +53,21 @@ class PgBouncer:
             user=server.user,
             dbname=server.dbname,
             port=port,
-            pool_size=limits.pool_size,
+            pool_size=max(1, limits.pool_size // limits.processes),
             max_clients=limits.max_clients,
         )
         text += "".join(f"{name} = {value}\n" for name, value in security(folder, limits).items())
         if tuple(map(int, self.version().split(".")[:2])) >= (1, 21):
             # From 1.24 on this is the default; older versions do not know the setting.
             text += "max_prepared_statements = 200\n"
-        (folder / "pgbouncer.ini").write_text(text)
-        return [program, folder / "pgbouncer.ini"]
+        if limits.processes > 1:
+            text += "so_reuseport = 1\n"
+        ini = folder / "pgbouncer.ini"
+        ini.write_text(text)
+        if limits.processes == 1:
+            return [program, ini]
+        # Each with its own pool: the limit is divided by hand.
+        return ["/bin/sh", "-c", f"'{program}' '{ini}' & " * limits.processes + "wait"]
 
 
 def _program() -> str:

@@ -33,6 +33,7 @@ class Limits:
     max_clients: int = 6000
     access: Access = TRUST
     certificate: Certificate | None = None
+    processes: int = 1
 
 
 class Target(Protocol):

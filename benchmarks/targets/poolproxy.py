@@ -1,4 +1,4 @@
-"""poolproxy from this source tree, with one worker: PgBouncer has one process as well."""
+"""poolproxy from this source tree, with one worker unless asked for more: PgBouncer has one process, too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ unix_socket_dir = ""
 pool_mode = "transaction"
 default_pool_size = {pool_size}
 max_client_conn = {max_clients}
-workers = 1
+workers = {workers}
 metrics_listen = ""
 log_connections = false
 log_disconnections = false
@@ -59,6 +59,7 @@ class PoolProxy:
             dbname=server.dbname,
             security="\n".join(words),
             port=port,
+            workers=limits.processes,
             pool_size=limits.pool_size,
             max_clients=limits.max_clients,
         )

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable
 
 import attrs
@@ -19,16 +21,21 @@ from poolproxy.ipc.messages import (
     HostSeen,
     LoginWant,
     Message,
+    NoneIdle,
     Permit,
     PoolKey,
     ServerClosed,
     ServerFailed,
     ServerOpening,
+    ServersCome,
+    ServerTaken,
     ServerUp,
+    ServerYielded,
     Want,
     WhyWait,
 )
-from poolproxy.metrics.schema import LedgerMetrics
+from poolproxy.metrics.registry import BOUNDS
+from poolproxy.metrics.schema import LedgerMetrics, ProxyMetrics
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.hosts import Hosts, HostStatistics, Role
 from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, PoolStatistics, Sends, UnknownPermit
@@ -91,7 +98,8 @@ def standing_pools(config: Config) -> list[PoolKey]:
 
 class LedgerHost:
     """The ledger, what is known of the hosts, and the descriptors that back it up. ``nursery`` runs the
-    endings of orphans; ``doubt`` is told host names whose addresses can't be reached.
+    endings of orphans; moves are counted in ``counts``; ``doubt`` is told host names whose addresses can't
+    be reached.
     """
 
     def __init__(
@@ -99,6 +107,7 @@ class LedgerHost:
         config: Config,
         workers: Workers,
         nursery: trio.Nursery,
+        counts: ProxyMetrics,
         doubt: Callable[[str], None] = lambda name: None,
     ) -> None:
         self._config = config
@@ -108,7 +117,10 @@ class LedgerHost:
         self._workers = workers
         self._nursery = nursery
         self._doubt = doubt
+        self._counts = counts
         self._duplicates: dict[int, Duplicate] = {}
+        # By permit: since when it is on its way, and who has sent it.
+        self._moving: dict[int, tuple[float, int]] = {}
         self._wake = trio.Event()
         self._freed = trio.Event()
         self._wakes_at = math.inf
@@ -133,6 +145,8 @@ class LedgerHost:
         if permits:
             log.info("ending %d server connections of %s", len(permits), worker)
         for permit in permits:
+            if self._moving.pop(permit, None) is not None:
+                self._counts.server_moves["lost"] += 1
             self._give_up(permit)
 
     def client_up(self, worker: Worker, pool: PoolKey) -> None:
@@ -253,6 +267,38 @@ class LedgerHost:
             duplicate.close()
         self._free(message.permit, clean=message.clean)
 
+    # -- servers that move ------------------------------------------------------------------------
+
+    def server_yielded(self, worker: Worker, message: ServerYielded) -> None:
+        """A worker has closed its descriptor of a server: send another one to the worker that gets it."""
+        now = time.monotonic()
+        sends = self._ledger.server_yielded(worker.number, message, now)
+        permit = message.server.permit
+        goes = any(isinstance(send, ServersCome) for _, send in sends)
+        if goes:
+            self._moving[permit] = now, worker.number
+        self._send(sends)
+        if not goes:
+            self._give_up(permit)
+
+    def server_taken(self, worker: Worker, message: ServerTaken) -> None:
+        """A server has come to its new worker, or was refused."""
+        now = time.monotonic()
+        sends = self._ledger.server_taken(worker.number, message, now)
+        since, sender = self._moving.pop(message.permit, (now, 0))
+        if message.taken:
+            counts = self._counts
+            counts.server_moves["taken" if sender != worker.number else "returned"] += 1
+            counts.server_move_time += now - since
+            counts.server_move_hist[bisect_left(BOUNDS, now - since)] += 1
+        else:
+            self._counts.server_moves["refused"] += 1
+            self._give_up(message.permit)
+        self._send(sends)
+
+    def none_idle(self, message: NoneIdle) -> None:
+        self._send(self._ledger.none_idle(message, time.monotonic()))
+
     def _give_up(self, permit: int) -> None:
         """Nobody has this server any more."""
         self._ending += 1
@@ -302,9 +348,26 @@ class LedgerHost:
         self._freed = trio.Event()
 
     def _send(self, sends: Sends) -> None:
-        self._workers.send([(number, self._with_hosts(message)) for number, message in sends])
+        for number, message in sends:
+            if isinstance(message, ServersCome):
+                self._send_servers(number, message)
+            else:
+                self._workers.send([(number, self._with_hosts(message))])
         if self._deadline() < self._wakes_at:
             self._wake.set()
+
+    def _send_servers(self, number: int, message: ServersCome) -> None:
+        worker = self._workers.get(number)
+        if worker is None:
+            return  # it has just died, and its permits with it
+        (server,) = message.servers
+        try:
+            fd = os.dup(self._duplicates[server.permit].fd)
+        except OSError as error:
+            log.error("%s is lost on its way: %s", server.name, error)
+            self.server_taken(worker, ServerTaken(server.permit, taken=False, want=None))
+        else:
+            worker.channel.post(message, [fd])
 
     def _with_hosts(self, message: Message) -> Message:
         """A permit tells where to use it, if there is a choice."""
@@ -351,7 +414,7 @@ class LedgerHost:
             LedgerMetrics(
                 row.pool.database,
                 row.pool.user,
-                permits=(held := row.opening + row.up + row.closing),
+                permits=(held := row.opening + row.up + row.moving + row.closing),
                 pool_size=row.limits.pool_size,
                 reserve_used=max(0, held - row.limits.pool_size) if row.limits.pool_size else 0,
                 waiting=row.waiting,

@@ -56,13 +56,16 @@ from poolproxy.ipc.messages import (
     Login,
     LoginWant,
     Message,
+    NoneIdle,
     Ready,
     Resolve,
     Retire,
     ServerClosed,
     ServerFailed,
     ServerOpening,
+    ServerTaken,
     ServerUp,
+    ServerYielded,
     Snapshot,
     Want,
     WhyWait,
@@ -111,8 +114,10 @@ class Hub:
         self.cancels = Cancels()
         self.moves = ClientMoves(self)
         self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)
-        self.host = LedgerHost(loaded.config, self.workers, nursery, self.resolver.doubt)
         self.reports = Reports()
+        self.host = LedgerHost(
+            loaded.config, self.workers, nursery, self.reports.proxy, self.resolver.doubt
+        )
         self.holds = Holds()
         self.desk = Desk(self, nursery)
         self.draining: dict[str, Drain] = {}
@@ -300,6 +305,12 @@ class Hub:
                 self.host.host_seen(message)
             case Resolve():
                 self.resolver.ask(worker, message)
+            case ServerYielded():
+                self.host.server_yielded(worker, message)
+            case ServerTaken():
+                self.host.server_taken(worker, message)
+            case NoneIdle():
+                self.host.none_idle(message)
             case Login(client, database, user):
                 bound = self.loaded.config.client(database, user)
                 limit = self.clients.admit(worker.number, client, (database, user), bound)

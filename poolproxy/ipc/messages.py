@@ -513,6 +513,44 @@ class PassOn:
     key: CancelKey
 
 
+@message(20)
+@attrs.frozen
+class Yield:
+    """Hand ``count`` servers of the pool over (:class:`ServerYielded`) for clients of other workers, the
+    oldest of whom waits since ``since``: idle servers at once; then those that are freed while no client of
+    its own has waited as long.
+
+    The numbers are absolute: they replace what an earlier one for the pool asked for; 0 withdraws it. What
+    can't be moved is closed instead, so that its permit moves.
+    """
+
+    pool: PoolKey
+    count: int
+    since: float
+
+
+@message(21)
+@attrs.frozen
+class YieldIdle:
+    """Hand an idle server of the pool over now, for a client that logs in with another worker; answered by
+    :class:`ServerYielded` with its number, or by :class:`NoneIdle`.
+    """
+
+    pool: PoolKey
+    client: int
+
+
+@message(22, fds=MANY)
+@attrs.frozen
+class ServersCome:
+    """Servers that another worker has yielded, one descriptor each. Each is answered by
+    :class:`ServerTaken`. ``client``: there is one, in answer to the :class:`LoginWant` of this client, or 0.
+    """
+
+    servers: tuple[ServerState, ...]
+    client: int
+
+
 # -- worker -> acceptor ---------------------------------------------------------------------------
 
 
@@ -563,6 +601,7 @@ class ServerOpening:
 @attrs.frozen
 class ServerUp:
     """The server connection has logged in. ``parameters`` are its ParameterStatus values in order.
+    ``movable``: it could go to another worker.
 
     Sent after the Want that no longer counts the client which this server serves, else the ledger
     grants one permit too many.
@@ -572,6 +611,7 @@ class ServerUp:
     key: CancelKey
     connect_seconds: float
     parameters: tuple[Parameter, ...]
+    movable: bool = True
 
 
 @message(68)
@@ -801,6 +841,39 @@ class Resolve:
     name: str
 
 
+@message(80)
+@attrs.frozen
+class ServerYielded:
+    """A server that this worker has let go of; the acceptor's duplicate of its descriptor is all that keeps
+    it open. ``want``: the worker's need now, if it differs from what it told last. ``client``: see YieldIdle.
+    """
+
+    server: ServerState
+    want: Want | None
+    client: int = 0
+
+
+@message(81)
+@attrs.frozen
+class ServerTaken:
+    """A server that has come is in use here; ``want`` as in :class:`ServerYielded`. If it was not ``taken``
+    the worker has closed its descriptor, and the acceptor ends the connection.
+    """
+
+    permit: int
+    taken: bool
+    want: Want | None
+
+
+@message(82)
+@attrs.frozen
+class NoneIdle:
+    """The other answer to :class:`YieldIdle`: there is no idle server."""
+
+    pool: PoolKey
+    client: int
+
+
 Message = (
     Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
     | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
@@ -808,4 +881,5 @@ Message = (
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
     | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
+    | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
 )  # fmt: skip

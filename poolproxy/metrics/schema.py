@@ -112,6 +112,12 @@ class PoolMetrics:
         panel="Server connect time",
     )
 
+    waits_ended_by_moves: int = counter(
+        "pool_waits_ended_by_moves",
+        "Clients that waited and were served by a server connection that came from another worker.",
+        panel="Server connections that moved",
+    )
+
     errors: dict[str, int] = labelled_counter(
         "pool_errors",
         "Errors that poolproxy itself sent to clients, by the reason.",
@@ -356,6 +362,21 @@ class ProxyMetrics:
         "Workers that ended without being asked to, by the cause.",
         label="cause",
         panel="Worker deaths",
+    )
+    server_moves: dict[str, int] = labelled_counter(
+        "server_moves",
+        "Server connections that a worker has let go for another worker, by the outcome: taken, returned "
+        "(nobody needed it any more), refused (by the receiver), lost (the receiver died).",
+        label="outcome",
+        values=("taken", "returned", "refused", "lost"),
+        panel="Server connections that moved",
+    )
+    server_move_time: float = time_sum("Time server connections were on their way between workers.")
+    server_move_hist: list[int] = histogram(
+        "server_move_seconds",
+        "Time from the arrival of a server connection at the acceptor to the receiver's answer.",
+        total="server_move_time",
+        panel="Time of a server connection's move",
     )
     permits_granted: int = counter(
         "permits_granted",

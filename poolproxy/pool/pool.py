@@ -55,7 +55,8 @@ class WorkerPool(Generic[C, S]):
 
     The relay reads ``idle``, and appends clients to ``waiting`` when there is none. ``clients``: how
     many have logged in. ``opening``: permits on their way to a server. ``reclaim``: permits that the
-    ledger wants back. ``failing``: the cached log-in error while servers can't be had, else "".
+    ledger wants back. ``called``: servers that it wants for clients of other workers, who wait since
+    ``called_since``. ``failing``: the cached log-in error while servers can't be had, else "".
     ``want_stands``: the ledger knows that clients wait here. ``logins_waiting``: by client id, since
     when a log-in waits for the pool's welcome. ``demands``: the same of those that need a new server, see
     ``worker.replication``. ``aside``: idle servers that suit few clients, see ``relay.session``.
@@ -70,6 +71,8 @@ class WorkerPool(Generic[C, S]):
         "aside",
         "blocked",
         "brisk",
+        "called",
+        "called_since",
         "check_delay",
         "check_query",
         "clients",
@@ -122,6 +125,8 @@ class WorkerPool(Generic[C, S]):
         self.opening = 0
         self.unused_since = 0.0
         self.reclaim = 0
+        self.called = 0
+        self.called_since = 0.0
         self.failing = ""
         self.welcome: tuple[Parameter, ...] = ()
         self.want_sent: Want | None = None
@@ -162,6 +167,7 @@ class WorkerPool(Generic[C, S]):
             or self.reset_always
             or self.round_robin
             or self.reclaim
+            or self.called
             or self.check_delay <= 0
             or self.draining
         )
@@ -175,6 +181,20 @@ class WorkerPool(Generic[C, S]):
         """The ledger wants so many permits back, now; those of idle servers are the caller's part."""
         self.reclaim = count
         self._set_brisk()
+
+    def call(self, count: int, since: float) -> None:
+        """The ledger wants so many servers for other workers; those of idle ones are the caller's part."""
+        self.called = count
+        self.called_since = since
+        self._set_brisk()
+
+    @property
+    def yields(self) -> bool:
+        """Whether a server that is free now is for a client of another worker."""
+        waiting = self.waiting
+        return self.called > 0 and (
+            not waiting or next(iter(waiting)).wait_since > self.called_since
+        )
 
     def welcomed(self, welcome: tuple[Parameter, ...]) -> None:
         """The welcome is known: log-ins that have waited for it go on, and need no server yet."""

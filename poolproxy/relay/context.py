@@ -44,6 +44,9 @@ class Host(Protocol):
     def server_turned(self, server: Server, role: Role) -> None:
         """The server is no longer what it was at its log-in."""
 
+    def hand_over(self, server: Server) -> None:
+        """``server`` is free, and for another worker's client."""
+
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         """Send CancelRequests to the server for as long as ``runs()``."""
 

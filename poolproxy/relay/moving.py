@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from poolproxy.ipc.messages import Leftover, ServerState, SessionPart
+from poolproxy.log.party import Party
 from poolproxy.pool.hosts import Role
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.replication import ReplicationServer
@@ -81,7 +82,7 @@ def server_of(
 
     It is neither watched nor in any list of the pool yet.
     """
-    tracker = context.tracker
+    tracker, key, host = context.tracker, state.pool, Host(state.host, state.port)
 
     def own(values: Values) -> Values:
         same = state.tracked == tracker.names
@@ -102,10 +103,10 @@ def server_of(
         pool=pool,
         key=state.key,
         address=_address(state.family, state.where),
-        host=Host(state.host, state.port),
+        host=host,
         role=Role(state.role) if state.role else None,
         values=own(state.values),
-        name=state.name,
+        name=Party(f"S-{state.permit}", key.database, key.user, f"{host} pid={state.key.pid}"),
         connected_at=state.connected_at,
         **special,
     )

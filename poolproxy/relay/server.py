@@ -348,7 +348,9 @@ class Server(Connection):
             if reason:
                 self.end(reason)
                 return
-        if pool.waiting:
+        if pool.called and pool.yields:
+            self.context.host.hand_over(self)
+        elif pool.waiting:
             pool.next_client().serve(self, now)
         else:
             pool.park(self, now)

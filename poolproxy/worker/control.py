@@ -35,12 +35,23 @@ from poolproxy.ipc.messages import (
     Resolved,
     Retire,
     ServerClosed,
+    ServersCome,
     Shed,
     WaitReason,
     Welcome,
+    Yield,
+    YieldIdle,
 )
 from poolproxy.relay.session import let_go
-from poolproxy.worker import client_moves, draining, holding, leaving, orders, queue_notice
+from poolproxy.worker import (
+    client_moves,
+    draining,
+    holding,
+    leaving,
+    orders,
+    queue_notice,
+    server_moves,
+)
 from poolproxy.worker.hosts import resolved
 from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
@@ -67,7 +78,7 @@ async def listen(worker: Worker) -> None:
             worker.engine.forget(worker.channel.fileno())  # it would be "readable" for ever
             break
         obey(worker, message, fds)
-        if not isinstance(message, (Handoff, ClientArrival)):
+        if not isinstance(message, (Handoff, ClientArrival, ServersCome)):
             close_fds(fds)
     log.error("the acceptor is gone: finishing transactions and leaving")
     await leaving.as_orphan(worker)
@@ -81,6 +92,12 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             _use_permit(worker, message)
         case Reclaim():
             _give_back(worker, message)
+        case Yield():
+            server_moves.called(worker, message)
+        case YieldIdle():
+            server_moves.look_for_idle(worker, message)
+        case ServersCome():
+            server_moves.arrive(worker, message, fds)
         case NoServer():
             claim = worker.claims.get(message.client)
             if claim is not None:

@@ -205,5 +205,8 @@ class _Host:
     def server_turned(self, server: Server, role: Role) -> None:
         raise AssertionError("servers have the worker for their host")
 
+    def hand_over(self, server: Server) -> None:
+        raise AssertionError("servers have the worker for their host")
+
     def cancel_abandoned(self, server: Server, runs: object) -> None:
         raise AssertionError("servers have the worker for their host")

@@ -34,7 +34,7 @@ from poolproxy.ipc.messages import (
 from poolproxy.log.party import Party
 from poolproxy.pool.hosts import Role, reported_role, suits
 from poolproxy.relay.context import Pool
-from poolproxy.relay.moving import CHANGED
+from poolproxy.relay.moving import CHANGED, may_move
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
@@ -444,7 +444,7 @@ class ServerLogin:
             log.info("%s new connection to server: tls=%s", server.name, self.tls or "no")
         # What a server says that was opened for one client is no welcome for another.
         told = welcome if wish is None else ()
-        up = ServerUp(self.permit.permit, greeting.key, seconds, told)
+        up = ServerUp(self.permit.permit, greeting.key, seconds, told, may_move(server))
         worker.server_up(server, up, self.claim)
 
     def failed(self, error: ServerError) -> None:

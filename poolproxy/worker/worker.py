@@ -57,6 +57,7 @@ from poolproxy.settings.toml import take_over
 from poolproxy.tls.contexts import contexts
 from poolproxy.wire import is_compiled
 from poolproxy.wire.parameters import Tracker, Values
+from poolproxy.worker import server_moves
 from poolproxy.worker.cancel import (
     CANCEL_EVERY,
     MAY_ARRIVE,
@@ -329,11 +330,12 @@ class Worker:
             if claim is not None:
                 claim.refuse()
                 claim = None
-        self._first_use(server, claim)
-        want = pool.refreshed_want()
-        if want is not None:
-            self.channel.post(want)
-        self.channel.post(up)
+        with server_moves.keeping(self, pool):
+            self._first_use(server, claim)
+            want = pool.refreshed_want()
+            if want is not None:
+                self.channel.post(want)
+            self.channel.post(up)
 
     @staticmethod
     def _first_use(server: Server, claim: Claim | None) -> None:
@@ -403,6 +405,9 @@ class Worker:
         """A server has turned out to be this now: tell the acceptor, which orders the hosts by it."""
         host = server.host
         self.channel.post(HostSeen(server.pool.key, host.name, host.port, "", role.value, False))
+
+    def hand_over(self, server: Server) -> None:
+        server_moves.hand_over(self, server)
 
     # -- cancel requests --------------------------------------------------------------------------
 

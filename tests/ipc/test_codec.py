@@ -31,6 +31,8 @@ def values(kind: type) -> st.SearchStrategy[object]:
     """Anything of a field's type."""
     if kind in LEAVES:
         return LEAVES[kind]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        return st.one_of(*map(values, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
         return st.lists(values(typing.get_args(kind)[0]), max_size=3).map(tuple)
     if isinstance(kind, types.UnionType):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -116,6 +116,7 @@ def test_hostile_names_stay_inside_their_label(name, accept):
     assert found["poolproxy_pool_queries_total", (("database", name), ("user", "alice"))] == 0
 
 
+@settings(deadline=None)
 @given(snapshots(st.text(st.characters(codec=None))), rows(ProxyMetrics))
 def test_any_numbers_and_names_make_a_page_that_parses(snapshot, proxy):
     """Whatever is counted under whatever name, both formats are well-formed and agree."""

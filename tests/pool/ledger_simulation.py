@@ -1,7 +1,9 @@
 """Workers, clients and a PostgreSQL made of plain objects on a virtual clock, to drive the ledger.
 
 Messages take a random time but keep their order, as on a channel. The workers are as simple as
-the contract allows: a queue per pool, the idle servers, and what was asked back.
+the contract allows: a queue per pool, the idle servers, and what was asked back or is to be yielded.
+
+After each event :meth:`Simulation.check` compares what the ledger believes with what is true.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class WorkerPool:
     unused: list[Server] = attrs.Factory(list)
     blocked: bool = False
     asked: int = 0
+    called: int = 0
+    called_since: float = 0.0
     told: m.Want | None = None
     welcome: bool = False
     failing: str = ""
@@ -99,6 +103,7 @@ class Worker:
 
     def assign(self, server: Server, client: Client) -> None:
         assert client.waits_since is not None
+        self.sim.served(client)
         client.worst = max(client.worst, self.sim.now - client.waits_since)
         client.waits_since = None
         client.served += 1
@@ -120,10 +125,54 @@ class Worker:
         if pool.asked:
             pool.asked -= 1
             self.close(server)
+        elif pool.called and not (pool.queue and self.first(pool) <= pool.called_since):
+            pool.called -= 1
+            self.hand_over(server)
         elif pool.queue:
             self.assign(server, pool.queue.popleft())
         else:
             pool.idle.append(server)
+
+    @staticmethod
+    def first(pool: WorkerPool) -> float:
+        since = pool.queue[0].waits_since
+        assert since is not None
+        return since
+
+    def hand_over(self, server: Server, client: int = 0) -> None:
+        if self.sim.immovable(server.pool):
+            self.close(server)
+            return
+        del self.servers[server.permit]
+        state = server_state(server.permit, server.pool, server.keep)
+        self.sim.under_way[server.permit] = server
+        self.send(m.ServerYielded(state, self.fresh_want(server.pool), client))
+
+    def take(self, state: m.ServerState, client: int) -> None:
+        """A server has come from another worker; sometimes it is refused."""
+        server = self.sim.under_way.pop(state.permit)
+        if self.sim.random.random() < self.sim.refusals:
+            self.send(m.ServerTaken(state.permit, False, None))
+            return
+        self.servers[server.permit] = server
+        pool = self.pool(server.pool)
+        called, pool.called = pool.called, 0
+        if client and self.logins.pop(client, None) is not None and not pool.queue:
+            pool.unused.append(server)
+            self.sim.after(self.sim.random.random() * 2, lambda: self.leaves(server))
+        else:
+            self.free(server)
+        self.send(m.ServerTaken(state.permit, True, self.fresh_want(server.pool)))
+        pool.called = called
+        self.yield_idle(server.pool)
+
+    def yield_idle(self, key: m.PoolKey) -> None:
+        pool = self.pool(key)
+        while pool.called and pool.idle:
+            self.free(pool.idle.pop())
+        while pool.called and pool.unused and not pool.queue:
+            pool.called -= 1
+            self.close(pool.unused.pop())
 
     def close(self, server: Server) -> None:
         def closed() -> None:
@@ -147,13 +196,18 @@ class Worker:
             self.tell(key)
 
     def tell(self, key: m.PoolKey) -> None:
-        pool = self.pool(key)
-        since = pool.queue[0].waits_since if pool.queue else 0.0
-        assert since is not None
-        want = m.Want(key, len(pool.queue), since, False, False)
-        if want != pool.told and (want.waiting or pool.told is not None):
-            pool.told = want if want.waiting else None
+        want = self.fresh_want(key)
+        if want is not None:
             self.send(want)
+
+    def fresh_want(self, key: m.PoolKey) -> m.Want | None:
+        pool = self.pool(key)
+        since = self.first(pool) if pool.queue else 0.0
+        want = m.Want(key, len(pool.queue), since, False, False)
+        if want == pool.told or not (want.waiting or pool.told is not None):
+            return None
+        pool.told = want if want.waiting else None
+        return want
 
     def send(self, message: m.Message) -> None:
         self.sim.later(self, "up", lambda: self.sim.ledger_receives(self, message))
@@ -165,6 +219,19 @@ class Worker:
                     self.send(m.ServerClosed(permit, True))
                 else:
                     self.open(Server(permit, key, keep, login))
+            case m.Yield(key, count, since):
+                self.pool(key).called = count
+                self.pool(key).called_since = since
+                self.yield_idle(key)
+            case m.YieldIdle(key, login):
+                pool = self.pool(key)
+                if pool.idle and not pool.queue:
+                    self.hand_over(pool.idle.pop(), login)
+                else:
+                    self.send(m.NoneIdle(key, login))
+            case m.ServersCome(servers, login):
+                for state in servers:
+                    self.take(state, login)
             case m.NoServer(login):
                 self.logins.pop(login, None)
             case m.Blocked(key, blocked):
@@ -205,6 +272,7 @@ class Worker:
             return
         server.up = True
         pool = self.pool(server.pool)
+        called, pool.called = pool.called, 0
         if server.login and not pool.queue and not pool.asked:
             pool.unused.append(server)
             self.sim.after(self.sim.random.random() * 2, lambda: self.leaves(server))
@@ -212,11 +280,51 @@ class Worker:
             self.free(server)
         self.tell(server.pool)
         key = m.CancelKey(server.permit, b"")
-        self.send(m.ServerUp(server.permit, key, CONNECT, (m.Parameter("a", "b"),)))
+        welcome = (m.Parameter("a", "b"),)
+        movable = not self.sim.immovable(server.pool)
+        self.send(m.ServerUp(server.permit, key, CONNECT, welcome, movable))
+        pool.called = called
+        self.yield_idle(server.pool)
+
+
+def server_state(permit: int, pool: m.PoolKey, keep: bool) -> m.ServerState:
+    """As much of it as the ledger looks at."""
+    key = m.CancelKey(permit, b"")
+    return m.ServerState(
+        permit=permit,
+        pool=pool,
+        generation=1,
+        keep=keep,
+        name="",
+        key=key,
+        host="h",
+        port=5432,
+        role="",
+        family=2,
+        where=("h", 5432),
+        connected_at=0.0,
+        idle_since=0.0,
+        last_activity=0.0,
+        tracked=(),
+        values=(),
+        prepared=(),
+        leftovers=(),
+        was_reset=False,
+        doomed="",
+        session=None,
+    )
 
 
 class Simulation:
-    """The clock, the ledger, the workers, and PostgreSQL, which is ``backends``."""
+    """The clock, the ledger, the workers, and PostgreSQL, which is ``backends``.
+
+    ``refusals``: the part of servers that a worker does not take. ``overtaken``: by how many seconds a client
+    was served before one of the same pool that had waited longer, at most. ``worst_waste``: for how many
+    seconds a worker had an idle server while another one had a client waiting. Every ``check_every`` events
+    :meth:`check` is called.
+    """
+
+    check_every = 20
 
     def __init__(self, seed: int, limits: Callable[[m.PoolKey], PoolLimits], workers: int) -> None:
         self.random = random.Random(seed)
@@ -228,9 +336,18 @@ class Simulation:
         self.numbers = itertools.count(1)
         self.closing = False
         self.down: set[m.PoolKey] = set()
+        self.encrypted: set[m.PoolKey] = set()
+        self.refusals = 0.0
+        self.moves = 0
+        self.overtaken = 0.0
+        self.under_way: dict[int, Server] = {}
+        self.waste: dict[m.PoolKey, float] = {}
+        self.worst_waste = 0.0
+        self.shrunk_at = 0.0
         self.workers: list[Worker] = []
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._steps = 0
         self._arrived: dict[tuple[int, str], float] = {}
         for _ in range(workers):
             self.start_worker()
@@ -247,12 +364,33 @@ class Simulation:
         permits, sends = self.ledger.worker_gone(worker.number, self.now)
         self.deliver(sends)
         for permit in permits:
+            self.under_way.pop(permit, None)
             wait = self.random.random() * 0.5
             self.after(wait, lambda permit=permit: self.backend_ends(permit))
 
     def backend_ends(self, permit: int) -> None:
         self.backends.pop(permit, None)
         self.deliver(self.ledger.server_closed(permit, self.now))
+
+    def immovable(self, key: m.PoolKey) -> bool:
+        return key in self.encrypted
+
+    def end(self, permit: int) -> None:
+        """The acceptor ends a server through its duplicate."""
+        self.under_way.pop(permit, None)
+        self.after(CLOSE, lambda: self.backend_ends(permit))
+
+    def served(self, client: Client) -> None:
+        """``client`` gets a server now; who of its pool has waited longer, anywhere?"""
+        waits = (
+            other.waits_since
+            for worker in self.workers
+            if not worker.dead and client.pool in worker.pools
+            for other in itertools.islice(worker.pools[client.pool].queue, 1)
+        )
+        since = min((w for w in waits if w is not None), default=self.now)
+        assert client.waits_since is not None
+        self.overtaken = max(self.overtaken, client.waits_since - since)
 
     def refuses(self, key: m.PoolKey) -> bool:
         return key in self.down
@@ -273,6 +411,18 @@ class Simulation:
         match message:
             case m.Want():
                 self.deliver(ledger.want(number, message, self.now))
+            case m.ServerYielded():
+                sends = ledger.server_yielded(number, message, self.now)
+                self.moves += 1
+                if not any(isinstance(send, m.ServersCome) for _, send in sends):
+                    self.end(message.server.permit)
+                self.deliver(sends)
+            case m.ServerTaken():
+                self.deliver(ledger.server_taken(number, message, self.now))
+                if not message.taken:
+                    self.end(message.permit)
+            case m.NoneIdle():
+                self.deliver(ledger.none_idle(message, self.now))
             case m.LoginWant():
                 self.deliver(ledger.login_want(number, message, self.now))
             case m.ServerUp():
@@ -295,6 +445,27 @@ class Simulation:
         self.opened += 1
         self.backends[server.permit] = server.pool
         self.check_limits()
+
+    def reload(self, limits: Callable[[m.PoolKey], PoolLimits]) -> None:
+        """Other limits hold from now on; connections that are too many are closed by and by."""
+        self.limits = limits
+        self.shrunk_at = self.now
+        self.deliver(self.ledger.configure(limits, (), self.now))
+
+    def check(self) -> None:
+        """No permit is lost or held twice, and no idle server sits for long while somebody waits."""
+        permits = set(self.ledger.permits())
+        assert self.backends.keys() <= permits
+        holders = [w.servers.keys() for w in self.workers if not w.dead]
+        assert sum(map(len, holders)) == len(set().union(*holders)) <= len(permits)
+        assert not any(held & self.under_way.keys() for held in holders)
+        for row in self.ledger.statistics():
+            pools = [w.pools[row.pool] for w in self.workers if not w.dead and row.pool in w.pools]
+            if any(p.idle for p in pools) and any(p.queue for p in pools):
+                since = self.waste.setdefault(row.pool, self.now)
+                self.worst_waste = max(self.worst_waste, self.now - since)
+            else:
+                self.waste.pop(row.pool, None)
 
     def check_limits(self) -> None:
         """PostgreSQL never sees a connection over any limit."""
@@ -325,3 +496,6 @@ class Simulation:
                 self.deliver(self.ledger.tick(at))
             else:
                 heapq.heappop(self._events)[2]()
+            self._steps += 1
+            if not self._steps % self.check_every:
+                self.check()

@@ -26,6 +26,8 @@ PARAMETERS = (Parameter("server_version", "18"),)
 class Driver:
     """A ledger with two workers, a clock, and short words for what workers say."""
 
+    movable = False  # servers are encrypted: it is the permit that moves
+
     def __init__(self, **limits: object) -> None:
         self.limits = PoolLimits(**{"pool_size": 2, **limits})  # type: ignore[arg-type]
         self.now = 100.0
@@ -38,7 +40,7 @@ class Driver:
         return self.ledger.want(worker, Want(pool, waiting, since, False, False), self.now)
 
     def up(self, worker: int, permit: int) -> list[tuple[int, Message]]:
-        message = ServerUp(permit, CancelKey(1, b""), 0.001, PARAMETERS)
+        message = ServerUp(permit, CancelKey(1, b""), 0.001, PARAMETERS, movable=self.movable)
         return self.ledger.server_up(worker, message, self.now)
 
     def failed(
@@ -149,7 +151,7 @@ def test_the_slice_grows_with_the_cost_of_connecting() -> None:
     """Twenty times the connect time, within its bounds."""
     driver = Driver(pool_size=1)
     driver.want(1)
-    message = ServerUp(1, CancelKey(1, b""), 0.03, ())
+    message = ServerUp(1, CancelKey(1, b""), 0.03, (), movable=False)
     driver.ledger.server_up(1, message, driver.now)
     driver.want(1, 0)
     driver.want(2, since=driver.now)

@@ -66,6 +66,7 @@ class Host:
     ends: list[Ended] = attrs.Factory(list)
     turned: list[tuple[Server, Role]] = attrs.Factory(list)
     cancels: list[tuple[Server, Callable[[], bool]]] = attrs.Factory(list)
+    handed_over: list[Server] = attrs.Factory(list)
 
     def want(self, pool: Pool, *, probe: bool = False) -> None:
         self.wants += 1
@@ -73,6 +74,11 @@ class Host:
 
     def server_turned(self, server: Server, role: Role) -> None:
         self.turned.append((server, role))
+
+    def hand_over(self, server: Server) -> None:
+        self.handed_over.append(server)
+        server.pool.call(server.pool.called - 1, server.pool.called_since)
+        server.let_go()
 
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         self.cancels.append((server, runs))

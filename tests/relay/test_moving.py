@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from time import monotonic
 
+import attrs
 import msgspec
 import pytest
 
@@ -89,7 +90,8 @@ def test_everything_travels(two: tuple[Relay, Relay]) -> None:
     sock = socket.socket(fileno=socket.dup(server.fd))
     there._sockets.append(sock)
     new = server_of(before, sock, there.context, there.pool, 1)
-    assert server_state(new, 1) == before
+    assert attrs.evolve(server_state(new, 1), name=before.name) == before
+    assert new.name == f"S-{server.permit}: db/ann@127.0.0.1:5432 pid={server.key.pid}"
     assert new.address == server.address
     assert new.expires_at == server.expires_at
     assert new.back.state.marked

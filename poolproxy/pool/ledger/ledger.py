@@ -14,21 +14,24 @@ from collections.abc import Callable, Iterable
 
 from poolproxy.ipc.messages import (
     LoginWant,
+    NoneIdle,
     NoServer,
     Permit,
     PoolKey,
     ServerFailed,
+    ServerTaken,
     ServerUp,
+    ServerYielded,
     Want,
     Welcome,
 )
-from poolproxy.pool.ledger import news
-from poolproxy.pool.ledger.limits import PoolLimits
-from poolproxy.pool.ledger.logins import tell_blocked, turn_away
+from poolproxy.pool.ledger import moving, news
+from poolproxy.pool.ledger.limits import Blocker, PoolLimits
+from poolproxy.pool.ledger.logins import late, tell_blocked
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.order import in_turn, rivals, urgency
 from poolproxy.pool.ledger.reclaims import Reclaims
-from poolproxy.pool.ledger.sharing import applicant_of, holdings, plan
+from poolproxy.pool.ledger.sharing import applicant_of, holders_of, holdings, plan
 from poolproxy.pool.ledger.state import (
     UNUSED_PAUSE,
     Ask,
@@ -95,15 +98,17 @@ class Ledger:
         self._retired.discard(worker)
         orphans = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in orphans:
-            lease.state = LeaseState.CLOSING
+            self._pools[lease.pool].turn(lease, LeaseState.CLOSING)
+        sends: Sends = []
         for pool in self._pools.values():
             pool.wants.pop(worker, None)
             pool.clients.pop(worker, None)
             pool.interested.discard(worker)
             pool.logins = {c: w for c, w in pool.logins.items() if w != worker}
             pool.blocked.discard(worker)
+            sends += moving.forget_worker(pool, worker)
         self._reclaims.worker_gone(worker, self._pools.values())
-        sends = self._settle(list(self._pools.values()), now)
+        sends += self._settle(list(self._pools.values()), now)
         return [lease.permit for lease in orphans], sends
 
     def client_up(self, worker: int, key: PoolKey, now: float) -> Sends:
@@ -135,7 +140,7 @@ class Ledger:
         sends = news.meet(pool, worker)
         if want.waiting and worker in pool.wants and not (want.login and pool.welcome):
             # Newer figures of a known need enable nothing that is not already due at the deadline.
-            pool.wants[worker] = want
+            pool.hear(worker, want, now)
             return sends
         pool.wants.pop(worker, None)
         if want.login and pool.welcome:
@@ -143,7 +148,7 @@ class Ledger:
             if worker in self._workers and not any(isinstance(m, Welcome) for _, m in sends):
                 sends.append((worker, Welcome(pool.key, pool.welcome)))
         elif want.waiting:
-            pool.wants[worker] = want
+            pool.hear(worker, want, now)
         elif want.probe and not pool.in_use:
             sends += self._grant(pool, worker, now)
         return sends + self._settle([pool], now)
@@ -158,6 +163,7 @@ class Ledger:
             pool.logins[want.client] = worker
         else:
             pool.logins.pop(want.client, None)
+            pool.searches.pop(want.client, None)
         return sends + self._settle([pool], now)
 
     # -- servers ----------------------------------------------------------------------------------
@@ -165,7 +171,8 @@ class Ledger:
     def server_up(self, worker: int, up: ServerUp, now: float) -> Sends:
         """A server connection has logged in: the pool does not fail, and others may follow."""
         lease, pool = self._find(worker, up.permit)
-        lease.state = LeaseState.UP
+        pool.turn(lease, LeaseState.UP)
+        lease.movable = up.movable
         pool.failure, pool.failures = None, 0
         weight = 0.25 if pool.connect_seconds else 1.0
         pool.connect_seconds += weight * (up.connect_seconds - pool.connect_seconds)
@@ -180,7 +187,7 @@ class Ledger:
     def server_failed(self, worker: int, failed: ServerFailed, now: float) -> Sends:
         """A server connection could not be made; its permit comes back by server_closed."""
         lease, pool = self._find(worker, failed.permit)
-        lease.state = LeaseState.CLOSING
+        pool.turn(lease, LeaseState.CLOSING)
         if not failed.reason:
             return self._settle([pool], now)
         # PgBouncer counts server_login_retry from the start of the attempt, not from its end.
@@ -199,12 +206,15 @@ class Ledger:
         if lease is None:
             raise UnknownPermit(f"permit {permit} is not held by anyone")
         pool = self._pools[lease.pool]
-        del pool.leases[permit]
+        pool.remove(lease)
         self._tally.add(lease.pool, -1)
         self._reclaims.given_back((lease.worker, lease.pool), self._related([pool]))
+        pool.calls.pop(lease.worker, None)  # as above, and it may have been closed instead of moved
         if lease.state is LeaseState.OPENING:
             pool.rest_until = now + UNUSED_PAUSE
         return self._settle([pool], now)
+
+    # -- servers that move ------------------------------------------------------------------------
 
     def server_follows(self, permit: int, worker: int | None, now: float) -> Sends:
         """The server of a client that moves is ``worker``'s from now on. None: nobody has it any more; the
@@ -213,11 +223,47 @@ class Ledger:
         lease = self._leases.get(permit)
         if lease is None:
             return []
+        pool = self._pools[lease.pool]
         if worker is None:
-            lease.state = LeaseState.CLOSING
+            pool.turn(lease, LeaseState.CLOSING)
         else:
-            lease.worker = worker
-        return self._settle([self._pools[lease.pool]], now)
+            pool.turn(lease, lease.state, worker)
+        return self._settle([pool], now)
+
+    def server_yielded(self, worker: int, yielded: ServerYielded, now: float) -> Sends:
+        """A worker has let go of a server. One of the messages is a ServersCome for the worker that gets it.
+        If there is none, nobody can have it: the caller ends it, as one that was not taken.
+        """
+        lease, pool = self._find(worker, yielded.server.permit)
+        if lease.state is not LeaseState.UP:
+            raise UnknownPermit(f"permit {lease.permit} of worker {worker} is not in use")
+        moving.answered(pool, worker)
+        pool.hear(worker, yielded.want, now)
+        to, sends = moving.found(pool, yielded)
+        client = yielded.client if to is not None else 0
+        staying = self._workers - self._retired or self._workers
+        to = to if to is not None else moving.destination(pool, lease, staying, now)
+        if to is None:
+            pool.turn(lease, LeaseState.CLOSING)
+        else:
+            sends += news.meet(pool, to)
+            sends += moving.send(pool, lease, to, yielded.server, now, client)
+        return sends + self._settle([pool], now)
+
+    def server_taken(self, worker: int, taken: ServerTaken, now: float) -> Sends:
+        """A server has come to a worker. If that has not taken it the caller ends it, with
+        :meth:`server_closed` when PostgreSQL has closed its end.
+        """
+        lease, pool = self._find(worker, taken.permit)
+        pool.turn(lease, LeaseState.UP if taken.taken else LeaseState.CLOSING)
+        lease.since = pool.last_move = now
+        pool.hear(worker, taken.want, now)
+        return self._settle([pool], now)
+
+    def none_idle(self, none: NoneIdle, now: float) -> Sends:
+        """A worker has no idle server for another's client that logs in."""
+        pool = self._pools.get(none.pool)
+        return moving.search_on(pool, none.client) if pool is not None else []
 
     # -- configuration and time -------------------------------------------------------------------
 
@@ -285,6 +331,10 @@ class Ledger:
         """Permits that are held now: what was granted and has not come back."""
         return len(self._leases)
 
+    def permits(self) -> list[int]:
+        """The permits that are held now."""
+        return list(self._leases)
+
     def holds(self, worker: int, permit: int) -> bool:
         """Whether ``worker`` holds this permit."""
         lease = self._leases.get(permit)
@@ -300,6 +350,7 @@ class Ledger:
             sends += self._serve(pool, now)
         for pool in affected:
             recheck = self._contend(pool, now)
+            sends += moving.messages(pool)
             sends += tell_blocked(pool, self._stuck(pool, now))
             deadline = self._deadline(pool, recheck, now)
             if deadline is None:
@@ -338,19 +389,20 @@ class Ledger:
     def _serve_login(self, pool: PoolState, now: float) -> Sends:
         if not pool.logins:
             return []
-        sends = turn_away(pool, self._room(pool))
+        sends: Sends = []
+        waits = self._is_hopeless(pool)
+        for client, worker in late(pool, 0 if waits else self._tally.room(pool)):
+            sends += [(worker, NoServer(client))] if waits else moving.search(pool, client, worker)
         if pool.logins and not pool.opening and now >= pool.rest_until:
             client, worker = next(iter(pool.logins.items()))
             del pool.logins[client]
             sends += self._grant(pool, worker, now, client)
         return sends
 
-    def _room(self, pool: PoolState) -> int | None:
-        """How many clients that log in may have a server, in turn: none where anybody waits."""
-        stopped = self._leaving or self._stops(pool.key.database)
-        if pool.failure or stopped or any(p.wants for p in self._related([pool])):
-            return 0
-        return self._tally.room(pool)
+    def _is_hopeless(self, pool: PoolState) -> bool:
+        """Whether clients that log in get no server: none where anybody waits."""
+        waits = any(p.wants for p in self._related([pool]))
+        return bool(pool.failure) or self._leaving or self._stops(pool.key.database) or waits
 
     def _grant(self, pool: PoolState, worker: int, now: float, client: int = 0) -> Sends:
         if pool.opening or self._retries_later(pool, now) or self._tally.blocker(pool, now):
@@ -359,7 +411,8 @@ class Ledger:
             return []
         self._last_permit += 1
         lease = Lease(self._last_permit, pool.key, worker, now, pool.keeps)
-        pool.leases[lease.permit] = self._leases[lease.permit] = lease
+        pool.add(lease)
+        self._leases[lease.permit] = lease
         self._tally.add(pool.key, 1)
         if worker in pool.promised:
             pool.promised.remove(worker)
@@ -392,21 +445,28 @@ class Ledger:
     def _contend(self, pool: PoolState, now: float) -> float | None:
         """Ask holders to give back what the pool's waiters need; returns when to look again."""
         pool.promised = [worker for worker in pool.promised if worker in pool.wants]
-        if pool.excess:
-            self._shrink(pool, now)
-            return now + pool.slice
+        excess = self._excess(pool)
+        if excess:
+            self._shrink(pool, excess, now)
+            recheck = moving.call(pool, now)
+            return now + pool.slice if recheck is None else min(recheck, now + pool.slice)
         applicants = in_turn(pool)
         if self._stops(pool.key.database):
             applicants = []
         blocker = self._tally.blocker(pool, now) if applicants else None
-        if blocker is None or pool.satisfied:
+        waits_for_retry = bool(applicants) and self._retries_later(pool, now)
+        if (blocker is None and not waits_for_retry) or pool.satisfied:
             self._reclaims.withdraw(pool, list(pool.asks))
+            pool.calls.clear()
             return None
-        if pool.opening or self._retries_later(pool, now):
-            return None
+        recheck = moving.call(pool, now)
+        if blocker is None or pool.opening or waits_for_retry:
+            return recheck
         others = rivals(pool, blocker, self._pools.values())
         holders = [holding for rival in others for holding in holdings(rival, pool.key)]
-        rechecks = []
+        rechecks = [] if recheck is None else [recheck]
+        if not holders:
+            return recheck
         for worker in applicants:
             chosen = plan(pool, applicant_of(pool, worker), holders, now)
             if chosen.recheck is not None:
@@ -417,13 +477,27 @@ class Ledger:
                 break
         return min(rechecks, default=None)
 
-    def _shrink(self, pool: PoolState, now: float) -> None:
-        """pool_size was lowered: ask the worker that holds most."""
-        holders = [h for h in holdings(pool, pool.key) if (h.worker, h.pool) not in pool.asks]
+    def _excess(self, pool: PoolState) -> int:
+        """How many servers of the pool are too many, since a limit was lowered. Of pools that share a limit
+        the one with most servers shrinks first.
+        """
+        found = pool.excess
+        for blocker in (Blocker.DATABASE, Blocker.USER):
+            limit = getattr(pool.limits, blocker.value)
+            if limit:
+                sharers = list(rivals(pool, blocker, self._pools.values()))
+                excess = sum(sharer.in_use for sharer in sharers) - limit
+                if excess > found and pool is max(sharers, key=lambda sharer: sharer.in_use):
+                    found = excess
+        return min(found, pool.in_use)
+
+    def _shrink(self, pool: PoolState, excess: int, now: float) -> None:
+        """Ask the worker that holds most."""
+        holders = [h for h in holders_of(pool) if (h, pool.key) not in pool.asks]
         if holders and now >= pool.last_ask + pool.slice:
-            most = max(holders, key=lambda holding: holding.up)
-            ask = Ask(min(pool.excess, most.up), NOBODY)
-            self._reclaims.ask(pool, (most.worker, most.pool), ask, now)
+            most = max(holders, key=pool.held)
+            ask = Ask(min(excess, pool.held(most)), NOBODY)
+            self._reclaims.ask(pool, (most, pool.key), ask, now)
 
     # -- look-ups ---------------------------------------------------------------------------------
 

@@ -8,19 +8,17 @@ longer queue than there are permits to be had.
 
 from __future__ import annotations
 
-from poolproxy.ipc.messages import Blocked, NoServer
+from poolproxy.ipc.messages import Blocked
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.state import PoolState
 
 
-def turn_away(pool: PoolState, room: int | None) -> Sends:
-    """All but the first ``room`` log in without a server; None: nobody has to."""
-    if room is None:
-        return []
-    late = list(pool.logins.items())[room:]
-    for client, _ in late:
+def late(pool: PoolState, room: int | None) -> list[tuple[int, int]]:
+    """Take all but the first ``room`` out of the queue, each with its worker; None: there is room for all."""
+    found = [] if room is None else list(pool.logins.items())[room:]
+    for client, _ in found:
         del pool.logins[client]
-    return [(worker, NoServer(client)) for client, worker in late]
+    return found
 
 
 def tell_blocked(pool: PoolState, blocked: bool) -> Sends:

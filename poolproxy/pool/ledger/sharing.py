@@ -1,5 +1,8 @@
 """Who is asked to give a permit back when a limit keeps a client waiting.
 
+This is for servers of other pools, which share a limit, and for those that can't move to another worker as
+they are, see ``ledger.moving``. They are closed, and another one is opened where the client waits.
+
 The ledger knows who holds permits and who waits, but not which servers are idle: a worker tells
 that by how soon it answers. So one holder is asked first, the one that most likely has an idle
 server; if no answer has come after a slice the next one is asked too, and so on. The first that
@@ -26,9 +29,7 @@ from collections.abc import Iterable
 import attrs
 
 from poolproxy.ipc.messages import PoolKey, Want
-from poolproxy.pool.ledger.state import LeaseState, PoolState
-
-REFRESH = 0.1  # seconds between two Wants of a worker whose clients go on waiting
+from poolproxy.pool.ledger.state import REFRESH, LeaseState, PoolState
 
 
 @attrs.frozen
@@ -68,11 +69,13 @@ class Plan:
 
 
 def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
-    """The holders of connected servers of ``pool``, as seen by a waiter of pool ``applicant``."""
+    """The holders of connected servers of ``pool``, as seen by a waiter of pool ``applicant``, for whom those
+    of its own pool are closed only if they can't move.
+    """
     foreign = pool.key != applicant
     oldest: dict[int, list[float]] = {}
     for lease in pool.leases.values():
-        if lease.state is LeaseState.UP:
+        if lease.state is LeaseState.UP and (foreign or not lease.movable):
             oldest.setdefault(lease.worker, []).append(lease.granted)
     total = _demand(pool)
     found = []
@@ -94,6 +97,11 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
     return found
 
 
+def holders_of(pool: PoolState) -> set[int]:
+    """The workers that have connected servers of the pool."""
+    return {lease.worker for lease in pool.leases.values() if lease.state is LeaseState.UP}
+
+
 def _waits_since(pool: PoolState, want: Want | None, foreign: bool) -> float | None:
     # Between pools that share a limit it is the pools that compete, not the workers.
     if foreign:
@@ -103,6 +111,11 @@ def _waits_since(pool: PoolState, want: Want | None, foreign: bool) -> float | N
 
 def _demand(pool: PoolState) -> int:
     return pool.in_use + sum(want.waiting for want in pool.wants.values())
+
+
+def share_of(pool: PoolState, worker: int) -> float:
+    """The worker's fair share of the pool's servers, by its demand."""
+    return _share(pool, worker, _demand(pool))
 
 
 def _share(pool: PoolState, worker: int, total: int) -> float:
@@ -119,7 +132,7 @@ def applicant_of(pool: PoolState, worker: int) -> Applicant:
         since=pool.wants[worker].since,
         held=pool.held(worker),
         pool_held=pool.in_use,
-        share=_share(pool, worker, _demand(pool)),
+        share=share_of(pool, worker),
     )
 
 

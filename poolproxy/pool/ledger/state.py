@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections import Counter
 
 import attrs
 
@@ -13,7 +14,7 @@ from poolproxy.pool.ledger.limits import PoolLimits
 # can't serve, from two views of the configuration, must not turn into a storm of messages.
 UNUSED_PAUSE = 0.05
 
-# Moving a permit between workers costs a close and a connect, measured at 3-5 ms for a local
+# Moving a permit costs a close and a connect, measured at 3-5 ms for a local
 # server without TLS and far more for a remote one with TLS and SCRAM. A slice of twenty times
 # the measured connect time bounds the loss at 5 %. The floor keeps local pools below that too;
 # the ceiling bounds how long a worker may overtake an older waiter of another one.
@@ -21,18 +22,30 @@ SLICE_FACTOR = 20.0
 SLICE_MIN = 0.1
 SLICE_MAX = 1.0
 
+# Moving a connection itself costs about 0.3 ms, in which it serves nobody. The slice is chosen by
+# measurement, see benchmarks/PROFILE.md.
+MOVE_SLICE = 0.005
+
+REFRESH = 0.1  # seconds between two Wants of a worker whose clients go on waiting
+
 
 class LeaseState(enum.Enum):
-    """The life of a permit. A failed attempt and a dead worker's server are CLOSING."""
+    """The life of a permit. A failed attempt and a dead worker's server are CLOSING. One that is MOVING
+    is the new worker's, which has not said yet that it has it.
+    """
 
     OPENING = "opening"
     UP = "up"
+    MOVING = "moving"
     CLOSING = "closing"
 
 
 @attrs.define(eq=False)
 class Lease:
-    """A permit that is held. It counts against every limit until PostgreSQL's end is closed."""
+    """A permit that is held. It counts against every limit until PostgreSQL's end is closed.
+
+    ``since``: when it was granted, or came to the worker that has it.
+    """
 
     permit: int
     pool: PoolKey
@@ -40,6 +53,8 @@ class Lease:
     granted: float
     keep: bool
     state: LeaseState = LeaseState.OPENING
+    movable: bool = False
+    since: float = attrs.field(default=attrs.Factory(lambda self: self.granted, takes_self=True))
 
 
 @attrs.frozen
@@ -59,6 +74,25 @@ class Ask:
     beneficiary: int
 
 
+@attrs.frozen
+class Call:
+    """A worker was asked to hand ``count`` servers over, for a client that waits since ``since``."""
+
+    count: int
+    since: float
+
+
+@attrs.define
+class Search:
+    """An idle server is looked for, for a client that logs in with ``worker``. ``asked``: the worker that
+    is to answer; ``others`` have not been asked yet.
+    """
+
+    worker: int
+    asked: int
+    others: list[int]
+
+
 Holder = tuple[int, PoolKey]
 
 # Where there is more than one host to ask: the pause after the first failed attempt, in seconds. It is
@@ -71,7 +105,9 @@ class PoolState:
     """All that the ledger knows of one pool.
 
     ``logins``: the clients that log in and would like a server, in order, each with its worker. ``blocked``:
-    the workers that know that a limit keeps their clients waiting.
+    the workers that know that a limit keeps their clients waiting. ``heard``: when each worker told its want.
+    ``calls``: what workers are asked to hand over, and ``told`` what they know of it. ``last_move``: when a
+    server has come to a worker last, or one was asked for.
     """
 
     key: PoolKey
@@ -91,14 +127,70 @@ class PoolState:
     connect_seconds: float = 0.0
     logins: dict[int, int] = attrs.Factory(dict)
     blocked: set[int] = attrs.Factory(set)
+    heard: dict[int, float] = attrs.Factory(dict)
+    calls: dict[int, Call] = attrs.Factory(dict)
+    told: dict[int, Call] = attrs.Factory(dict)
+    last_move: float = float("-inf")
+    searches: dict[int, Search] = attrs.Factory(dict)
+    _states: Counter[LeaseState] = attrs.Factory(Counter)
+    _held: Counter[int] = attrs.Factory(Counter)
+    _coming: Counter[int] = attrs.Factory(Counter)
+
+    # -- leases: counted as they change, as they are asked for far more often -------------------------
+
+    def add(self, lease: Lease) -> None:
+        """A permit was granted."""
+        self.leases[lease.permit] = lease
+        self._count(lease, 1)
+
+    def remove(self, lease: Lease) -> None:
+        """It has come back."""
+        del self.leases[lease.permit]
+        self._count(lease, -1)
+
+    def turn(self, lease: Lease, state: LeaseState, worker: int | None = None) -> None:
+        """The state of ``lease`` is another one, and its worker if that is given."""
+        self._count(lease, -1)
+        lease.state = state
+        lease.worker = lease.worker if worker is None else worker
+        self._count(lease, 1)
+
+    def _count(self, lease: Lease, one: int) -> None:
+        self._states[lease.state] += one
+        if lease.state is not LeaseState.CLOSING:
+            self._held[lease.worker] += one
+        if lease.state is LeaseState.MOVING:
+            self._coming[lease.worker] += one
+
+    def hear(self, worker: int, want: Want | None, now: float) -> None:
+        """``worker`` tells its want; None: it has not changed."""
+        if want is None:
+            return
+        if want.waiting:
+            self.wants[worker] = want
+            self.heard[worker] = now
+        else:
+            self.wants.pop(worker, None)
+
+    def waits_since(self, worker: int, now: float) -> float:
+        """When the oldest wait of ``worker`` began, as far as is known.
+
+        Where it has servers of its own that client may have been served since it told; while it tells
+        nothing new for longer than it would with other numbers, that has not happened.
+        """
+        since = self.wants[worker].since
+        return since + min(now - self.heard[worker], REFRESH) if self.held(worker) else since
+
+    def coming(self, worker: int) -> int:
+        """Servers on their way to ``worker``."""
+        return self._coming[worker]
 
     def held(self, worker: int) -> int:
         """Permits that ``worker`` holds and is not giving back."""
-        leases = self.leases.values()
-        return sum(x.worker == worker and x.state is not LeaseState.CLOSING for x in leases)
+        return self._held[worker]
 
     def count(self, state: LeaseState) -> int:
-        return sum(lease.state is state for lease in self.leases.values())
+        return self._states[state]
 
     @property
     def in_use(self) -> int:
@@ -107,12 +199,17 @@ class PoolState:
 
     @property
     def opening(self) -> bool:
-        return any(lease.state is LeaseState.OPENING for lease in self.leases.values())
+        return self.count(LeaseState.OPENING) > 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a server that has logged in."""
+        return self.count(LeaseState.UP) + self.count(LeaseState.MOVING) > 0
 
     @property
     def failing(self) -> Failure | None:
         """The failure that clients are to be told: none while a server is still connected."""
-        return None if self.count(LeaseState.UP) else self.failure
+        return None if self.connected else self.failure
 
     @property
     def pause(self) -> float:
@@ -139,9 +236,9 @@ class PoolState:
 
     @property
     def satisfied(self) -> bool:
-        """Whether the server that is being opened is all that is wanted."""
+        """Whether the servers that are on their way are all that is wanted."""
         waiting = sum(want.waiting for want in self.wants.values())
-        return waiting <= self.count(LeaseState.OPENING)
+        return waiting <= self.count(LeaseState.OPENING) + self.count(LeaseState.MOVING)
 
     @property
     def excess(self) -> int:
@@ -175,7 +272,9 @@ class PoolState:
     @property
     def forgettable(self) -> bool:
         """Nothing is lost with it. A pool that a server once welcomed is remembered."""
-        used = self.leases or self.wants or self.clients or self.asks or self.logins
+        used = (
+            self.leases or self.wants or self.clients or self.asks or self.logins or self.searches
+        )
         return not (used or self.welcome)
 
 
@@ -187,6 +286,7 @@ class PoolStatistics:
     limits: PoolLimits
     opening: int
     up: int
+    moving: int
     closing: int
     waiting: int
     oldest: float | None
@@ -203,10 +303,12 @@ def statistics(pool: PoolState) -> PoolStatistics:
         limits=pool.limits,
         opening=pool.count(LeaseState.OPENING),
         up=pool.count(LeaseState.UP),
+        moving=pool.count(LeaseState.MOVING),
         closing=pool.count(LeaseState.CLOSING),
         waiting=sum(want.waiting for want in pool.wants.values()),
         oldest=pool.oldest,
         clients=sum(pool.clients.values()),
-        asked=sum(ask.count for ask in pool.asks.values()),
+        asked=sum(ask.count for ask in pool.asks.values())
+        + sum(call.count for call in pool.calls.values()),
         failing=failing.reason if failing else "",
     )

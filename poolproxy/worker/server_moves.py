@@ -1,0 +1,141 @@
+"""Server connections that leave for another worker, or come from one.
+
+What is sent goes by the acceptor, which has a duplicate of each server's descriptor: that of the sender is
+closed without a word to PostgreSQL, and the receiver gets one of the duplicate. So whatever process dies
+meanwhile, the acceptor can end the connection.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import attrs
+
+from poolproxy.ipc.channel import INLINE_LIMIT, close_fds
+from poolproxy.ipc.codec import encode
+from poolproxy.ipc.messages import (
+    NoneIdle,
+    ServersCome,
+    ServerState,
+    ServerTaken,
+    ServerYielded,
+    Yield,
+    YieldIdle,
+)
+from poolproxy.pool.pool import GIVEN_BACK
+from poolproxy.relay.context import Pool
+from poolproxy.relay.moving import is_quiet, server_of, server_state
+from poolproxy.relay.server import Server
+from poolproxy.relay.session import let_go
+
+if TYPE_CHECKING:
+    from poolproxy.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+# A larger one would travel in a memfd, for which there may be no descriptor left. What the acceptor adds is
+# less than this.
+MOST_BYTES = INLINE_LIMIT - 1024
+
+
+def called(worker: Worker, message: Yield) -> None:
+    """Other workers' clients need servers of the pool."""
+    pool = worker.pools.get(message.pool)
+    if pool is None:
+        return
+    pool.call(message.count, message.since)
+    for server in pool.resting()[: message.count]:
+        hand_over(worker, server)
+    if pool.called and not pool.waiting:
+        pool.call(pool.called - let_go(pool, pool.called), message.since)
+
+
+def hand_over(worker: Worker, server: Server, client: int = 0) -> None:
+    """Send a free server to the acceptor, or if it can't be sent, close it so that its permit goes there."""
+    pool = server.pool
+    if not client:
+        pool.call(max(0, pool.called - 1), pool.called_since)
+    message = _message(worker, server, client) if is_quiet(server) else None
+    if message is None:
+        server.end(GIVEN_BACK)
+        return
+    log.debug("%s goes to another worker", server.name)
+    server.let_go()
+    worker.channel.post(message)
+
+
+def _message(worker: Worker, server: Server, client: int) -> ServerYielded | None:
+    message = ServerYielded(server_state(server, worker.generation), None, client)
+    if len(encode(message)) > MOST_BYTES:
+        return None
+    return attrs.evolve(message, want=server.pool.refreshed_want())
+
+
+@contextmanager
+def keeping(worker: Worker, pool: Pool) -> Iterator[None]:
+    """Yield nothing meanwhile: a server that we have only just got is for our own client, whatever others may
+    want, and not ours to give before the acceptor has been told that we have it.
+    """
+    others = Yield(pool.key, pool.called, pool.called_since)
+    pool.call(0, 0.0)
+    try:
+        yield
+    finally:
+        if others.count:
+            called(worker, others)
+
+
+def look_for_idle(worker: Worker, message: YieldIdle) -> None:
+    """A client that logs in with another worker would like an idle server."""
+    pool = worker.pools.get(message.pool)
+    if pool is not None and not pool.waiting:
+        for server in pool.resting():
+            if is_quiet(server):
+                hand_over(worker, server, message.client)
+                return
+    worker.channel.post(NoneIdle(message.pool, message.client))
+
+
+def arrive(worker: Worker, message: ServersCome, fds: Sequence[int]) -> None:
+    """Take what another worker has yielded; the descriptors are ours. Those that have found no room here are
+    lost to the kernel, and with them their servers.
+    """
+    for state, fd in zip(message.servers, fds, strict=False):
+        _take(worker, state, fd, message.client)
+    for state in message.servers[len(fds) :]:
+        log.error("%s is lost: out of file descriptors (RLIMIT_NOFILE)", state.name)
+        worker.channel.post(ServerTaken(state.permit, taken=False, want=None))
+
+
+def _take(worker: Worker, state: ServerState, fd: int, client: int) -> None:
+    settings = worker.config.pool_of((state.pool.database, state.pool.user))
+    if settings is None or worker.leaving in ("servers", "orphan"):
+        close_fds([fd])
+        worker.channel.post(ServerTaken(state.permit, taken=False, want=None))
+        return
+    pool = worker.pool(settings)
+    sock = socket.socket(fileno=fd)
+    server = server_of(state, sock, worker.context, pool, worker.generation)
+    server.values = worker.shared_values(server.values)
+    pool.servers.add(server)
+    server.watch()
+    log.debug("%s has come from another worker", server.name)
+    with keeping(worker, pool):
+        _use(worker, pool, server, client)
+        worker.channel.post(ServerTaken(state.permit, taken=True, want=pool.refreshed_want()))
+
+
+def _use(worker: Worker, pool: Pool, server: Server, client: int) -> None:
+    claim = worker.claims.get(client)
+    now = monotonic()
+    if claim is not None and not server.doomed:
+        claim.deliver(server, now)
+        return
+    waited = len(pool.waiting)
+    server.pass_on(now)
+    pool.stats.waits_ended_by_moves += waited - len(pool.waiting)

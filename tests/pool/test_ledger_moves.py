@@ -1,0 +1,366 @@
+"""The ledger's rules for servers that go from worker to worker, one by one."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolproxy.ipc.messages import (
+    LoginWant,
+    Message,
+    NoneIdle,
+    NoServer,
+    Permit,
+    PoolKey,
+    Reclaim,
+    ServersCome,
+    ServerTaken,
+    ServerYielded,
+    Want,
+    Yield,
+    YieldIdle,
+)
+from poolproxy.pool.ledger import Ledger, PoolLimits, UnknownPermit
+from poolproxy.pool.ledger.moving import MOST_SEARCHES, PATIENCE
+from poolproxy.pool.ledger.state import MOVE_SLICE
+from tests.pool.ledger_simulation import server_state
+from tests.pool.test_ledger import OTHER, POOL, Driver, asked, granted
+
+Sent = list[tuple[int, Message]]
+EARLY = MOVE_SLICE / 2
+
+
+class Mover(Driver):
+    """Servers in the clear, which can move."""
+
+    movable = True
+
+    def yields(self, worker: int, permit: int, want: Want | None = None, client: int = 0) -> Sent:
+        state = server_state(permit, POOL, keep=False)
+        return self.ledger.server_yielded(worker, ServerYielded(state, want, client), self.now)
+
+    def taken(
+        self, worker: int, permit: int, want: Want | None = None, *, taken: bool = True
+    ) -> Sent:
+        return self.ledger.server_taken(worker, ServerTaken(permit, taken, want), self.now)
+
+    def log_in(self, worker: int, client: int, *, wanted: bool = True) -> Sent:
+        return self.ledger.login_want(worker, LoginWant(client, POOL, wanted), self.now)
+
+
+def need(waiting: int, since: float) -> Want:
+    return Want(POOL, waiting, since, login=False, probe=False)
+
+
+def called(sends: Sent) -> list[tuple[int, int]]:
+    """The workers that are asked to hand over, and how many."""
+    return [(worker, m.count) for worker, m in sends if isinstance(m, Yield)]
+
+
+def come(sends: Sent) -> list[tuple[int, list[int]]]:
+    """Where servers go."""
+    return [
+        (worker, [state.permit for state in m.servers])
+        for worker, m in sends
+        if isinstance(m, ServersCome)
+    ]
+
+
+def test_a_worker_without_a_server_gets_one_of_another() -> None:
+    """The holder is told since when the client waits; what it yields goes there, with its permit."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    sends = driver.want(2, since=driver.now)
+    assert sends[-1] == (1, Yield(POOL, 1, driver.now))
+    assert come(driver.yields(1, 1)) == [(2, [1])]
+    assert driver.ledger.holds(2, 1)
+    assert driver.taken(2, 1, need(0, 0.0)) == []
+    assert not asked(sends)
+    assert driver.ledger.held == 1
+
+
+def test_a_limit_that_is_not_reached_is_used_instead() -> None:
+    """A connection of its own, where there may be one more."""
+    driver = Mover(pool_size=2)
+    driver.fill(1, 1)
+    driver.now += 1
+    assert granted(sends := driver.want(2, since=driver.now)) == [2]
+    assert not called(sends)
+
+
+def test_a_server_stays_for_a_slice() -> None:
+    """With whom it has come to, so that it does not spend its time under way."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += EARLY
+    assert not called(driver.want(2, since=driver.now))
+    deadline = driver.ledger.next_deadline()
+    assert deadline is not None
+    assert deadline <= driver.now + MOVE_SLICE
+    assert called(driver.tick_at(deadline)) == [(1, 1)]
+
+
+def test_what_is_yielded_goes_to_who_waits_longest_by_then() -> None:
+    """Whoever it was asked for."""
+    driver = Mover(pool_size=1)
+    driver.ledger.worker_up(3, driver.now)
+    driver.fill(1, 1)
+    driver.now += 1
+    driver.want(2, since=driver.now)
+    driver.want(3, since=driver.now - 0.1)
+    assert come(driver.yields(1, 1)) == [(3, [1])]
+
+
+def test_a_need_that_has_passed_is_withdrawn() -> None:
+    """Yield 0 follows; and if the server was let go before that, it comes back."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    assert called(driver.want(2)) == [(1, 1)]
+    assert called(driver.want(2, 0)) == [(1, 0)]
+    assert come(driver.yields(1, 1)) == [(1, [1])]
+    driver.taken(1, 1)
+    assert driver.ledger.holds(1, 1)
+
+
+def test_a_server_on_its_way_counts_for_whom_it_is_meant() -> None:
+    """Nobody else is asked for the same client."""
+    driver = Mover(pool_size=2)
+    driver.fill(1, 2)
+    driver.now += 1
+    driver.want(2, 1, since=driver.now)
+    assert not called(driver.yields(1, 1))
+    assert not called(driver.tick_at(driver.now + 1))
+    assert called(driver.taken(2, 1, need(1, driver.now))) == [(1, 1)]
+
+
+def test_the_next_holder_is_asked_when_the_first_does_not_answer() -> None:
+    """One after the other, and the first to give ends it for all."""
+    driver = Mover(pool_size=2)
+    driver.ledger.worker_up(3, driver.now)
+    driver.want(1)
+    driver.want(2)
+    driver.up(1, 1)
+    driver.want(1, 0)
+    driver.up(2, 2)
+    driver.want(2, 0)
+    driver.now += 1
+    assert called(driver.want(3)) == [(1, 1)]
+    assert called(driver.tick_at(driver.now + PATIENCE)) == [(2, 1)]
+    assert called(driver.yields(2, 2)) == [(1, 0)]
+
+
+def test_of_two_workers_with_servers_the_older_queue_gets_one() -> None:
+    """If it is older by more than a slice, and only then."""
+    driver = Mover(pool_size=2)
+    driver.want(1, 9, since=driver.now)
+    driver.want(2, 9, since=driver.now)
+    driver.up(1, 1)
+    driver.up(2, 2)
+    driver.now += 1
+    driver.want(1, 9, since=driver.now - 0.020)
+    driver.want(2, 9, since=driver.now - 0.021)
+    assert not called(driver.tick_at(driver.now + 0.02))
+    driver.want(2, 9, since=driver.now - 0.1)
+    assert called(driver.tick_at(driver.now + 0.02)) == [(1, 1)]
+
+
+def test_encrypted_servers_stay_and_their_permits_move() -> None:
+    """Such a server is closed after the longer slice of a connect, and another one opened."""
+    driver = Mover(pool_size=1)
+    driver.movable = False
+    driver.fill(1, 1)
+    driver.now += 1
+    sends = driver.want(2, since=driver.now)
+    assert asked(sends) == [(1, "alice", 1)]
+    assert not called(sends)
+
+
+def test_servers_of_other_pools_are_closed_not_moved() -> None:
+    """They are logged in as somebody else."""
+    driver = Mover(max_db_connections=2)
+    driver.fill(1, 2)
+    driver.now += 5
+    sends = driver.want(2, since=driver.now, pool=OTHER)
+    assert asked(sends) == [(1, "alice", 1)]
+    assert not called(sends)
+
+
+def test_a_closed_server_answers_a_call() -> None:
+    """Its permit is free, and the holder owes nothing any more."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    driver.want(2, since=driver.now)
+    sends = driver.closed(1)
+    assert granted(sends) == [2]
+    assert called(sends) == [(1, 0)]
+
+
+def test_a_refused_server_is_lost_and_its_permit_comes_back() -> None:
+    """The acceptor ends it; then another one is opened for those who wait."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    driver.want(2, since=driver.now)
+    driver.yields(1, 1)
+    assert granted(driver.taken(2, 1, taken=False)) == []
+    assert granted(driver.closed(1)) == [2]
+
+
+@pytest.mark.parametrize("dead", [1, 2])
+def test_a_worker_dies_amid_a_move(dead: int) -> None:
+    """The receiver's death ends the server, the sender's does not concern it any more."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    driver.want(2, since=driver.now)
+    driver.yields(1, 1)
+    permits, _ = driver.ledger.worker_gone(dead, driver.now)
+    assert permits == ([1] if dead == 2 else [])
+    if dead == 1:
+        assert driver.taken(2, 1) == []
+    else:
+        with pytest.raises(UnknownPermit):
+            driver.taken(1, 1)
+        driver.closed(1)
+        assert driver.ledger.held == 0
+
+
+def test_nobody_is_left_to_have_it() -> None:
+    """The last worker has died right behind its message: the caller ends the server."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.ledger.worker_gone(2, driver.now)
+    driver.ledger._workers.clear()
+    assert come(driver.yields(1, 1)) == []
+    driver.closed(1)
+    assert driver.ledger.held == 0
+
+
+def test_only_servers_in_use_can_be_yielded() -> None:
+    """Not those of others, nor twice."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    with pytest.raises(UnknownPermit):
+        driver.yields(2, 1)
+    driver.yields(1, 1)
+    with pytest.raises(UnknownPermit):
+        driver.yields(1, 1)
+
+
+def test_a_failing_server_s_connections_are_shared() -> None:
+    """While no new one can be opened, those that there are go to where clients wait."""
+    driver = Mover(pool_size=4)
+    driver.fill(1, 1)
+    driver.now += 1
+    assert granted(driver.want(2, since=driver.now)) == [2]
+    sends = driver.failed(2, 2) + driver.closed(2)
+    assert called(sends) == [(1, 1)]
+
+
+# -- log-ins in session mode -------------------------------------------------------------------------------
+
+
+def session_pool() -> Mover:
+    """Two workers hold a server each, which nobody waits for, and a third one has none."""
+    driver = Mover(pool_size=2, session_mode=True)
+    driver.ledger.worker_up(3, driver.now)
+    driver.want(1)
+    driver.want(2)
+    driver.up(1, 1)
+    driver.want(1, 0)
+    driver.up(2, 2)
+    driver.want(2, 0)
+    return driver
+
+
+def test_a_log_in_finds_an_idle_server_elsewhere() -> None:
+    """Worker by worker is asked, until one has one."""
+    driver = session_pool()
+    assert driver.log_in(3, 7)[-1] == (1, YieldIdle(POOL, 7))
+    assert driver.ledger.none_idle(NoneIdle(POOL, 7), driver.now) == [(2, YieldIdle(POOL, 7))]
+    (send,) = [x for x in driver.yields(2, 2, client=7) if isinstance(x[1], ServersCome)]
+    assert send[0] == 3
+    assert isinstance(send[1], ServersCome)
+    assert send[1].client == 7
+
+
+def test_a_log_in_goes_on_without_if_there_is_none() -> None:
+    """When all have been asked."""
+    driver = session_pool()
+    driver.log_in(3, 7)
+    driver.ledger.none_idle(NoneIdle(POOL, 7), driver.now)
+    assert driver.ledger.none_idle(NoneIdle(POOL, 7), driver.now) == [(3, NoServer(7))]
+    assert driver.ledger.none_idle(NoneIdle(POOL, 7), driver.now) == []
+
+
+def test_a_log_in_comes_behind_all_who_wait() -> None:
+    """The server that was found for it goes to a client with a query."""
+    driver = session_pool()
+    driver.log_in(3, 7)
+    driver.now += 1
+    driver.want(2, 1, since=driver.now)
+    sends = driver.yields(1, 1, client=7)
+    assert (3, NoServer(7)) in sends
+    assert come(sends) == [(2, [1])]
+
+
+def test_a_log_in_that_is_gone_is_not_looked_for() -> None:
+    """What was found meanwhile stays idle where it was."""
+    driver = session_pool()
+    driver.log_in(3, 7)
+    assert driver.log_in(3, 7, wanted=False) == []
+    sends = driver.yields(1, 1, client=7)
+    assert come(sends) == [(1, [1])]
+
+
+@pytest.mark.parametrize("dead", [1, 3])
+def test_a_search_survives_a_worker(dead: int) -> None:
+    """The next one is asked in its place; without the one whose client it is there is no search."""
+    driver = session_pool()
+    driver.log_in(3, 7)
+    _, sends = driver.ledger.worker_gone(dead, driver.now)
+    asks = [send for send in sends if isinstance(send[1], YieldIdle)]
+    assert asks == ([(2, YieldIdle(POOL, 7))] if dead == 1 else [])
+
+
+def test_a_storm_of_log_ins_is_not_searched_for() -> None:
+    """Above a number the others go on without."""
+    driver = session_pool()
+    sends = [driver.log_in(3, n) for n in range(MOST_SEARCHES + 1)]
+    assert sends[-1] == [(3, NoServer(MOST_SEARCHES))]
+
+
+# -- limits that are lowered --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", ["max_db_connections", "max_user_connections"])
+def test_a_lowered_limit_over_pools_is_asked_back(limit: str) -> None:
+    """From the pool with most servers first, until as many are left as the limit allows."""
+    small = OTHER if limit == "max_db_connections" else PoolKey("two", "alice")
+    driver = Mover(pool_size=4)
+    driver.ledger = Ledger(lambda key: driver.limits)
+    driver.ledger.worker_up(1, driver.now)
+    big, little = driver.fill(1, 3), driver.fill(1, 2, pool=small)
+    driver.now += 1
+    new = PoolLimits(pool_size=4, **{limit: 2})  # type: ignore[arg-type]
+    sends = driver.ledger.configure(lambda key: new, [], driver.now)
+    (ask,) = [(worker, m.pool, m.count) for worker, m in sends if isinstance(m, Reclaim)]
+    assert ask == (1, POOL, 3)
+    sends = [send for permit in big[:2] for send in driver.closed(permit)]
+    driver.now += 1
+    sends += driver.ledger.tick(driver.now)
+    counts = {m.pool: m.count for _, m in sends if isinstance(m, Reclaim)}
+    assert counts[small] == 1
+    driver.closed(little[0])
+    assert granted(driver.want(1, pool=small)) == []
+    assert driver.ledger.held == 2
+
+
+def test_permits_are_listed() -> None:
+    """For whoever compares them with what there is."""
+    driver = Mover()
+    (_, permit) = driver.want(1)[0]
+    assert isinstance(permit, Permit)
+    assert driver.ledger.permits() == [permit.permit]
