@@ -9,7 +9,7 @@ from operator import or_
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolproxy.ipc import messages
@@ -44,6 +44,7 @@ def values(kind: type) -> st.SearchStrategy[object]:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_message_round_trips(cls: type, data: st.DataObject) -> None:
     """Any values of the declared types arrive as they were sent."""
@@ -52,6 +53,7 @@ def test_every_message_round_trips(cls: type, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_cut_message_is_an_error_wherever_it_is_cut(cls: type, data: st.DataObject) -> None:
     """Each prefix, and bytes too many, raise IpcError: never half a message."""
