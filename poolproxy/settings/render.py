@@ -59,8 +59,8 @@ _PGBOUNCER_HEAD = """\
 ## Every setting of PgBouncer
 
 What becomes of each setting of PgBouncer's section `[pgbouncer]` in a `pgbouncer.ini`. Those of
-`[databases]`, `[users]` and `[peers]` are all in force. "Does nothing": it is accepted, and told at the start and by
-`poolproxy check`.
+`[databases]`, `[users]` and `[peers]` are all in force. "Does nothing": it is accepted, and told at the start
+and by `poolproxy check`.
 
 | Setting | PgBouncer's default | Here |
 |---|---|---|
