@@ -31,7 +31,6 @@ _DEALLOCATED = b"DEALLOCATE\0"
 _ALL_GONE_END = b" ALL\0"
 _ALL_GONE = frozenset((b"DEALLOCATE ALL\0", b"DISCARD ALL\0"))
 _ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0")
-LONGEST_TAG = max(map(len, _ALL_GONE_MESSAGES))
 
 
 class PreparedAnswers(Backend):
@@ -44,7 +43,6 @@ class PreparedAnswers(Backend):
     __slots__ = (
         "_epoch",
         "_segment",
-        "_tag",
         "failed",
         "limit",
         "pool",
@@ -63,7 +61,6 @@ class PreparedAnswers(Backend):
         self.failed = False
         self._epoch = 0
         self._segment = 0
-        self._tag = b""
 
     # -- the FIFO ---------------------------------------------------------------------------------
 
@@ -97,16 +94,13 @@ class PreparedAnswers(Backend):
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """As :meth:`Backend.feed`, with what the client must not see taken out and the rest put in."""
-        gone = (_ALL_GONE_END in data or self._tag or self.head) and self._all_gone(data)
+        gone = (_ALL_GONE_END in data or self.head) and self._all_gone(data)
         if not (self.special or gone):
-            head = self.head
             forwarded, at_rest = super().feed(data)
             if at_rest:
                 self.failed = False
                 return forwarded, True
             self._note_transaction()
-            if self.left and self.cut == COMMAND_COMPLETE and not self._tag:
-                self._tag = (head + data)[-LONGEST_TAG:]
             return forwarded, False
         before = self.left
         try:
@@ -142,13 +136,8 @@ class PreparedAnswers(Backend):
         return b"".join(out), not self.owed and self.at_rest
 
     def _all_gone(self, data: bytes) -> bool:
-        """Whether DISCARD ALL or the like may be in ``data``, or ends in it."""
-        if self._tag:
-            tag = (self._tag + data[: self.left])[-LONGEST_TAG:]
-            ends = len(data) >= self.left
-            self._tag = b"" if ends else tag
-            if ends and tag.endswith(_ALL_GONE_MESSAGES):
-                self._forget_all()
+        """Whether DISCARD ALL or the like may end in ``data``."""
+        # A CommandComplete is never forwarded in part, see Backend.feed.
         data = self.head + data
         return any(pattern in data for pattern in _ALL_GONE_MESSAGES)
 
