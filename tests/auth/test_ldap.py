@@ -118,7 +118,13 @@ def test_any_text_is_read_or_refused(text: str) -> None:
             pass
 
 
-@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
+# As names arrive: text, and bytes that are no UTF-8 as surrogates.
+NAMES = st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.characters(
+    min_codepoint=0xDC80, max_codepoint=0xDCFF
+)
+
+
+@given(st.text(NAMES, min_size=1))
 def test_a_name_is_one_value_of_a_dn(name: str) -> None:
     """By the parser of another library: whatever the name, the DN has the parts that it should have."""
     found = ldap_options([SERVER, "ldapprefix=uid=", "ldapsuffix=,dc=org"])
