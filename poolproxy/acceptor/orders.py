@@ -50,7 +50,7 @@ class Orders:
 
     async def execute(self, call: Call) -> Outcome:
         """Do what the order says; raises PoolerError for the client."""
-        verb, argument = call.tag.split(" ")[0], call.argument
+        verb, argument = call.command.verb, call.argument  # type: ignore[union-attr]
         if self.desk.hub.leaving and verb in ("PAUSE", "SUSPEND", "RESUME", "KILL"):
             raise console_error("pooler is shutting down", "57P03")
         if verb == "SET":
@@ -193,6 +193,12 @@ class Orders:
                 return
         raise Refused("client not found")
 
+    async def _recycle(self, argument: str) -> None:
+        for worker in self.desk.asked():
+            if worker.slot == int(argument) and self.desk.hub.recycle(worker):
+                return
+        raise Refused(f"worker {argument} can't be replaced now")
+
     async def _command(self, verb: str, argument: str) -> None:
         await self._all(lambda request: Command(request, verb, argument), WORKER_PATIENCE)
 
@@ -235,4 +241,5 @@ _DO: dict[str, Callable[[Orders, str], Awaitable[None]]] = {
     "WAIT_CLOSE": Orders._wait_close,
     "KILL": Orders._kill,
     "KILL_CLIENT": Orders._kill_client,
+    "RECYCLE WORKER": Orders._recycle,
 }

@@ -89,7 +89,7 @@ class Call:
 
 MAX_WORD = 128  # bytes, as PgBouncer's buffers
 _WORD = r'[0-9a-z_]+|"(?:[^"]|"")*"'
-_COMMAND = re.compile(rf"\s*([a-z_]+)(?:\s+({_WORD}))?\s*;?\s*", re.IGNORECASE)
+_COMMAND = re.compile(rf"\s*(recycle\s+worker|[a-z_]+)(?:\s+({_WORD}))?\s*;?\s*", re.IGNORECASE)
 _SET = re.compile(
     rf"\s*set\s+({_WORD})\s*(?:=|\s+to\s+)\s*('(?:[^']|'')*'|[^\s;']+)\s*;?\s*", re.IGNORECASE
 )
@@ -112,7 +112,7 @@ def parse(text: str, shows: Mapping[str, Show], orders: Mapping[str, Order]) -> 
     found = _COMMAND.fullmatch(text)
     if found is None:
         raise _invalid(text)
-    verb, word = found[1].upper(), unquoted(found[2] or "")
+    verb, word = " ".join(found[1].upper().split()), unquoted(found[2] or "")
     if len(word.encode()) > MAX_WORD:
         raise console_error("bad arguments")
     if verb in ("SHOW", "SELECT"):

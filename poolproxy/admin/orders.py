@@ -59,6 +59,12 @@ ORDERS = (
         "Disconnect one client; its number is the id in SHOW CLIENTS.",
     ),
     Order(
+        "RECYCLE WORKER",
+        Argument.WORKER,
+        "Replace a worker process without losing a client: another one starts, and the clients move there as"
+        " far as they can. Its number is in SHOW WORKERS. Not in PgBouncer.",
+    ),
+    Order(
         "SUSPEND",
         Argument.NONE,
         "Stop reading from all clients and servers, and answer when all that is kept for them is sent, at the"

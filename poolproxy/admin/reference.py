@@ -17,6 +17,8 @@ Connect to the database `pgbouncer` (or `poolproxy`) as to any other, with psql,
 
 ```sh
 psql -p 6432 -U pgbouncer pgbouncer -c 'SHOW POOLS'
+poolproxy console 'SHOW POOLS'
+poolproxy top
 ```
 
 The commands, their columns and their errors are PgBouncer's, so that its tools go on working. An answer is

@@ -9,8 +9,10 @@ import click
 from poolproxy import __version__
 from poolproxy.cli.check import check
 from poolproxy.cli.config import config
+from poolproxy.cli.console import console
 from poolproxy.cli.demo import demo
 from poolproxy.cli.run import run
+from poolproxy.cli.top import top
 
 EPILOG = """\b
 Examples:
@@ -18,6 +20,8 @@ Examples:
   poolproxy config sample > poolproxy.toml     begin a configuration
   poolproxy check poolproxy.toml               find its mistakes
   poolproxy run poolproxy.toml                 start the pooler
+  poolproxy console 'SHOW POOLS'               ask it
+  poolproxy top                                watch it
 """
 
 
@@ -55,3 +59,5 @@ main.add_command(run)
 main.add_command(check)
 main.add_command(demo)
 main.add_command(config)
+main.add_command(console)
+main.add_command(top)

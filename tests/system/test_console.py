@@ -106,7 +106,7 @@ def test_stats_users_may_change_nothing(proxy: ProxyProcess, order: Order) -> No
         "ENABLE": "ENABLE shop",
         "DRAIN": "DRAIN shop",
     }
-    words |= {"KILL_CLIENT": "KILL_CLIENT 1"}
+    words |= {"KILL_CLIENT": "KILL_CLIENT 1", "RECYCLE WORKER": "RECYCLE WORKER 0"}
     verb = order.verb
     with console(proxy, "looker") as connection:
         with pytest.raises(psycopg.Error, match="admin access needed") as caught:
