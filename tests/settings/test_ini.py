@@ -477,7 +477,10 @@ def test_what_is_converted_means_the_same(
     sections = ["[pgbouncer]", *main, "[users]", *(f"{user} =" for user in users), "[databases]"]
     config = load("\n".join([*sections, *entries, "'x' = host=h"]) + "\n")
     text = to_toml(config)
-    for other in (take_over(text, "x"), *([load_toml(text, "x")] if "auth_type=trust" in main else [])):
+    for other in (
+        take_over(text, "x"),
+        *([load_toml(text, "x")] if "auth_type=trust" in main else []),
+    ):
         assert other.settings == config.settings
         assert (other.databases, other.users) == (config.databases, config.users)
 

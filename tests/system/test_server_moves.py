@@ -16,7 +16,7 @@ EXECUTE = message("E", b"\0\0\0\0\0")
 def test_the_same_backend_serves_clients_of_all_workers(
     start_proxy: StartProxy, postgres: PostgresServer
 ) -> None:
-    """With a pool of one, in turn, each with its own prepared statements and parameters; none is opened anew."""
+    """With a pool of one, in turn, each with its own statements and parameters; none is opened anew."""
     config = {
         "poolproxy": {
             "listen_addr": ["127.0.0.1"],
