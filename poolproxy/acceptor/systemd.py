@@ -103,6 +103,7 @@ def _adopted(fd: int, name: str) -> socket.socket:
         sock.setblocking(False)
         stream = sock.type == socket.SOCK_STREAM
         if not (stream and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)):
+            sock.close()
             raise ConfigError([Mistake(where, "it is no stream socket that listens")])
     except OSError as error:
         raise ConfigError([Mistake(where, f"it can't be used: {error.strerror}")]) from error
