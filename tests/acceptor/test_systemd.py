@@ -102,7 +102,7 @@ def test_sockets_of_systemd_are_used(tmp_path: Path) -> None:
         (tmp_path / "poolproxy.toml").write_text(
             to_toml(
                 {
-                    "poolproxy": {"listen_port": free_port(), "workers": 1, "unix_socket_dir": ""},
+                    "poolproxy": {"listen_port": free_port(), "workers": 1, "auth_type": "trust"},
                     "databases": DATABASES,
                 }
             )
