@@ -160,6 +160,10 @@ class Channel:
             )
         except BlockingIOError:
             return None
+        except ConnectionResetError:
+            # The peer has died without reading all that we have sent. The kernel says so once, before
+            # what is still there of the peer's own words.
+            return self.receive_nowait()
         except OSError as error:
             raise ChannelClosed(str(error)) from error
         fds = _descriptors(ancillary)

@@ -170,6 +170,16 @@ async def test_the_peers_end_is_told(ends: Ends) -> None:
     ends.right.post(OPENING, [some_fd()])
 
 
+async def test_the_last_words_of_a_peer_that_did_not_listen_are_read(ends: Ends) -> None:
+    """Also if it has died with unread messages, which the kernel tells as an error."""
+    ends.left.post(CancelDone(1))
+    ends.right.post(CancelDone(2))
+    ends.raw_left.close()
+    assert await ends.right.receive() == (CancelDone(1), [])
+    with pytest.raises(ChannelClosed):
+        await ends.right.receive()
+
+
 async def test_a_full_peer_gets_everything_in_order(ends: Ends) -> None:
     """post never blocks; what the kernel refuses waits, with its descriptors, and nothing overtakes."""
     total = 2000

@@ -208,6 +208,25 @@ def test_a_refused_server_is_lost_and_its_permit_comes_back() -> None:
     assert granted(driver.closed(1)) == [2]
 
 
+@pytest.mark.parametrize("with_client", [False, True])
+def test_a_server_that_is_being_ended_is_not_ended_again(*, with_client: bool) -> None:
+    """By the death of the worker that had refused it: its permit comes back once."""
+    driver = Mover(pool_size=1)
+    driver.fill(1, 1)
+    driver.now += 1
+    if with_client:
+        driver.ledger.server_follows(1, 2, driver.now)
+        driver.ledger.server_follows(1, None, driver.now)
+    else:
+        driver.want(2, since=driver.now)
+        driver.yields(1, 1)
+        driver.taken(2, 1, taken=False)
+    permits, _ = driver.ledger.worker_gone(2, driver.now)
+    assert permits == []
+    driver.closed(1)
+    assert driver.ledger.held == 0
+
+
 @pytest.mark.parametrize("dead", [1, 2])
 def test_a_worker_dies_amid_a_move(dead: int) -> None:
     """The receiver's death ends the server, the sender's does not concern it any more."""

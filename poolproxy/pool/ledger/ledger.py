@@ -33,6 +33,7 @@ from poolproxy.pool.ledger.order import in_turn, rivals, urgency
 from poolproxy.pool.ledger.reclaims import Reclaims
 from poolproxy.pool.ledger.sharing import applicant_of, holders_of, holdings, plan
 from poolproxy.pool.ledger.state import (
+    NOBODY,
     UNUSED_PAUSE,
     Ask,
     Failure,
@@ -48,7 +49,6 @@ LimitsOf = Callable[[PoolKey], PoolLimits | None]
 
 CANNOT_CONNECT_NOW = "57P03"  # the server is starting up: clients go on waiting for it
 REASON_BYTES = 99  # as much of the cached error as PgBouncer repeats
-NOBODY = -1
 
 
 class UnknownPermit(LookupError):
@@ -98,7 +98,7 @@ class Ledger:
         self._retired.discard(worker)
         orphans = [lease for lease in self._leases.values() if lease.worker == worker]
         for lease in orphans:
-            self._pools[lease.pool].turn(lease, LeaseState.CLOSING)
+            self._pools[lease.pool].turn(lease, LeaseState.CLOSING, NOBODY)
         sends: Sends = []
         for pool in self._pools.values():
             pool.wants.pop(worker, None)
@@ -225,7 +225,7 @@ class Ledger:
             return []
         pool = self._pools[lease.pool]
         if worker is None:
-            pool.turn(lease, LeaseState.CLOSING)
+            pool.turn(lease, LeaseState.CLOSING, NOBODY)
         else:
             pool.turn(lease, lease.state, worker)
         return self._settle([pool], now)
@@ -244,7 +244,7 @@ class Ledger:
         staying = self._workers - self._retired or self._workers
         to = to if to is not None else moving.destination(pool, lease, staying, now)
         if to is None:
-            pool.turn(lease, LeaseState.CLOSING)
+            pool.turn(lease, LeaseState.CLOSING, NOBODY)
         else:
             sends += news.meet(pool, to)
             sends += moving.send(pool, lease, to, yielded.server, now, client)
@@ -255,7 +255,10 @@ class Ledger:
         :meth:`server_closed` when PostgreSQL has closed its end.
         """
         lease, pool = self._find(worker, taken.permit)
-        pool.turn(lease, LeaseState.UP if taken.taken else LeaseState.CLOSING)
+        if taken.taken:
+            pool.turn(lease, LeaseState.UP)
+        else:
+            pool.turn(lease, LeaseState.CLOSING, NOBODY)
         lease.since = pool.last_move = now
         pool.hear(worker, taken.want, now)
         return self._settle([pool], now)

@@ -26,12 +26,16 @@ SLICE_MAX = 1.0
 # On a machine busy with other work 346 moves took 5 ms each in the mean; other slices were not compared yet.
 MOVE_SLICE = 0.005
 
+NOBODY = -1  # in the place of a worker's number
+
 REFRESH = 0.1  # seconds between two Wants of a worker whose clients go on waiting
 
 
 class LeaseState(enum.Enum):
     """The life of a permit. A failed attempt and a dead worker's server are CLOSING. One that is MOVING
     is the new worker's, which has not said yet that it has it.
+
+    One that the acceptor ends is NOBODY's, so that no worker's death ends it once more.
     """
 
     OPENING = "opening"
