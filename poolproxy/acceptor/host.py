@@ -22,6 +22,7 @@ from poolproxy.ipc.messages import (
     LoginWant,
     Message,
     NoneIdle,
+    NoServer,
     Permit,
     PoolKey,
     ServerClosed,
@@ -366,6 +367,8 @@ class LedgerHost:
         except OSError as error:
             log.error("%s is lost on its way: %s", server.name, error)
             self.server_taken(worker, ServerTaken(server.permit, taken=False, want=None))
+            if message.client:
+                worker.channel.post(NoServer(message.client))
         else:
             worker.channel.post(message, [fd])
 

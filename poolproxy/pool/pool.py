@@ -64,7 +64,8 @@ class WorkerPool(Generic[C, S]):
     ``singles``: times of transactions of one statement, and ``waits``: times of waits, both not yet part of
     ``stats`` (see :meth:`count`). ``brisk``: nothing but the server itself can stand in the way of its next
     use. ``logged_states``: pairs of an application and a kind of session state. ``draining``: its clients are
-    to be sent away, see ``worker.draining``.
+    to be sent away, see ``worker.draining``. ``outdated``: servers that were opened before that are to be
+    replaced.
     """
 
     __slots__ = (
@@ -86,6 +87,7 @@ class WorkerPool(Generic[C, S]):
         "logins_waiting",
         "max_prepared",
         "opening",
+        "outdated",
         "reclaim",
         "reset_always",
         "reset_query",
@@ -123,6 +125,7 @@ class WorkerPool(Generic[C, S]):
         self.demands: dict[int, float] = {}
         self.clients = 0
         self.opening = 0
+        self.outdated = 0.0
         self.unused_since = 0.0
         self.reclaim = 0
         self.called = 0

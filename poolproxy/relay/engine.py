@@ -93,8 +93,9 @@ class Engine:
         self._epoll.register(fd, READ)
 
     def read_now(self, fd: int) -> None:
-        """Read what is there, not with the next batch. Not to be called in one."""
-        self._dispatch([(fd, READ)])
+        """Read what is there, not with the next batch, unless suspended. Not to be called in one."""
+        if self._resumed is None:
+            self._dispatch([(fd, READ)])
 
     def watch(self, fd: int, watched: Watched, mask: int = READ) -> None:
         self._watched[fd] = watched

@@ -36,11 +36,14 @@ from poolproxy.ipc.messages import (
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
 from poolproxy.relay.context import Pool
-from poolproxy.relay.moving import server_of, server_state
+from poolproxy.relay.moving import server_state
 from poolproxy.relay.server import Server
-from poolproxy.worker import leaving
+from poolproxy.relay.session import SessionClient
+from poolproxy.wire.codes import QUERY
+from poolproxy.worker import leaving, server_moves
 from poolproxy.worker.credentials import known_secret
 from poolproxy.worker.lookup import Found, remember
+from poolproxy.worker.orders import KILLED
 from poolproxy.worker.reload import REMOVED
 from poolproxy.worker.shedding import Burden, choose
 
@@ -78,6 +81,8 @@ def send(worker: Worker, client: Client, target: int) -> bool:
     server = client.server
     pair: list[Client | Server] = [client] if server is None else [client, server]
     fds: list[int] = []
+    if client.id in worker.departing.unread:
+        return False
     try:
         for one in pair:
             fds.append(os.dup(one.fd))
@@ -131,8 +136,13 @@ def moved(worker: Worker, message: ClientMoved) -> None:
     worker.let_in(client)
     if server is not None:
         server.pool.servers.add(server)
+        server_moves.catch_up(worker, server)
     if message.lost:
         if server is not None:
+            # Nothing is said to the client: what it was sent there may have ended amid a message. The server
+            # may be at work on what it was sent there, so that has to be cancelled.
+            client.server = server.client = None
+            server.back.owe((QUERY,))
             server.end(message.refused)
         client.leave(message.refused)
         return
@@ -142,7 +152,7 @@ def moved(worker: Worker, message: ClientMoved) -> None:
             server.end(REMOVED.message, error=REMOVED)
         client.fail(REMOVED)
         return
-    _begin(client)
+    _begin(worker, client)
 
 
 # -- coming -----------------------------------------------------------------------------------
@@ -173,8 +183,9 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
     worker.channel.post(ClientArrived(state.id, ""))
     log.debug("%s has moved here", client.name)
     if worker.channel.flushed:
-        _begin(client)
+        _begin(worker, client)
     else:
+        worker.departing.unread.add(client.id)
         worker.start(_begin_later, worker, client)
 
 
@@ -188,8 +199,7 @@ def _made(worker: Worker, pool: Pool, message: ClientArrival, fds: list[int]) ->
     try:
         client = arrived(context, socks[0], state, pool=pool, values=values, settings=settings)
         if message.server is not None:
-            server = server_of(message.server, socks[1], context, pool, worker.generation)
-            server.values = worker.shared_values(server.values)
+            server = server_moves.made(worker, pool, message.server, socks[1])
             server.client, client.server = client, server
     except BaseException:
         for sock in socks:
@@ -207,7 +217,8 @@ def _pool(worker: Worker, state: ClientState) -> Pool | None:
 
 async def _begin_later(worker: Worker, client: Client) -> None:
     await worker.channel.flush()
-    _begin(client)
+    worker.departing.unread.discard(client.id)
+    _begin(worker, client)
 
 
 # -- for the sake of balance ------------------------------------------------------------------
@@ -296,10 +307,21 @@ def _send_quiet(worker: Worker) -> int:
     return sum(send(worker, client, 0) for client in quiet[:BATCH])
 
 
-def _begin(client: Client) -> None:
+def _begin(worker: Worker, client: Client) -> None:
     if client.closed:
         return
     server, engine = client.server, client.engine
+    if client.connected_at <= max(
+        worker.killed.get(name, 0.0) for name in ("", client.pool.key.database)
+    ):
+        # It was between two workers then.
+        if server is not None:
+            server.end(KILLED.message, error=KILLED)
+        client.fail(KILLED)
+        return
+    if server is not None and server.doomed and isinstance(client, SessionClient) and client.unused:
+        client.let_go()
+        server = None
     if server is None:
         client.begin(b"")
     else:

@@ -12,6 +12,7 @@ from poolproxy.relay.client import Client
 class Departing:
     """``clients``, by id, and their ``keys``: neither read nor forgotten here. ``orders``: what the acceptor
     wants moved, by target; ``choosing``: a task sees to that. ``rests_until``: a client was refused.
+    ``unread``: clients that have come, and are read when the acceptor can hear of that; they don't go on.
     """
 
     clients: dict[int, Client] = attrs.Factory(dict)
@@ -19,3 +20,4 @@ class Departing:
     orders: dict[int, Shed] = attrs.Factory(dict)
     choosing: bool = False
     rests_until: float = 0.0
+    unread: set[int] = attrs.Factory(set)

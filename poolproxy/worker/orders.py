@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Command, Done
 from poolproxy.relay.context import Pool
@@ -26,9 +28,9 @@ def obey(worker: Worker, message: Command) -> None:
     """Do it, and say to how many."""
     match message.verb:
         case "KILL":
+            worker.killed[message.argument] = monotonic()  # for those that are on their way
             count = _for_pools(worker, message.argument, kill=True)
         case "RECONNECT":
-            worker.epoch += 1
             count = _for_pools(worker, message.argument, kill=False)
         case "KILL_CLIENT":
             count = _kill_client(worker, int(message.argument))

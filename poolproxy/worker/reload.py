@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
 from poolproxy import log as logs
 from poolproxy.errors import ConfigError, PoolerError
@@ -49,9 +50,6 @@ def reload(worker: Worker, configure: Configure) -> None:
             end_all(worker, pool, REMOVED)
         else:
             _change(worker, pool, settings, tls_changed=tls_changed)
-    for client in worker.departing.clients.values():
-        if client.server is not None:
-            client.server.doomed = CHANGED  # if it comes back
     for client in worker.clients.values():
         client.settings = worker.config.client(client.pool.key.database, client.user)
     worker.channel.post(worker.ready())
@@ -79,8 +77,13 @@ def end_all(worker: Worker, pool: Pool, error: PoolerError) -> None:
 def reconnect(pool: Pool) -> None:
     """Replace all servers of the pool, each when it is free, and forget what was learned from them."""
     pool.welcome = ()
-    replace_servers(pool, CHANGED)
+    _outdate(pool)
     close_all(pool, CHANGED)
+
+
+def _outdate(pool: Pool) -> None:
+    pool.outdated = monotonic()  # for those that are being opened, or are on their way
+    replace_servers(pool, CHANGED)
 
 
 def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: bool) -> None:
@@ -95,7 +98,7 @@ def _change(worker: Worker, pool: Pool, settings: PoolSettings, *, tls_changed: 
     elif pool.statements is not shared or pool.session_mode is not session_mode:
         # One that does not know the clients' statements would fail them, and one that was opened for a
         # client of session mode is for nobody else.
-        replace_servers(pool, CHANGED)
+        _outdate(pool)
 
 
 def replace_servers(pool: Pool, reason: str) -> None:

@@ -27,9 +27,9 @@ from poolproxy.ipc.messages import (
     Yield,
     YieldIdle,
 )
-from poolproxy.pool.pool import GIVEN_BACK
+from poolproxy.pool.pool import GIVEN_BACK, PAUSED
 from poolproxy.relay.context import Pool
-from poolproxy.relay.moving import is_quiet, server_of, server_state
+from poolproxy.relay.moving import CHANGED, is_quiet, server_of, server_state
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import let_go
 
@@ -55,15 +55,18 @@ def called(worker: Worker, message: Yield) -> None:
         pool.call(pool.called - let_go(pool, pool.called), message.since)
 
 
-def hand_over(worker: Worker, server: Server, client: int = 0) -> None:
+def hand_over(worker: Worker, server: Server) -> None:
     """Send a free server to the acceptor, or if it can't be sent, close it so that its permit goes there."""
     pool = server.pool
-    if not client:
-        pool.call(max(0, pool.called - 1), pool.called_since)
-    message = _message(worker, server, client) if is_quiet(server) else None
+    pool.call(max(0, pool.called - 1), pool.called_since)
+    message = _message(worker, server, 0) if is_quiet(server) else None
     if message is None:
         server.end(GIVEN_BACK)
-        return
+    else:
+        _send(worker, server, message)
+
+
+def _send(worker: Worker, server: Server, message: ServerYielded) -> None:
     log.debug("%s goes to another worker", server.name)
     server.let_go()
     worker.channel.post(message)
@@ -90,15 +93,16 @@ def keeping(worker: Worker, pool: Pool) -> Iterator[None]:
             called(worker, others)
 
 
-def look_for_idle(worker: Worker, message: YieldIdle) -> None:
+def look_for_idle(worker: Worker, order: YieldIdle) -> None:
     """A client that logs in with another worker would like an idle server."""
-    pool = worker.pools.get(message.pool)
+    pool = worker.pools.get(order.pool)
     if pool is not None and not pool.waiting:
         for server in pool.resting():
-            if is_quiet(server):
-                hand_over(worker, server, message.client)
+            message = _message(worker, server, order.client) if is_quiet(server) else None
+            if message is not None:
+                _send(worker, server, message)
                 return
-    worker.channel.post(NoneIdle(message.pool, message.client))
+    worker.channel.post(NoneIdle(order.pool, order.client))
 
 
 def arrive(worker: Worker, message: ServersCome, fds: Sequence[int]) -> None:
@@ -109,19 +113,24 @@ def arrive(worker: Worker, message: ServersCome, fds: Sequence[int]) -> None:
         _take(worker, state, fd, message.client)
     for state in message.servers[len(fds) :]:
         log.error("%s is lost: out of file descriptors (RLIMIT_NOFILE)", state.name)
-        worker.channel.post(ServerTaken(state.permit, taken=False, want=None))
+        _refuse(worker, state, message.client)
+
+
+def _refuse(worker: Worker, state: ServerState, client: int) -> None:
+    claim = worker.claims.get(client)
+    if claim is not None:
+        claim.refuse()
+    worker.channel.post(ServerTaken(state.permit, taken=False, want=None))
 
 
 def _take(worker: Worker, state: ServerState, fd: int, client: int) -> None:
     settings = worker.config.pool_of((state.pool.database, state.pool.user))
     if settings is None or worker.leaving in ("servers", "orphan"):
         close_fds([fd])
-        worker.channel.post(ServerTaken(state.permit, taken=False, want=None))
+        _refuse(worker, state, client)
         return
     pool = worker.pool(settings)
-    sock = socket.socket(fileno=fd)
-    server = server_of(state, sock, worker.context, pool, worker.generation)
-    server.values = worker.shared_values(server.values)
+    server = made(worker, pool, state, socket.socket(fileno=fd))
     pool.servers.add(server)
     server.watch()
     log.debug("%s has come from another worker", server.name)
@@ -130,12 +139,35 @@ def _take(worker: Worker, state: ServerState, fd: int, client: int) -> None:
         worker.channel.post(ServerTaken(state.permit, taken=True, want=pool.refreshed_want()))
 
 
+def made(worker: Worker, pool: Pool, state: ServerState, sock: socket.socket) -> Server:
+    """The server that has come, as this worker sees it."""
+    server = server_of(state, sock, worker.context, pool, worker.generation)
+    server.values = worker.shared_values(server.values)
+    catch_up(worker, server)
+    return server
+
+
+def catch_up(worker: Worker, server: Server) -> None:
+    """What was ordered for all servers of the pool while this one was on its way holds for it, too: its
+    former worker may have sent it before that was told.
+    """
+    pool = server.pool
+    if server.doomed == PAUSED:
+        server.doomed = ""
+    if server.connected_at <= pool.outdated:
+        server.doomed = server.doomed or CHANGED
+    if worker.stops(pool):
+        server.doomed = server.doomed or PAUSED
+
+
 def _use(worker: Worker, pool: Pool, server: Server, client: int) -> None:
     claim = worker.claims.get(client)
     now = monotonic()
     if claim is not None and not server.doomed:
         claim.deliver(server, now)
         return
+    if claim is not None:
+        claim.refuse()
     waited = len(pool.waiting)
     server.pass_on(now)
     pool.stats.waits_ended_by_moves += waited - len(pool.waiting)

@@ -144,7 +144,7 @@ class ServerLogin:
         self.contexts = worker.contexts
         self.host = pool.settings.hosts[0]
         self.role: Role | None = None
-        self.epoch = worker.epoch
+        self.began = monotonic()
         self.sock: socket.socket | None = None
         self.tls: TlsInfo | None = None
         self.encryption: Encryption | None = None
@@ -153,7 +153,6 @@ class ServerLogin:
         self.done = False
 
     async def run(self) -> None:
-        began = monotonic()
         if self.permit.hosts:
             wanted = self.pool.settings.target_session_attrs
             try:
@@ -164,7 +163,7 @@ class ServerLogin:
             address, greeting = await self._reach()
             self.role = reported_role(greeting.parameters)
         # No checkpoint from here on: the socket changes its owner.
-        self._succeed(address, greeting, monotonic() - began)
+        self._succeed(address, greeting, monotonic() - self.began)
 
     # -- one host of several ----------------------------------------------------------------------
 
@@ -436,7 +435,7 @@ class ServerLogin:
         )
         if isinstance(server, TlsConnection):
             server.tls, server.encryption = str(self.tls), self.encryption
-        if (self.contexts.identity, self.epoch) != (worker.contexts.identity, worker.epoch):
+        if self.contexts.identity != worker.contexts.identity or self.began <= pool.outdated:
             server.doomed = CHANGED  # by a reload or RECONNECT meanwhile
         self.sock = None
         self.done = True

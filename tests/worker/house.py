@@ -149,7 +149,7 @@ class House:
         return pair_
 
     def close(self) -> None:
-        for closing in list(self.worker.goodbyes):
+        for closing in (*self.worker.goodbyes, *self.worker.closings):
             closing.end(clean=False)
         for sock in (
             *self._sockets,

@@ -237,7 +237,8 @@ class Ledger:
         lease, pool = self._find(worker, yielded.server.permit)
         if lease.state is not LeaseState.UP:
             raise UnknownPermit(f"permit {lease.permit} of worker {worker} is not in use")
-        moving.answered(pool, worker)
+        if not yielded.client:
+            moving.answered(pool, worker)
         pool.hear(worker, yielded.want, now)
         to, sends = moving.found(pool, yielded)
         client = yielded.client if to is not None else 0
