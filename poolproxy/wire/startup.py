@@ -26,6 +26,7 @@ SHORT_SECRET, LONG_SECRET = 4, 32  # bytes of the secrets that PostgreSQL gives 
 MAX_USER = 127  # bytes; PgBouncer's limit
 MAX_DATABASE = 63  # bytes; PostgreSQL's identifier limit
 
+LENGTH = 4  # bytes, before all else
 _HEAD = struct.Struct(">II")
 
 SSL_REQUEST = _HEAD.pack(8, SSL_REQUEST_CODE)
@@ -88,13 +89,14 @@ def parse_first_packet(data: bytes | bytearray) -> tuple[FirstPacket, int] | Non
 
     Raises PoolerError with PgBouncer's text. At most MAX_STARTUP bytes are ever asked for.
     """
-    if len(data) < _HEAD.size:
+    if len(data) < LENGTH:
         return None
-    length, code = _HEAD.unpack_from(data)
-    if not 8 <= length <= MAX_STARTUP:
-        raise _bad_header(data)
+    length = int.from_bytes(data[:LENGTH], "big")
+    if not _HEAD.size <= length <= MAX_STARTUP:
+        raise _bad_header(data)  # at once: who sends a length of 0 may send no more
     if len(data) < length:
         return None
+    code = int.from_bytes(data[LENGTH : _HEAD.size], "big")
     return _interpret(code, bytes(data[8:length]), data), length
 
 

@@ -92,6 +92,8 @@ def packed(*numbers: int) -> bytes:
 
 FIRST_PACKETS = {
     "length 0": (packed(0, 196608), "bad packet header"),
+    "length 0 and no more": (packed(0), "bad packet header"),
+    "length 3 and no more": (packed(3), "bad packet header"),
     "length 3": (packed(3, 196608), "bad packet header"),
     "length 4": (packed(4, 196608), "bad packet header"),
     "length 7": (packed(7, 196608), "bad packet header"),

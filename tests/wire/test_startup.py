@@ -53,7 +53,9 @@ def test_each_kind_is_read_however_it_arrives(data: bytes, expected: FirstPacket
 
 @pytest.mark.parametrize("length", [0, 3, 4, 7, MAX_STARTUP + 1, 2**31 - 1, 2**32 - 1])
 def test_an_impossible_length_is_refused_at_once(length: int) -> None:
-    """The header alone decides, so nobody can make the pooler wait for gigabytes."""
+    """The length alone decides, so nobody can make the pooler wait for gigabytes, or for more."""
+    with pytest.raises(PoolerError, match=f"bad packet header: '{length:08x}'"):
+        parse_first_packet(packet(PROTOCOL_3, b"", length)[:4])
     with pytest.raises(PoolerError, match=f"bad packet header: '{length:08x}00030000'") as caught:
         parse_first_packet(packet(PROTOCOL_3, b"", length))
     assert caught.value.sqlstate == "08P01"
