@@ -72,6 +72,7 @@ class Ledger:
         self._tally = Tally()
         self._reclaims = Reclaims()
         self._deadlines: dict[PoolKey, float] = {}
+        self._restless: dict[PoolKey, PoolState] = {}
         self._last_permit = 0
         self._leaving = False
         self._stops: Callable[[str], bool] = lambda database: False
@@ -348,6 +349,7 @@ class Ledger:
 
     def _settle(self, pools: list[PoolState], now: float) -> Sends:
         """After a change in ``pools``: grant what can be granted, ask back what must be."""
+        self._restless.update((pool.key, pool) for pool in pools)
         affected = self._related(pools)
         sends: Sends = []
         for pool in sorted(affected, key=urgency):
@@ -363,18 +365,25 @@ class Ledger:
                 self._deadlines[pool.key] = deadline
             if bool(pool.announced) != bool(pool.failing):
                 sends += news.announce(pool)
+            if deadline is not None or pool.restless or self._tally.exceeded(pool):
+                self._restless[pool.key] = pool
+            else:
+                self._restless.pop(pool.key, None)
             if pool.forgettable and deadline is None and pool.key not in self._standing:
                 sends += news.forget_server(pool)
                 del self._pools[pool.key]
+                self._restless.pop(pool.key, None)
         return sends + self._reclaims.messages()
 
     def _related(self, pools: list[PoolState]) -> list[PoolState]:
-        """``pools`` and those that share one of their limits, each once."""
+        """``pools`` and those that share one of their limits, each once, but for those at rest: what changes
+        elsewhere is nothing to them, and there may be thousands.
+        """
         databases = {p.key.database for p in pools if p.limits.max_db_connections}
         users = {p.key.user for p in pools if p.limits.max_user_connections}
         found = {pool.key: pool for pool in pools}
         if databases or users:
-            for key, pool in self._pools.items():
+            for key, pool in self._restless.items():
                 if key.database in databases or key.user in users:
                     found[key] = pool
         return list(found.values())
@@ -488,7 +497,7 @@ class Ledger:
         found = pool.excess
         for blocker in (Blocker.DATABASE, Blocker.USER):
             limit = getattr(pool.limits, blocker.value)
-            if limit:
+            if limit and self._tally.exceeded(pool):
                 sharers = list(rivals(pool, blocker, self._pools.values()))
                 excess = sum(sharer.in_use for sharer in sharers) - limit
                 if excess > found and pool is max(sharers, key=lambda sharer: sharer.in_use):

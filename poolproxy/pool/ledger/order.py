@@ -31,7 +31,7 @@ def rivals(pool: PoolState, blocker: Blocker, pools: Iterable[PoolState]) -> Ite
     """Those among ``pools`` whose servers stand in the way of ``pool``."""
     key = pool.key
     for other in pools:
-        if (
+        if other.leases and (
             other is pool
             or (blocker is Blocker.DATABASE and other.key.database == key.database)
             or (blocker is Blocker.USER and other.key.user == key.user)

@@ -274,6 +274,15 @@ class PoolState:
         return oldest + limits.reserve_pool_timeout
 
     @property
+    def restless(self) -> bool:
+        """Whether permits that come back to others may matter to it, or answers are awaited from others."""
+        waits = self.wants or self.logins or self.searches or self.promised
+        return (
+            bool(waits or self.asks or self.calls or self.told or self.blocked)
+            or self.lacks_minimum
+        )
+
+    @property
     def forgettable(self) -> bool:
         """Nothing is lost with it. A pool that a server once welcomed is remembered."""
         used = (

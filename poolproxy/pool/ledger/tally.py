@@ -35,6 +35,10 @@ class Tally:
         rooms = [limit - held for _, limit, held in self._held(pool) if limit]
         return max(0, min(rooms)) if rooms else None
 
+    def exceeded(self, pool: PoolState) -> bool:
+        """Whether more permits are out than a limit allows that the pool shares: it was lowered."""
+        return any(limit and held > limit for _, limit, held in self._held(pool)[1:])
+
     def _held(self, pool: PoolState) -> tuple[tuple[Blocker, int, int], ...]:
         limits, key = pool.limits, pool.key
         return (
