@@ -120,9 +120,12 @@ class Statements:
         return statement
 
     def known(self, name: bytes, tail: bytes, place: str) -> Statement:
-        """The same, when a client has it and comes from another process."""
+        """The same, when a client has it comes from another process, and is in this ``place`` by now. It may
+        have prepared it in another one, which is not forgotten if it is known.
+        """
         statement = self.named(name)
-        statement.means(tail, place)
+        if not statement.tail:
+            statement.means(tail, place)
         return statement
 
     def supersede(self, statements: Iterable[Statement]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 
 import attrs
@@ -20,6 +20,7 @@ from poolproxy.ipc import messages as m
 from poolproxy.pool.ledger import Ledger, PoolLimits
 
 CONNECT, CLOSE, DELAY, TICK = 0.004, 0.001, 0.0002, 0.1
+UNDER_WAY = 0.01  # seconds: a permit of before a reload that lowers limits is in use by then
 
 
 @attrs.define(eq=False)
@@ -320,8 +321,8 @@ class Simulation:
 
     ``refusals``: the part of servers that a worker does not take. ``overtaken``: by how many seconds a client
     was served before one of the same pool that had waited longer, at most. ``worst_waste``: for how many
-    seconds a worker had an idle server while another one had a client waiting. Every ``check_every`` events
-    :meth:`check` is called.
+    seconds a worker had an idle server while another one had a client waiting. ``shrunk_at``: when limits
+    were changed. Every ``check_every`` events :meth:`check` is called.
     """
 
     check_every = 20
@@ -444,7 +445,8 @@ class Simulation:
     def backend_opens(self, server: Server) -> None:
         self.opened += 1
         self.backends[server.permit] = server.pool
-        self.check_limits()
+        if self.now > self.shrunk_at + UNDER_WAY:
+            self.check_limits(server.pool)
 
     def reload(self, limits: Callable[[m.PoolKey], PoolLimits]) -> None:
         """Other limits hold from now on; connections that are too many are closed by and by."""
@@ -467,19 +469,16 @@ class Simulation:
             else:
                 self.waste.pop(row.pool, None)
 
-    def check_limits(self) -> None:
-        """PostgreSQL never sees a connection over any limit."""
-        pools = Counter(self.backends.values())
-        databases = Counter(key.database for key in self.backends.values())
-        users = Counter(key.user for key in self.backends.values())
-        for key, count in pools.items():
-            limits = self.limits(key)
-            size = limits.pool_size + limits.reserve_pool_size
-            assert not limits.pool_size or count <= size
-            assert not limits.max_db_connections or (
-                databases[key.database] <= limits.max_db_connections
-            )
-            assert not limits.max_user_connections or users[key.user] <= limits.max_user_connections
+    def check_limits(self, key: m.PoolKey) -> None:
+        """PostgreSQL sees no connection of this pool over any limit."""
+        pools = list(self.backends.values())
+        database = sum(pool.database == key.database for pool in pools)
+        user = sum(pool.user == key.user for pool in pools)
+        limits = self.limits(key)
+        size = limits.pool_size + limits.reserve_pool_size
+        assert not limits.pool_size or pools.count(key) <= size
+        assert not limits.max_db_connections or database <= limits.max_db_connections
+        assert not limits.max_user_connections or user <= limits.max_user_connections
 
     def run(self, seconds: float) -> None:
         """Let ``seconds`` pass."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from poolproxy.ipc.messages import PoolKey
 from poolproxy.pool.ledger import PoolLimits
+from poolproxy.pool.ledger.state import MOVE_SLICE, REFRESH
 from tests.pool.ledger_simulation import Client, Simulation, Worker
 
 A, B, C = PoolKey("one", "alice"), PoolKey("one", "bob"), PoolKey("two", "alice")
@@ -61,6 +63,24 @@ def test_a_saturated_pool_is_shared_without_starvation_or_thrashing(
     assert min(by_worker) > 0.4 * max(by_worker), by_worker
     # One move a slice for each permit is the most; 4 s hold 40 slices.
     assert sim.opened < 45 * size
+    finish(sim)
+
+
+@pytest.mark.parametrize("size", [1, 2, 8])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_the_order_is_that_of_one_queue(size: int, workers: int) -> None:
+    """However the clients are spread: nobody is overtaken by more than is documented, and no server is idle
+    while anybody waits.
+    """
+    sim = Simulation(size * 10 + workers, lambda key: PoolLimits(pool_size=size), workers)
+    sim.check_every = 1
+    for worker, count in zip(sim.workers, (30, 10, 7, 3), strict=False):
+        load(sim, [worker], A, count, 0.001, 0.002)
+    sim.run(0.5)
+    sim.overtaken = sim.worst_waste = 0.0
+    sim.run(1.0)
+    assert sim.overtaken < MOVE_SLICE + REFRESH
+    assert sim.worst_waste < MOVE_SLICE
     finish(sim)
 
 
@@ -163,4 +183,41 @@ def test_random_pools_limits_deaths_and_failures(seed: int) -> None:
     live = [client for client in clients if client.worst]
     assert live
     assert max(client.worst for client in live) < 3.0
+    finish(sim)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_reloads_refusals_and_servers_that_stay(seed: int) -> None:
+    """Limits are lowered and raised, servers are lost on their way, one pool's servers are encrypted, workers
+    die: no limit is broken, no permit lost, nobody starves.
+    """
+    wide = PoolLimits(
+        pool_size=4, reserve_pool_size=1, reserve_pool_timeout=0.5, max_db_connections=6
+    )
+    narrow = attrs.evolve(wide, pool_size=1, max_db_connections=2)
+    sim = Simulation(seed, lambda key: wide, 3)
+    sim.refusals = 0.1
+    sim.encrypted = {B}
+    clients: list[Client] = []
+    for key in (A, B, C):
+        share = sim.random.choice([1, 4, 8])
+        clients += load(sim, sim.workers, key, share, 0.05 * sim.random.random(), 0.01)
+    for _ in range(8):
+        sim.run(0.3 + sim.random.random())
+        fate = sim.random.random()
+        if fate < 0.4:
+            sim.kill_worker(sim.random.choice([w for w in sim.workers if not w.dead]))
+            clients += load(sim, [sim.start_worker()], A, 4, 0.02, 0.01)
+        else:
+            limits = sim.random.choice([wide, narrow])
+            sim.reload(lambda key, limits=limits: limits)  # type: ignore[misc]
+    sim.reload(lambda key: narrow)
+    sim.run(3.0)
+    for key in (A, B, C):
+        sim.check_limits(key)
+    for client in clients:
+        client.worst = 0.0
+    sim.run(4.0)
+    assert sim.moves
+    assert max(client.worst for client in clients) < 3.0
     finish(sim)

@@ -230,3 +230,15 @@ def test_the_message_is_small(two: tuple[Relay, Relay], size: int) -> None:
     kept = [pool.get(b"select %d" % n + b" " * 10_000) for n in range(size)]
     server.back.prepared.update(dict.fromkeys(kept))  # type: ignore[attr-defined]
     assert len(msgspec.msgpack.encode(server_state(server, 1))) < 1000 + 40 * size
+
+
+def test_a_statement_of_another_place_is_replaced_when_it_is_superseded(
+    two: tuple[Relay, Relay],
+) -> None:
+    """A client that has prepared it under another search_path than it has now, and comes, changes nothing."""
+    _, there = two
+    shared, tail = there.pool.shared, b"select * from t\0\0\0"
+    statement = shared.get(tail, "first")
+    assert shared.known(statement.name, tail, "second") is statement
+    shared.supersede([statement])
+    assert shared.get(tail, "first") is not statement
