@@ -1,4 +1,4 @@
-"""Serves /metrics, /healthz and /readyz: sockets, limits and the end; the pages are in http_app.
+"""Serves metrics, /healthz and /readyz: sockets, limits and the end; the pages are in http_app.
 
 Hypercorn speaks HTTP, one handler per connection; accepting, limits and the end are ours. Its own
 ``serve`` won't do in the process on which everything hangs: an error in one handler ends the
@@ -16,13 +16,13 @@ import math
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
-from poolproxy.acceptor.http_app import App
+from poolproxy.acceptor.http_app import App, Scrape
 from poolproxy.acceptor.http_app import Health as Health
 from poolproxy.acceptor.listeners import sharing_ports
 from poolproxy.errors import ConfigError, Mistake
@@ -31,7 +31,6 @@ from poolproxy.errors import ConfigError, Mistake
 # at all without metrics_listen.
 if TYPE_CHECKING:
     from hypercorn.config import Config
-    from prometheus_client.registry import Collector
 
 log = logging.getLogger("poolproxy.http")
 
@@ -49,7 +48,11 @@ GRACE_SECONDS = 3.0
 
 def preload() -> None:
     """Import what :func:`serve_http` needs; for a thread."""
-    for name in ("hypercorn.trio.tcp_server", "poolproxy.metrics.exposition"):
+    for name in (
+        "hypercorn.trio.tcp_server",
+        "poolproxy.metrics.exposition",
+        "poolproxy.admin.exporter",
+    ):
         importlib.import_module(name)
 
 
@@ -121,17 +124,18 @@ def _cure(error: OSError, host: str, port: int) -> str:
 async def serve_http(
     sockets: Sequence[socket.socket],
     *,
-    scrape: Callable[[], Awaitable[Collector]],
+    scrapes: Mapping[str, Scrape],
     health: Callable[[str], Health],
     stop: Callable[[], Awaitable[None]] = trio.sleep_forever,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve on the listening ``sockets``, which are closed at the end, until ``stop`` returns.
 
-    Then replies under way have ``GRACE_SECONDS``; when cancelled they have none. ``scrape`` brings
-    fresh numbers, in a form that another thread may read: encoding them is done in one.
+    Then replies under way have ``GRACE_SECONDS``; when cancelled they have none. ``scrapes`` bring
+    the fresh numbers of each page of metrics, in a form that another thread may read: encoding them is done
+    in one.
     """
-    server = _Server(App(scrape, health))
+    server = _Server(App(scrapes, health))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
     grace = 0.0
     async with trio.open_nursery() as connections:

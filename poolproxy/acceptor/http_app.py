@@ -1,9 +1,9 @@
-"""The pages /metrics, /healthz and /readyz, as an ASGI application."""
+"""The pages of metrics, /healthz and /readyz, as an ASGI application."""
 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs
@@ -45,15 +45,15 @@ class Reply:
 class App:
     """The ASGI application (https://asgi.readthedocs.io/en/latest/specs/www.html).
 
-    ``health`` is asked for the state of a database, or of the proxy alone with "".
+    ``scrapes``: the pages of metrics by their paths. ``health`` is asked for the state of a database, or of
+    the proxy alone with "".
     """
 
-    def __init__(self, scrape: Scrape, health: Callable[[str], Health]):
-        self._scrape = scrape
+    def __init__(self, scrapes: Mapping[str, Scrape], health: Callable[[str], Health]):
         self._health = health
         self._encoding = trio.CapacityLimiter(1)  # one core at most goes into encoding
         self._pages: dict[str, Callable[[Message], Awaitable[Reply]]] = {
-            "/metrics": self._metrics,
+            **{path: partial(self._metrics, scrape) for path, scrape in scrapes.items()},
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
@@ -85,9 +85,9 @@ class App:
             return attrs.evolve(reply, headers=(*reply.headers, (b"allow", b"GET, HEAD")))
         return await found(scope)
 
-    async def _metrics(self, scope: Message) -> Reply:
+    async def _metrics(self, scrape: Scrape, scope: Message) -> Reply:
         with trio.move_on_after(SCRAPE_SECONDS) as patience:
-            collector = await self._scrape()
+            collector = await scrape()
         if patience.cancelled_caught:
             return Reply(503, f"No metrics within {SCRAPE_SECONDS:g} s.\n".encode())
         encode = partial(_encoded, collector, scope["headers"])

@@ -15,6 +15,7 @@ import trio
 
 import poolproxy
 from poolproxy import log as logs
+from poolproxy.acceptor import facts
 from poolproxy.acceptor.accepting import accept_forever
 from poolproxy.acceptor.departure import depart
 from poolproxy.acceptor.doors import Doors, open_doors
@@ -33,6 +34,8 @@ from poolproxy.errors import ConfigError
 from poolproxy.settings.files import LoadedConfig
 
 if TYPE_CHECKING:
+    from poolproxy.acceptor.http_app import Scrape
+    from poolproxy.admin.exporter import Exporter
     from poolproxy.metrics.exposition import Exposition
 
 log = logging.getLogger("poolproxy.acceptor")
@@ -145,9 +148,7 @@ async def _live(
     await doors.open(
         nursery,
         accept=lambda listener: accept_forever(listener, hub.take, hub.room, hub.reports.proxy),
-        serve=partial(
-            serve_http, scrape=partial(_scrape, hub), health=partial(health, hub, supervisor)
-        ),
+        serve=partial(serve_http, scrapes=_scrapes(hub), health=partial(health, hub, supervisor)),
         take=hub.take,
     )
     try:
@@ -191,6 +192,17 @@ async def _rebalance_forever(hub: Hub) -> None:
     while True:
         await trio.sleep(REBALANCE_EVERY)
         hub.moves.rebalance()
+
+
+def _scrapes(hub: Hub) -> dict[str, Scrape]:
+    return {"/metrics": partial(_scrape, hub), "/metrics/pgbouncer": partial(_exported, hub)}
+
+
+async def _exported(hub: Hub) -> Exporter:
+    from poolproxy.admin.exporter import Exporter  # prometheus_client: see acceptor.http
+
+    await hub.reports.collect(hub.workers)
+    return Exporter(facts.view(hub))
 
 
 async def _scrape(hub: Hub) -> Exposition:

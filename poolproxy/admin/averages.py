@@ -54,7 +54,7 @@ FIGURES = (
     Figure("client_login_count"),
 )
 ZERO: Counts = {figure.field: 0 for figure in FIGURES}
-_TIMES = frozenset(figure.field for figure in FIGURES if figure.per)
+TIMES = frozenset(figure.field for figure in FIGURES if figure.per)
 _MICROSECONDS = 1_000_000
 
 
@@ -64,7 +64,7 @@ def by_database(pools: Iterable[PoolMetrics]) -> dict[str, Counts]:
     for pool in pools:
         counts = sums.setdefault(pool.database, dict(ZERO))
         for figure in FIGURES:
-            unit = _MICROSECONDS if figure.field in _TIMES else 1
+            unit = _MICROSECONDS if figure.field in TIMES else 1
             counts[figure.field] += getattr(pool, figure.field) * unit
     return {name: {k: round(v) for k, v in counts.items()} for name, counts in sums.items()}
 

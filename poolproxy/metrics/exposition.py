@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from poolproxy.metrics.merge import View, printable
 from poolproxy.metrics.registry import (
     BOUNDS,
+    OTHER,
     Kind,
     Metric,
     copied,
@@ -105,7 +106,9 @@ def _add(family: Any, metric: Metric, row: object) -> None:
         case Kind.INFO:
             family.add_metric(labels, {key: printable(text) for key, text in value.items()})
         case _ if metric.label:
-            for name, count in value.items():
+            # With zeros for what has not happened yet: else rate() and increase() miss the first time that
+            # it does, and a panel has no data on a good day.
+            for name, count in (dict.fromkeys(metric.values or (OTHER,), 0) | value).items():
                 family.add_metric((*labels, printable(name)), count)
         case _:
             family.add_metric(labels, value)

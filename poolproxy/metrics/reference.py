@@ -43,12 +43,17 @@ def _head() -> Iterator[str]:
     yield "Served at `/metrics` on the addresses of `metrics_listen`, in Prometheus's text format or"
     yield "OpenMetrics, whichever the scraper asks for. One scrape covers all workers."
     yield ""
+    yield "`/metrics/pgbouncer` has the names of pgbouncer_exporter instead, for dashboards and alerts that are"
+    yield "there; see [migrating from PgBouncer](migrating-from-pgbouncer.md#metrics)."
+    yield ""
     yield "* Counters never fall while the acceptor runs: what a worker had counted stays when it ends."
     yield "  Only what a killed worker counted after its last report is lost."
     yield f"* Histograms have the bounds {', '.join(f'{bound:g}' for bound in BOUNDS)} seconds."
     yield f"* At most {MAX_POOLS} pools have series of their own, the first ones seen; the others are"
     yield '  summed under `database="other", user="other"`. A label such as `reason` has at most'
     yield f'  {MAX_LABEL_VALUES} values, then "other".'
+    yield "* What has not happened yet is shown as 0: the values that are listed, and where none are"
+    yield '  listed "other".'
     yield "* Labels never carry what a peer that has not logged in can choose."
 
 

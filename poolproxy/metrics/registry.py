@@ -61,8 +61,9 @@ class Metric:
 
     ``name`` is the full Prometheus name (a counter's with ``_total``, an info's with ``_info``).
     ``label`` is set when the field is a dict of label value to number; ``values`` then lists
-    the values if they are fixed. ``total`` names the field that has a histogram's sum. ``panel`` is
-    the dashboard panel that shows it; metrics with the same panel share it.
+    the values if they are fixed; a page has zeros for these from the start, and else for "other". ``total``
+    names the field that has a histogram's sum. ``panel`` is the dashboard panel that shows it; metrics with
+    the same panel share it.
     """
 
     field: str = ""
@@ -96,7 +97,7 @@ def labelled_counter(
     metric = Metric(
         name=full, kind=Kind.COUNTER, doc=doc, label=label, values=tuple(values), panel=panel
     )
-    return _field(metric, factory=lambda: defaultdict(int, dict.fromkeys(values, 0)))
+    return _field(metric, factory=lambda: defaultdict(int))
 
 
 def gauge(name: str, doc: str, *, panel: str, unit: str = "", merge: Merge = Merge.SUM) -> Any:

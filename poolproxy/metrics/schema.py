@@ -130,6 +130,7 @@ class PoolMetrics:
         " with the same start-up parameters), opened (for the client), adapted (idle, with others), later"
         " (none).",
         label="server",
+        values=("equal", "opened", "adapted", "later"),
         panel="Log-ins in session mode",
     )
     client_disconnects: dict[str, int] = labelled_counter(
@@ -149,6 +150,7 @@ class PoolMetrics:
         "Messages of servers that broke the protocol, by the kind: unasked (it answers nothing), "
         "unexpected (its type has no place there), malformed. Each has cost its connection.",
         label="kind",
+        values=("unasked", "unexpected", "malformed"),
         panel="Protocol violations by servers",
     )
     abandoned: dict[str, int] = labelled_counter(
@@ -156,6 +158,7 @@ class PoolMetrics:
         "Clients that went away amid a query or transaction, by what became of the server "
         "connection: reused or closed.",
         label="outcome",
+        values=("reused", "closed"),
         panel="Abandoned work",
     )
 
@@ -266,6 +269,7 @@ class WorkerMetrics:
         "Clients whose TLS handshake has failed, by the reason: certificate (theirs, or ours to them), "
         "protocol, no_alpn, eof or timeout.",
         label="reason",
+        values=("certificate", "protocol", "no_alpn", "eof", "timeout"),
         panel="TLS handshake failures",
     )
     bad_packets: int = counter(
@@ -361,6 +365,7 @@ class ProxyMetrics:
         "worker_deaths",
         "Workers that ended without being asked to, by the cause.",
         label="cause",
+        values=("exit", "signal", "killed", "silent"),
         panel="Worker deaths",
     )
     server_moves: dict[str, int] = labelled_counter(

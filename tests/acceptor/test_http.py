@@ -43,7 +43,7 @@ class Running:
         """Serve until stopped."""
         await serve_http(
             sockets,
-            scrape=lambda: self.answer(),
+            scrapes={"/metrics": lambda: self.answer()},
             health=lambda database: self.databases.get(database, self.health),
             stop=self.stop.wait,
             task_status=task_status,

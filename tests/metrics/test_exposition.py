@@ -82,6 +82,18 @@ def test_counters_histograms_and_states_are_shown(accept):
     assert values == {"0.0001": 2, "0.001": 3, "+Inf": 3}
 
 
+def test_what_has_not_happened_yet_is_shown_as_zeros():
+    """The first time shows as an increase: of the values that are known, and else there is "other"."""
+    found = samples(exposition(PoolMetrics("shop", "alice", violations={"malformed": 2})))
+    assert {
+        dict(labels)["kind"]: value
+        for (name, labels), value in found.items()
+        if name == "poolproxy_pool_violations_total"
+    } == {"unasked": 0, "unexpected": 0, "malformed": 2}
+    errors = "poolproxy_pool_errors_total"
+    assert found[errors, (POOL[0], ("reason", "other"), POOL[1])] == 0
+
+
 def test_limits_infos_and_workers_are_shown():
     """What the acceptor itself knows stands beside what the workers report."""
     proxy = ProxyMetrics(build={"version": "0.1.0"}, max_client_conn=100)
