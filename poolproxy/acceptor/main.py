@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -43,6 +44,10 @@ log = logging.getLogger("poolproxy.acceptor")
 CANNOT_START, CANNOT_BOOT = 1, 3
 EXPIRE_EVERY = 1.0
 REBALANCE_EVERY = 0.2
+# How long the thread that encodes a scrape may keep the interpreter from the loop. Python's own 5 ms add up, as
+# a server connection takes several messages: with 2000 pools, scraped without pause, those who needed the
+# ledger waited 171 ms in the 99th percentile, and 76 ms with this.
+SWITCH_SECONDS = 0.0005
 
 
 class Early(Protocol):
@@ -69,6 +74,7 @@ def run(loaded: LoadedConfig, command: Sequence[str] = COMMAND, early: Early | N
             early.settle()
 
     ignore_until_heeded()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         logs.set_up(settings, early=early.early if early is not None else None)
         pidfile.claim()
