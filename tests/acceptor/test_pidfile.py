@@ -30,10 +30,11 @@ def test_what_names_no_other_process_is_removed(tmp_path: Path, left: str) -> No
     assert not path.exists()
 
 
-@pytest.mark.parametrize("pid", [1, os.getppid()])
-def test_a_live_process_keeps_it(tmp_path: Path, pid: int) -> None:
+@pytest.mark.parametrize("process", ["init", "our parent"])
+def test_a_live_process_keeps_it(tmp_path: Path, process: str) -> None:
     """Also one of another account. The message names process and setting."""
     path = tmp_path / "pid"
+    pid = 1 if process == "init" else os.getppid()
     path.write_text(f"{pid}\n")
     with pytest.raises(ConfigError, match=f"pidfile {path}: process {pid} is running"):
         PidFile(str(path)).claim()
