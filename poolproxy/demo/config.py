@@ -25,6 +25,7 @@ default_pool_size = {POOL_SIZE}
 max_client_conn = {MAX_CLIENTS}
 auth_type = "{auth_type}"
 auth_file = "userlist.txt"
+admin_users = [{_quoted(backend.user)}]
 
 [databases.{_quoted(backend.database)}]
 host = {_quoted(backend.host)}

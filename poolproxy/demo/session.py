@@ -189,7 +189,8 @@ def _is_ready(url: str) -> bool:
 def _welcome(backend: Backend, port: int, metrics_port: int, server: PostgresServer | None) -> str:
     secret = f":{quote(backend.password, safe='')}" if backend.password else ""
     user, database = quote(backend.user, safe=""), quote(backend.database, safe="")
-    url = f"postgresql://{user}{secret}@{HOST}:{port}/{database}"
+    place = f"postgresql://{user}{secret}@{HOST}:{port}"
+    url = f"{place}/{database}"
     lines = [
         "",
         f"The pooler runs, in transaction mode with at most {POOL_SIZE} server connections.",
@@ -203,6 +204,7 @@ def _welcome(backend: Backend, port: int, metrics_port: int, server: PostgresSer
     ]
     if server is not None:
         lines.append(f"  {_tool(server, 'pgbench')} -n -S -c 40 -T 10 {url}")
+    lines.append(f"  {_tool(server, 'psql')} {place}/pgbouncer -c 'show pools'")
     lines += [f"  curl -s http://{HOST}:{metrics_port}/metrics | grep poolproxy_", ""]
     lines += ["Ctrl-C ends it and removes everything.", ""]
     return "\n".join(lines)

@@ -112,7 +112,8 @@ def test_the_commands_to_try_work(folder: Path) -> None:
     with running(*ports(), folder=folder) as demo:
         psql = demo.find(r"\n  (\S*psql .*)")
         pgbench = demo.find(r"\n  (\S*pgbench .*)").replace("-T 10", "-t 5")
-        for command in (psql, pgbench):
+        console = demo.find(r"\n  (\S*psql .*show pools.*)")
+        for command in (psql, pgbench, console):
             done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
 
