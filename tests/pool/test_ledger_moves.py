@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from poolproxy.ipc.messages import (
@@ -383,3 +384,30 @@ def test_permits_are_listed() -> None:
     (_, permit) = driver.want(1)[0]
     assert isinstance(permit, Permit)
     assert driver.ledger.permits() == [permit.permit]
+
+
+def test_who_is_kept_by_two_limits_gets_room_in_both() -> None:
+    """A server of another pool that nobody needs goes, and not only one that is fought for."""
+    other_user, other_database = OTHER, PoolKey("two", "alice")
+    limits = PoolLimits(pool_size=4, max_db_connections=1, max_user_connections=1)
+    driver = Mover()
+    driver.ledger = Ledger(
+        lambda key: attrs.evolve(limits, max_db_connections=1 if key.database == "app" else 0)
+    )
+    for worker in (1, 2):
+        driver.ledger.worker_up(worker, driver.now)
+    driver.fill(1, 1, pool=other_database)
+    driver.fill(1, 1, pool=other_user)
+    driver.now += 5
+    driver.want(1, 1, since=driver.now, pool=other_user)
+    sends = driver.want(2, since=driver.now)
+    assert asked(sends) == [(1, "alice", 1)]
+    sends = driver.closed(1)
+    for _ in range(100):
+        if (1, "bob", 1) in asked(sends):
+            break
+        deadline = driver.ledger.next_deadline()
+        assert deadline is not None
+        sends = driver.tick_at(deadline)
+    assert (1, "bob", 1) in asked(sends)
+    assert granted(driver.closed(2)) == [2]

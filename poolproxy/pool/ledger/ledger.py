@@ -466,16 +466,16 @@ class Ledger:
         applicants = in_turn(pool)
         if self._stops(pool.key.database):
             applicants = []
-        blocker = self._tally.blocker(pool, now) if applicants else None
+        blockers = self._tally.blockers(pool, now) if applicants else []
         waits_for_retry = bool(applicants) and self._retries_later(pool, now)
-        if (blocker is None and not waits_for_retry) or pool.satisfied:
+        if not (blockers or waits_for_retry) or pool.satisfied:
             self._reclaims.withdraw(pool, list(pool.asks))
             pool.calls.clear()
             return None
         recheck = moving.call(pool, now)
-        if blocker is None or pool.opening or waits_for_retry:
+        if not blockers or pool.opening or waits_for_retry:
             return recheck
-        others = rivals(pool, blocker, self._pools.values())
+        others = rivals(pool, blockers, self._pools.values())
         holders = [holding for rival in others for holding in holdings(rival, pool.key)]
         rechecks = [] if recheck is None else [recheck]
         if not holders:
@@ -498,7 +498,7 @@ class Ledger:
         for blocker in (Blocker.DATABASE, Blocker.USER):
             limit = getattr(pool.limits, blocker.value)
             if limit and self._tally.exceeded(pool):
-                sharers = list(rivals(pool, blocker, self._pools.values()))
+                sharers = list(rivals(pool, [blocker], self._pools.values()))
                 excess = sum(sharer.in_use for sharer in sharers) - limit
                 if excess > found and pool is max(sharers, key=lambda sharer: sharer.in_use):
                     found = excess

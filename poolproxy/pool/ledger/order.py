@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from poolproxy.pool.ledger.limits import Blocker
 from poolproxy.pool.ledger.state import PoolState
@@ -27,13 +27,20 @@ def urgency(pool: PoolState) -> tuple[bool, bool, bool, float]:
     return oldest is None, pool.in_use > 0, not pool.promised, oldest or 0.0
 
 
-def rivals(pool: PoolState, blocker: Blocker, pools: Iterable[PoolState]) -> Iterator[PoolState]:
-    """Those among ``pools`` whose servers stand in the way of ``pool``."""
+def rivals(
+    pool: PoolState, blockers: Sequence[Blocker], pools: Iterable[PoolState]
+) -> Iterator[PoolState]:
+    """Those among ``pools`` whose servers stand in the way of ``pool``: of each of the limits, as it needs
+    room in all. A server less of its own makes that, and nothing else where its own limit is reached.
+    """
     key = pool.key
+    alone = Blocker.POOL in blockers
+    database = Blocker.DATABASE in blockers and not alone
+    user = Blocker.USER in blockers and not alone
     for other in pools:
         if other.leases and (
             other is pool
-            or (blocker is Blocker.DATABASE and other.key.database == key.database)
-            or (blocker is Blocker.USER and other.key.user == key.user)
+            or (database and other.key.database == key.database)
+            or (user and other.key.user == key.user)
         ):
             yield other

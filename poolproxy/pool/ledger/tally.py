@@ -22,13 +22,18 @@ class Tally:
         self._by_user[key.user] += count
 
     def blocker(self, pool: PoolState, now: float) -> Blocker | None:
-        """The limit that forbids the pool one more server connection."""
+        """The limit that forbids the pool one more server connection, or the first of them."""
+        return next(iter(self.blockers(pool, now)), None)
+
+    def blockers(self, pool: PoolState, now: float) -> list[Blocker]:
+        """All the limits that forbid it, the pool's own first."""
         reserve_at = pool.reserve_at
         reserve = reserve_at is not None and now >= reserve_at
-        for blocker, limit, held in self._held(pool):
-            if limit and held >= limit and not (reserve and blocker is Blocker.POOL):
-                return blocker
-        return None
+        return [
+            blocker
+            for blocker, limit, held in self._held(pool)
+            if limit and held >= limit and not (reserve and blocker is Blocker.POOL)
+        ]
 
     def room(self, pool: PoolState) -> int | None:
         """How many more server connections the limits allow without the reserve; None: any number."""
