@@ -24,6 +24,7 @@ workers = {workers}
 metrics_listen = ""
 log_connections = false
 log_disconnections = false
+client_moves = false
 
 [databases.{dbname}]
 host = "{host}"

@@ -69,6 +69,7 @@ class WorkerPool(Generic[C, S]):
     """
 
     __slots__ = (
+        "_plain",
         "aside",
         "blocked",
         "brisk",
@@ -165,15 +166,15 @@ class WorkerPool(Generic[C, S]):
         self._set_brisk()
 
     def _set_brisk(self) -> None:
-        self.brisk = not (
+        self._plain = not (
             self.session_mode
             or self.reset_always
             or self.round_robin
             or self.reclaim
-            or self.called
             or self.check_delay <= 0
             or self.draining
         )
+        self.brisk = self._plain and not self.called
 
     def set_draining(self, draining: bool) -> None:
         """Its clients are to be sent away, or are not any more."""
@@ -198,6 +199,13 @@ class WorkerPool(Generic[C, S]):
         return self.called > 0 and (
             not waiting or next(iter(waiting)).wait_since > self.called_since
         )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a server that is free now is as good for the next of our clients as if it were ``brisk``: the
+        only reason against that is a call, which does not concern it yet.
+        """
+        return self._plain and not self.yields
 
     def welcomed(self, welcome: tuple[Parameter, ...]) -> None:
         """The welcome is known: log-ins that have waited for it go on, and need no server yet."""

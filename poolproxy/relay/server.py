@@ -226,7 +226,8 @@ class Server(Connection):
         if back.status != IDLE or status != IDLE:
             self._amid_transaction(client, status, now)
             return
-        if not pool.brisk or self.doomed or self.cancels or now >= self.expires_at:
+        brisk = pool.brisk or pool.goes_on
+        if not brisk or self.doomed or self.cancels or now >= self.expires_at:
             self.rest(client, now)
             return
         pool.singles.append(now - self.xact_since)

@@ -21,7 +21,7 @@ from poolproxy.ipc.messages import (
     YieldIdle,
 )
 from poolproxy.pool.ledger import Ledger, PoolLimits, UnknownPermit
-from poolproxy.pool.ledger.moving import MOST_SEARCHES, PATIENCE
+from poolproxy.pool.ledger.moving import MOST_LEAD, MOST_SEARCHES, PATIENCE
 from poolproxy.pool.ledger.state import MOVE_SLICE
 from tests.pool.ledger_simulation import server_state
 from tests.pool.test_ledger import OTHER, POOL, Driver, asked, granted
@@ -89,16 +89,26 @@ def test_a_limit_that_is_not_reached_is_used_instead() -> None:
     assert not called(sends)
 
 
-def test_a_server_stays_for_a_slice() -> None:
-    """With whom it has come to, so that it does not spend its time under way."""
+def test_a_server_comes_with_the_call_to_hand_it_on() -> None:
+    """Its new worker is told at once since when clients of others wait, whose server it had been, too."""
     driver = Mover(pool_size=1)
     driver.fill(1, 1)
-    driver.now += EARLY
-    assert not called(driver.want(2, since=driver.now))
-    deadline = driver.ledger.next_deadline()
-    assert deadline is not None
-    assert deadline <= driver.now + MOVE_SLICE
-    assert called(driver.tick_at(deadline)) == [(1, 1)]
+    driver.now += 1
+    driver.want(2, since=driver.now)
+    sends = driver.yields(1, 1, need(5, driver.now))
+    assert come(sends) == [(2, [1])]
+    assert called(sends) == [(2, 1)]
+
+
+def test_a_holder_may_serve_clients_that_are_a_little_younger() -> None:
+    """By a quarter of what the oldest one elsewhere has waited, and by 50 ms at most."""
+    for waited, lead in [(0.04, 0.01), (10.0, MOST_LEAD)]:
+        driver = Mover(pool_size=1)
+        driver.fill(1, 1)
+        driver.now += 20
+        since = driver.now - waited
+        [call] = [m for _, m in driver.want(2, since=since) if isinstance(m, Yield)]
+        assert call.since == pytest.approx(since + lead)
 
 
 def test_what_is_yielded_goes_to_who_waits_longest_by_then() -> None:

@@ -5,10 +5,16 @@ asks a holder to *yield* a server and tells since when the oldest client of anot
 compares that with its own queue whenever a server becomes free. What is yielded goes to the worker whose
 client has waited longest by then. The order is that of one queue over all workers, but for this:
 
-* A server stays for a slice (``state.MOVE_SLICE``) with the worker that it has come to: a move costs some
-  time in which it serves nobody. For so long a worker may overtake older clients of others.
+* A holder goes on with its own clients while they are younger than the oldest one elsewhere by no more than
+  a part (``LEAD``) of the time that this one has waited. So a worker's clients come to be served one after
+  the other: as each asks again at once, a saturated pool of one server goes round the workers, serves each
+  one's clients once, and moves no oftener than that. A fixed time for each worker was tried: it serves the
+  clients of a small worker several times in each of its turns.
+* The call stands: a worker is told with the server that comes to it when to hand it on, and does so without
+  being asked when its own clients have had their turn.
 * How old the queue of a worker with servers of its own is, is known as it was when it told last (see
-  ``PoolState.waits_since``). Between two such workers a server moves if one's client is older by a slice.
+  ``PoolState.waits_since``). Between two such workers a server moves if one's client is older by a good part,
+  and was not moved for a slice (``state.MOVE_SLICE``): while it is under way it serves nobody.
 
 A holder is asked first that has no client waiting, as it most likely has an idle server, then the one that
 has most beyond its share. If none comes within ``PATIENCE`` the next one is asked, too: the first one's
@@ -34,6 +40,10 @@ from poolproxy.pool.ledger.state import MOVE_SLICE, Call, Lease, LeaseState, Poo
 PATIENCE = 4 * MOVE_SLICE
 # What a holder was told of the oldest client elsewhere is told anew only if it is off by more.
 STALE = 0.02
+# A worker serves its own clients first although another one's is older, if that is by less than this part of
+# the time that it has waited, and in no case by more than MOST_LEAD seconds.
+LEAD = 0.25
+MOST_LEAD = 0.05
 # Clients that log in at the same time and have an idle server looked for, in each pool. The search costs
 # two messages for each worker that is asked.
 MOST_SEARCHES = 16
@@ -46,7 +56,8 @@ def call(pool: PoolState, now: float) -> float | None:
         pool.calls.clear()
         return None
     for worker, out in pool.calls.items():
-        since = min((since for other, since in applicants if other != worker), default=out.since)
+        others = [since for other, since in applicants if other != worker]
+        since = _bearable(min(others), now) if others else out.since
         if abs(since - out.since) > STALE:
             pool.calls[worker] = Call(out.count, since)
     patient = now < pool.last_move + PATIENCE
@@ -55,12 +66,17 @@ def call(pool: PoolState, now: float) -> float | None:
     for who, since in applicants[covered:]:
         holder, recheck = _holder(pool, who, since, now)
         if holder is not None:
-            pool.calls[holder] = Call(1, since)
+            pool.calls[holder] = Call(1, _bearable(since, now))
             pool.last_move = now
             return now + PATIENCE
         if recheck is not None:
             rechecks.append(recheck)
     return min(rechecks, default=None)
+
+
+def _bearable(since: float, now: float) -> float:
+    """Up to when clients came that the holder serves before one that waits since ``since``."""
+    return since + min(LEAD * (now - since), MOST_LEAD)
 
 
 def _in_turn(pool: PoolState, now: float) -> list[tuple[int, float]]:
@@ -74,31 +90,29 @@ def _holder(pool: PoolState, who: int, since: float, now: float) -> tuple[int | 
     able: list[tuple[bool, float, int]] = []
     rechecks = []
     own = pool.held(who) > 0
-    for worker, leases in _movable(pool):
+    for worker, leases in _movable(pool, LeaseState.UP, LeaseState.MOVING):
         if worker == who or worker in pool.calls:
             continue
-        ripe = min(lease.since for lease in leases) + MOVE_SLICE
         waits = worker in pool.wants
         if own and waits:
             # Both have servers: nobody starves, so they are in no hurry.
-            ripe = max(ripe, pool.last_move + MOVE_SLICE)
-            if pool.waits_since(worker, now) <= since + MOVE_SLICE:
-                rechecks.append(now + PATIENCE)
+            ripe = max(min(lease.since for lease in leases), pool.last_move) + MOVE_SLICE
+            if pool.waits_since(worker, now) <= _bearable(since, now):
+                ripe = now + PATIENCE
+            if now < ripe:
+                rechecks.append(ripe)
                 continue
-        if now < ripe:
-            rechecks.append(ripe)
-            continue
         able.append((waits, share_of(pool, worker) - len(leases), worker))
     if able:
         return min(able)[2], None
     return None, min(rechecks, default=None)
 
 
-def _movable(pool: PoolState) -> Iterator[tuple[int, list[Lease]]]:
-    """The workers that have connections that can move, with these."""
+def _movable(pool: PoolState, *states: LeaseState) -> Iterator[tuple[int, list[Lease]]]:
+    """The workers that have connections in one of ``states`` that can move, with these."""
     found: dict[int, list[Lease]] = {}
     for lease in pool.leases.values():
-        if lease.state is LeaseState.UP and lease.movable:
+        if lease.state in states and lease.movable:
             found.setdefault(lease.worker, []).append(lease)
     yield from found.items()
 
@@ -159,7 +173,7 @@ def send(
 
 def search(pool: PoolState, client: int, worker: int) -> Sends:
     """Look for an idle server with the other workers; nobody waits for one."""
-    others = [w for w, _ in _movable(pool) if w not in (worker, *pool.wants)]
+    others = [w for w, _ in _movable(pool, LeaseState.UP) if w not in (worker, *pool.wants)]
     if not others or len(pool.searches) >= MOST_SEARCHES:
         return [(worker, NoServer(client))]
     pool.searches[client] = Search(worker, others[0], others[1:])
