@@ -202,8 +202,8 @@ class WorkerPool(Generic[C, S]):
 
     @property
     def goes_on(self) -> bool:
-        """Whether a server that is free now is as good for the next of our clients as if it were ``brisk``: the
-        only reason against that is a call, which does not concern it yet.
+        """Whether a server that is free now is as good for our next client as if the pool were ``brisk``:
+        only a call stands against that, which does not concern it yet.
         """
         return self._plain and not self.yields
 

@@ -22,12 +22,10 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.ledger import Ledger, PoolLimits, UnknownPermit
 from poolproxy.pool.ledger.moving import MOST_LEAD, MOST_SEARCHES, PATIENCE
-from poolproxy.pool.ledger.state import MOVE_SLICE
 from tests.pool.ledger_simulation import server_state
 from tests.pool.test_ledger import OTHER, POOL, Driver, asked, granted
 
 Sent = list[tuple[int, Message]]
-EARLY = MOVE_SLICE / 2
 
 
 class Mover(Driver):
@@ -162,7 +160,7 @@ def test_the_next_holder_is_asked_when_the_first_does_not_answer() -> None:
 
 
 def test_of_two_workers_with_servers_the_older_queue_gets_one() -> None:
-    """If it is older by more than a slice, and only then."""
+    """If it is older by a good part, and only then."""
     driver = Mover(pool_size=2)
     driver.want(1, 9, since=driver.now)
     driver.want(2, 9, since=driver.now)
@@ -173,7 +171,7 @@ def test_of_two_workers_with_servers_the_older_queue_gets_one() -> None:
     driver.want(2, 9, since=driver.now - 0.021)
     assert not called(driver.tick_at(driver.now + 0.02))
     driver.want(2, 9, since=driver.now - 0.1)
-    assert called(driver.tick_at(driver.now + 0.02)) == [(1, 1)]
+    assert called(driver.tick_at(driver.now + PATIENCE)) == [(1, 1)]
 
 
 def test_encrypted_servers_stay_and_their_permits_move() -> None:

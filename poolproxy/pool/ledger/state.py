@@ -23,8 +23,8 @@ SLICE_MIN = 0.1
 SLICE_MAX = 1.0
 
 # While a connection moves it serves nobody: for two hops between processes, that is far less than a connect.
-# Under load one takes 2 to 7 ms. Between workers that both have servers, of which none starves, a move may wait
-# for so long; benchmarks/PROFILE.md has what was compared.
+# Under load one takes 2 to 7 ms. Between workers that both have servers, of which none starves, a move may
+# wait for so long; benchmarks/PROFILE.md has what was compared.
 MOVE_SLICE = 0.02
 
 NOBODY = -1  # in the place of a worker's number
