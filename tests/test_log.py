@@ -31,7 +31,9 @@ def stream() -> Iterator[io.StringIO]:
     ours = logging.getLogger("poolproxy")
     before = ours.handlers[:], ours.propagate, ours.level
     ours.handlers[:] = []
-    ours.propagate = False  # pytest would keep the lines, and can't send all of them between processes
+    ours.propagate = (
+        False  # pytest would keep the lines, and can't send all of them between processes
+    )
     yield io.StringIO()
     for handler in ours.handlers:
         handler.close()

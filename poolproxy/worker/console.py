@@ -32,7 +32,7 @@ from poolproxy.ipc.messages import (
     ConsoleUp,
 )
 from poolproxy.settings.access import AuthFiles, way_in
-from poolproxy.settings.config import RESERVED, Config
+from poolproxy.settings.config import Config
 from poolproxy.wire import build
 from poolproxy.worker.authenticate import Arrival, credentials
 from poolproxy.worker.keys import new_key
@@ -51,11 +51,6 @@ NOT_ALLOWED = PoolerError(
     hint="Name the user in admin_users or stats_users.",
     reason="not_allowed",
 )
-
-
-def is_console(database: str) -> bool:
-    """Whether clients who ask for this database want the console."""
-    return database in RESERVED
 
 
 def is_owner(arrival: Arrival) -> bool:

@@ -53,7 +53,6 @@ from poolproxy.worker import (
     server_moves,
 )
 from poolproxy.worker.hosts import resolved
-from poolproxy.worker.inspecting import inspect
 from poolproxy.worker.login import serve_socket
 from poolproxy.worker.passing_on import pass_on
 from poolproxy.worker.reload import reload
@@ -146,6 +145,9 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
         case Command():
             orders.obey(worker, message)
         case Inspect():
+            # Imported when it is asked for: the console's classes are a third of what a start would take.
+            from poolproxy.worker.inspecting import inspect
+
             inspect(worker, message)
         case Drain():
             draining.begin(worker, message)

@@ -12,6 +12,7 @@ import socket
 import ssl
 import sys
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import attrs
 import trio
@@ -26,7 +27,7 @@ from poolproxy.relay.guard import client_class
 from poolproxy.relay.replication import ReplicationClient, ReplicationServer
 from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.relay.tls import TlsConnection, over_tls, say_goodbye, shut_down
-from poolproxy.settings.config import PoolSettings
+from poolproxy.settings.config import RESERVED, PoolSettings
 from poolproxy.tls.contexts import Contexts
 from poolproxy.wire import build
 from poolproxy.wire.parameters import Values
@@ -38,7 +39,7 @@ from poolproxy.wire.startup import (
     Startup,
     parse_first_packet,
 )
-from poolproxy.worker import console, tls
+from poolproxy.worker import tls
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.keys import new_key
 from poolproxy.worker.options import Wishes, wishes
@@ -48,6 +49,9 @@ from poolproxy.worker.session import Own, held, take
 from poolproxy.worker.streams import Eof, Stream, tune
 from poolproxy.worker.tls import TlsFailed
 from poolproxy.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from poolproxy.worker.console import Console
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ class ClientLogin:
         self.waits_for_server = False
         self.cancels = False
         self.tls: TlsInfo | None = None
-        self.console: console.Console | None = None
+        self.console: Console | None = None
         self.waiting: Waiting
         self.silent = False  # amid a handshake an error could not be read
 
@@ -130,7 +134,11 @@ class ClientLogin:
             pass
         return False
 
-    async def _serve_console(self, client: console.Console) -> None:
+    async def _serve_console(self, client: Console) -> None:
+        from poolproxy.worker import (
+            console,  # few workers ever need it, and each start is waited for
+        )
+
         worker = self.worker
         # It is in: nobody waits for it.
         worker.logging_in -= 1
@@ -179,6 +187,8 @@ class ClientLogin:
         with unproven(self.worker, self.accepted.id, self.sock) as self.waiting:
             wanted = await self._prove()
         if self.console is not None:
+            from poolproxy.worker import console
+
             await console.welcome(self.stream, self.console)
             self._log_success()
             return
@@ -192,7 +202,7 @@ class ClientLogin:
     async def _prove(self) -> Wishes:
         """What the client wants, once it has proven who it is."""
         startup = await self._startup()
-        if self.accepted.refused and not console.is_console(startup.database):
+        if self.accepted.refused and startup.database not in RESERVED:
             raise PoolerError(
                 "no more connections allowed (max_client_conn)",
                 sqlstate="53300",
@@ -209,13 +219,15 @@ class ClientLogin:
                 build.negotiate_protocol_version(startup.spoken, startup.unknown_options)
             )
         arrival = Arrival(self.accepted, self.sock, self.stream, wanted, self.waiting, self.tls)
-        if console.is_console(self.database):
+        if self.database in RESERVED:
             self.console = await self._admit_to_console(arrival)
         else:
             await authenticate(self.worker, arrival)
         return wanted
 
-    async def _admit_to_console(self, arrival: Arrival) -> console.Console:
+    async def _admit_to_console(self, arrival: Arrival) -> Console:
+        from poolproxy.worker import console
+
         worker, admin = self.worker, console.is_owner(arrival)
         if not admin:
             await authenticate(worker, arrival)
