@@ -164,10 +164,11 @@ async def test_a_dead_address_is_passed_over_and_looked_up_again(
     async with trio.open_nursery() as nursery:
         second = Forwarder("127.0.0.5", port, one_postgres.port, nursery)
         async with pooler(tmp_path, names, one_postgres, port, dns_max_ttl="1h") as ours:
-            nursery.start_soon(until, lambda: query(ours))
-            await until(asked_again)
-            await second.start()
-            await until(lambda: query(ours))
+            # One client at a time: for two that wait there would be two servers.
+            async with trio.open_nursery() as waiting:
+                waiting.start_soon(until, lambda: query(ours))
+                await until(asked_again)
+                await second.start()
             assert second.open == 1
         nursery.cancel_scope.cancel()
 

@@ -74,6 +74,7 @@ class Arena:
     admin: psycopg.Connection
     direct: Database
     pooled: Database
+    _killed: set[int] = attrs.Factory(set)
 
     def run(self, example: Example) -> Counter[str]:
         """The masks that were used; raises Difference, with a script of the example."""
@@ -107,9 +108,12 @@ class Arena:
         if what == "server":
             self._terminate(number)
             return
-        workers = sorted(self.proxy.worker_pids())
+        # Who was killed a moment ago may not have ended yet, and must not be hit again: it may end just then.
+        workers = sorted(set(self.proxy.worker_pids()) - self._killed)
         if workers:
-            os.kill(workers[number % len(workers)], SIGKILL)
+            victim = workers[number % len(workers)]
+            os.kill(victim, SIGKILL)
+            self._killed.add(victim)
 
     def _terminate(self, number: int) -> None:
         """One of the pool's server connections."""
