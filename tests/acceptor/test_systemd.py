@@ -40,10 +40,15 @@ def name_of(sock: socket.socket) -> str:
 
 def heard(sock: socket.socket, start: str) -> str:
     """The next message that begins so; others are passed over."""
-    while True:
-        text = sock.recv(4096).decode()
-        if text.startswith(start):
-            return text
+    return all_heard(sock, start)[-1]
+
+
+def all_heard(sock: socket.socket, *starts: str) -> list[str]:
+    """The next messages, until there is one with each of these beginnings."""
+    texts: list[str] = []
+    while not all(any(text.startswith(start) for text in texts) for start in starts):
+        texts.append(sock.recv(4096).decode())
+    return texts
 
 
 def start(folder: Path, environment: dict[str, str], **how: object) -> subprocess.Popen[bytes]:
@@ -71,9 +76,7 @@ def test_a_life_as_systemd_hears_of_it(manager_socket: socket.socket, tmp_path: 
     environment = {"NOTIFY_SOCKET": name_of(manager_socket), "WATCHDOG_USEC": "400000"}
     process = start(tmp_path, environment)
     try:
-        heard(manager_socket, "READY=1")
-        heard(manager_socket, "WATCHDOG=1")
-        assert "1 workers, 0 clients" in heard(manager_socket, "STATUS=")
+        all_heard(manager_socket, "READY=1", "WATCHDOG=1", "STATUS=1 workers, 0 clients")
         process.send_signal(signal.SIGHUP)
         _, usec = heard(manager_socket, "RELOADING=1\nMONOTONIC_USEC=").split("USEC=")
         assert int(usec) > 0

@@ -26,11 +26,11 @@ def userlist(server: PostgresServer) -> dict[str, str]:
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT, SIGQUIT], ids=lambda number: number.name)
 def test_a_run_from_start_to_end(
-    start_proxy: StartProxy, postgres: PostgresServer, number: Signals
+    start_proxy: StartProxy, one_postgres: PostgresServer, number: Signals
 ) -> None:
     """Clients get answers, metrics are there, and a signal ends all processes with status 0."""
-    proxy = start_proxy(config(postgres, workers=2), userlist(postgres))
-    url = proxy.url(user=postgres.user, password=postgres.password, database="postgres")
+    proxy = start_proxy(config(one_postgres, workers=2), userlist(one_postgres))
+    url = proxy.url(user=one_postgres.user, password=one_postgres.password, database="postgres")
     with psycopg.connect(url, connect_timeout=10) as connection:
         assert connection.execute("select 1").fetchone() == (1,)
     workers = proxy.worker_pids()
@@ -41,16 +41,16 @@ def test_a_run_from_start_to_end(
 
 
 @pytest.mark.needs_root
-def test_root_is_warned(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_root_is_warned(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """As root without `user` the log names the setting."""
-    proxy = start_proxy(config(postgres), userlist(postgres))
+    proxy = start_proxy(config(one_postgres), userlist(one_postgres))
     assert "running as root; set `user`" in proxy.log
 
 
-def test_a_taken_port_is_an_error(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_a_taken_port_is_an_error(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """A second proxy on the same port ends with status 1 and names the address."""
-    first = start_proxy(config(postgres), userlist(postgres))
-    text = config(postgres, listen_port=first.port)
-    second = start_proxy(text, userlist(postgres), wait=False)
+    first = start_proxy(config(one_postgres), userlist(one_postgres))
+    text = config(one_postgres, listen_port=first.port)
+    second = start_proxy(text, userlist(one_postgres), wait=False)
     assert second.process.wait(20) == 1
     assert f"127.0.0.1:{first.port}" in second.log

@@ -20,9 +20,9 @@ from poolproxy.demo.processes import children, is_alive, wait_for
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(postgres_binaries: Binaries) -> Iterator[PostgresServer]:
-    """A server of the test's own."""
+    """A server that a test may stop, if it starts it again."""
     with PostgresServer(postgres_binaries) as own:
         yield own
 

@@ -16,6 +16,8 @@ from poolproxy.ipc import messages
 from poolproxy.ipc.codec import IpcError, decode, encode, expected_fds, schema
 from poolproxy.ipc.messages import FDS, MANY, REGISTRY, Handoff, Message, Permit, PoolKey
 
+# A message is made of the same few types as the others.
+FEW = settings(max_examples=settings.default.max_examples // 5, deadline=None)
 CLASSES = sorted(REGISTRY.values(), key=lambda cls: cls.__name__)
 LEAVES = {
     int: st.integers(-(2**63), 2**63 - 1),
@@ -44,7 +46,7 @@ def values(kind: type) -> st.SearchStrategy[object]:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-@settings(deadline=None)
+@FEW
 @given(data=st.data())
 def test_every_message_round_trips(cls: type, data: st.DataObject) -> None:
     """Any values of the declared types arrive as they were sent."""
@@ -53,7 +55,7 @@ def test_every_message_round_trips(cls: type, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-@settings(deadline=None)
+@FEW
 @given(data=st.data())
 def test_a_cut_message_is_an_error_wherever_it_is_cut(cls: type, data: st.DataObject) -> None:
     """Each prefix, and bytes too many, raise IpcError: never half a message."""

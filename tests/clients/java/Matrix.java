@@ -23,7 +23,7 @@ import org.postgresql.copy.CopyManager;
  * What pgjdbc is tested with, all clients at once. libpq's environment says where; an exception
  * ends it with a status other than 0. Rows hold the number of the client that asked for them.
  *
- * <p>Run as: java -cp postgresql.jar Matrix.java MODE TABLE CLIENTS.
+ * <p>Run as: java -cp postgresql.jar:CLASSES Matrix MODE TABLE CLIENTS.
  */
 public final class Matrix {
   private static String table;
