@@ -5,7 +5,8 @@ A ``SOCK_SEQPACKET`` socket pair: one message, one read, with exactly its own de
 * Received descriptors are close-on-exec (``socket.recv_fds`` drops that flag in CPython 3.11) and
   closed again if the message can't be decoded.
 * A message above INLINE_LIMIT travels in a memfd beside it: a SEQPACKET message must fit the send
-  buffer, and splitting would need reassembly state on the other side.
+  buffer, and splitting would need reassembly state on the other side. A descriptor is kept in reserve for
+  that: a process that can open no more files still hears, and says, what is too large to be sent inline.
 * An empty read is the peer's end, so an empty message is never sent.
 * When the receiver is out of descriptors the kernel sets MSG_CTRUNC and drops those that did not
   fit: a message with one descriptor each for many items is delivered with the first few, so
@@ -53,6 +54,30 @@ def close_fds(fds: Iterable[int]) -> None:
         os.close(fd)
 
 
+class Reserve:
+    """A descriptor that is free when it is needed, as nothing else may have it."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self.fill()
+
+    def fill(self) -> None:
+        """Have it again, if that is possible now."""
+        if self._fd < 0:
+            try:
+                self._fd = os.eventfd(0)  # any file will do
+            except OSError:
+                pass
+
+    def free(self) -> None:
+        """Let it go: the next file that is opened has its place."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = free
+
+
 class Channel:
     """One end. ``post`` never blocks; ``flush_forever`` is the one writer; one task receives.
 
@@ -63,6 +88,7 @@ class Channel:
     def __init__(self, sock: socket.socket, queue_limit: int = 4096) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._reserve = Reserve()
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         self._queue_limit = queue_limit
         self._wake = trio.Event()
@@ -91,12 +117,13 @@ class Channel:
         """Send, or queue behind what is queued. Takes the descriptors: they are closed once sent.
 
         Never raises for a dead peer: the receiving task learns of that. A large message is dropped,
-        with a word in the log, where no descriptor is left for it: the result is then False.
+        with a word in the log, where no descriptor is left for it, as the one in reserve is on its way with
+        another one: the result is then False.
         """
         data = encode(message)
         if len(data) > INLINE_LIMIT:
             try:
-                data, fds = _IN_MEMFD, [_memfd(data), *fds]
+                data, fds = _IN_MEMFD, [self._memfd(data), *fds]
             except OSError as error:
                 log.error("%s is not sent: %s", type(message).__name__, error)
                 close_fds(fds)
@@ -107,6 +134,13 @@ class Channel:
             self._queue.append((data, fds))
             self._wake.set()
         return True
+
+    def _memfd(self, data: bytes) -> int:
+        try:
+            return _memfd(data)
+        except OSError:
+            self._reserve.free()
+            return _memfd(data)
 
     async def flush_forever(self) -> None:
         """Send what the kernel refused at first, in order."""
@@ -138,6 +172,8 @@ class Channel:
                 return False
             # Else the peer is gone: the message is lost as it would be in its buffer.
         close_fds(fds)
+        if data == _IN_MEMFD:
+            self._reserve.fill()
         return True
 
     async def receive(self) -> Received:
@@ -155,6 +191,8 @@ class Channel:
     def receive_nowait(self) -> Received | None:
         """As :meth:`receive`, None if there is nothing now."""
         try:
+            if self._sock.recv(1, socket.MSG_PEEK) == _IN_MEMFD:
+                self._reserve.free()
             data, ancillary, flags, _ = self._sock.recvmsg(
                 INLINE_LIMIT + 64, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
             )
@@ -172,6 +210,8 @@ class Channel:
         except BaseException:
             close_fds(fds)
             raise
+        finally:
+            self._reserve.fill()
 
     def _unpack(self, data: bytes, fds: list[int], flags: int) -> Received:
         if not data:
@@ -197,6 +237,7 @@ class Channel:
         while self._queue:
             close_fds(self._queue.popleft()[1])
         trio.lowlevel.notify_closing(self._sock.fileno())
+        self._reserve.free()
         self._sock.close()
 
 

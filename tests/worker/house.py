@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import resource
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -173,6 +175,26 @@ def house(
         yield one
     finally:
         one.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open no more files meanwhile."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fillers = [os.open(os.devnull, os.O_RDONLY)]
+    # One opened now has the lowest free number; all below the new limit will be in use.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[0] + 16, hard))
+    try:
+        while True:
+            try:
+                fillers.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                break
+        yield
+    finally:
+        for fd in fillers:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def error(sock: socket.socket) -> ErrorFields:

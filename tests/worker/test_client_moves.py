@@ -38,7 +38,7 @@ from poolproxy.worker.control import obey
 from poolproxy.worker.lookup import Found
 from poolproxy.worker.orders import KILLED
 from poolproxy.worker.shedding import Burden, choose
-from tests.worker.house import House, error, house
+from tests.worker.house import House, error, house, no_descriptors
 
 SELECT = query("select 1")
 DONE = message(ord("C"), b"SELECT 1\0") + ready_for_query()
@@ -216,6 +216,24 @@ def test_a_worker_refuses_what_it_can_not_serve(why: str) -> None:
         assert answer.refused
         assert not b.worker.clients
         obey(a.worker, ClientMoved(client.id, answer.refused), [])
+        app.send(SELECT)
+        a.turn()
+        assert client.wait_since
+
+
+def test_a_client_with_much_to_tell_is_refused_where_no_file_can_be_opened() -> None:
+    """Its state travels in a file of its own, for which there is always room: so the sender gets an answer."""
+    with two() as (a, b):
+        client, app = a.client()
+        told, fds = sent(a, client)
+        state = attrs.evolve(told.state, values=(Parameter("search_path", "x" * 100_000),))
+        b.acceptor.post(ClientArrival(told.sockets, state, None), fds)
+        with no_descriptors():
+            received = b.worker.channel.receive_nowait()
+            assert received is not None
+            obey(b.worker, *received)
+            assert b.heard() == [ClientArrived(client.id, "out of file descriptors")]
+        obey(a.worker, ClientMoved(client.id, "out of file descriptors"), [])
         app.send(SELECT)
         a.turn()
         assert client.wait_since
