@@ -40,7 +40,7 @@ from poolproxy.relay.moving import server_state
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient
 from poolproxy.wire.codes import QUERY
-from poolproxy.worker import leaving, server_moves
+from poolproxy.worker import server_moves
 from poolproxy.worker.credentials import known_secret
 from poolproxy.worker.lookup import Found, remember
 from poolproxy.worker.orders import KILLED
@@ -289,10 +289,10 @@ async def _retire(worker: Worker, deadline: float) -> None:
                 client.fail(TOO_LATE)
             for console in list(worker.consoles.values()):
                 console.send_away(TOO_LATE)
-        leaving.free_servers(worker, RETIRED, unused_only=True)
+        server_moves.hand_all_over(worker, RETIRED, unused_only=True)
         await trio.sleep(CATCH_EVERY if sent else LOOK_EVERY)
     while worker.closings or any(pool.servers or pool.opening for pool in worker.pools.values()):
-        leaving.free_servers(worker, RETIRED)
+        server_moves.hand_all_over(worker, RETIRED, unused_only=False)
         await trio.sleep(LOOK_EVERY)
     worker.left.set()
 

@@ -56,13 +56,9 @@ def _send_away(clients: Iterable[Client]) -> None:
         client.fail(SHUTTING_DOWN)
 
 
-def free_servers(worker: Worker, reason: str, *, unused_only: bool = False) -> None:
-    """Close the servers that are free, and the others as they become free; ``unused_only``: those of pools
-    that have no clients here.
-    """
+def free_servers(worker: Worker, reason: str) -> None:
+    """Close the servers that are free, and the others as they become free."""
     for pool in worker.pools.values():
-        if unused_only and (pool.clients or pool.logins_waiting or pool.demands or pool.opening):
-            continue
         for server in list(pool.servers):
             server.doomed = reason
         for server in pool.resting():

@@ -45,7 +45,7 @@ from poolproxy.worker.keys import new_key
 from poolproxy.worker.options import Wishes, wishes
 from poolproxy.worker.patience import Waiting, unproven
 from poolproxy.worker.replication import own_server
-from poolproxy.worker.session import Own, held, take
+from poolproxy.worker.session import Own, catch_up, held, take
 from poolproxy.worker.streams import Eof, Stream, tune
 from poolproxy.worker.tls import TlsFailed
 from poolproxy.worker.worker import Worker
@@ -443,6 +443,8 @@ class ClientLogin:
         self._log_success()
         client = self._client(pool, key, values, server)
         worker.client_up(client, self.stream.messages.rest())
+        if isinstance(client, SessionClient) and client.unused:
+            catch_up(client)
 
     def _log_success(self) -> None:
         if self.worker.config.settings.log_connections:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from poolproxy.ipc.channel import INLINE_LIMIT, close_fds
+from poolproxy.ipc.channel import INLINE_LIMIT
 from poolproxy.ipc.codec import encode
 from poolproxy.ipc.messages import (
     NoneIdle,
@@ -29,9 +29,12 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.pool import GIVEN_BACK, PAUSED
 from poolproxy.relay.context import Pool
+from poolproxy.relay.engine import CHUNK
 from poolproxy.relay.moving import CHANGED, is_quiet, server_of, server_state
+from poolproxy.relay.replication import close_all
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import let_go
+from poolproxy.wire.backend import only_notifications
 
 if TYPE_CHECKING:
     from poolproxy.worker.worker import Worker
@@ -55,15 +58,29 @@ def called(worker: Worker, message: Yield) -> None:
         pool.call(pool.called - let_go(pool, pool.called), message.since)
 
 
-def hand_over(worker: Worker, server: Server) -> None:
-    """Send a free server to the acceptor, or if it can't be sent, close it so that its permit goes there."""
+def hand_over(worker: Worker, server: Server, otherwise: str = GIVEN_BACK) -> None:
+    """Send a free server to the acceptor, or if it can't be sent, close it so that its permit goes there:
+    ``otherwise`` is the reason then.
+    """
     pool = server.pool
     pool.call(max(0, pool.called - 1), pool.called_since)
     message = _message(worker, server, 0) if is_quiet(server) else None
     if message is None:
-        server.end(GIVEN_BACK)
+        server.end(otherwise)
     else:
         _send(worker, server, message)
+
+
+def hand_all_over(worker: Worker, reason: str, *, unused_only: bool) -> None:
+    """This worker is to leave: other workers get its free servers. ``unused_only``: those of pools that have
+    no clients here any more. What can't be handed over ends with this ``reason``.
+    """
+    for pool in worker.pools.values():
+        if unused_only and (pool.clients or pool.logins_waiting or pool.demands or pool.opening):
+            continue
+        for server in pool.resting():
+            hand_over(worker, server, reason)
+        close_all(pool, reason)
 
 
 def _send(worker: Worker, server: Server, message: ServerYielded) -> None:
@@ -125,18 +142,30 @@ def _refuse(worker: Worker, state: ServerState, client: int) -> None:
 
 def _take(worker: Worker, state: ServerState, fd: int, client: int) -> None:
     settings = worker.config.pool_of((state.pool.database, state.pool.user))
-    if settings is None or worker.leaving in ("servers", "orphan"):
-        close_fds([fd])
+    sock = socket.socket(fileno=fd)
+    if settings is None or worker.leaving in ("servers", "orphan") or _is_lost(sock):
+        sock.close()
         _refuse(worker, state, client)
         return
     pool = worker.pool(settings)
-    server = made(worker, pool, state, socket.socket(fileno=fd))
+    server = made(worker, pool, state, sock)
     pool.servers.add(server)
     server.watch()
     log.debug("%s has come from another worker", server.name)
     with keeping(worker, pool):
         _use(worker, pool, server, client)
         worker.channel.post(ServerTaken(state.permit, taken=True, want=pool.refreshed_want()))
+
+
+def _is_lost(sock: socket.socket) -> bool:
+    """Whether PostgreSQL has ended the connection while nobody read it: no waiter must be given it."""
+    try:
+        data = sock.recv(CHUNK, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return not data or not only_notifications(data)
 
 
 def made(worker: Worker, pool: Pool, state: ServerState, sock: socket.socket) -> Server:

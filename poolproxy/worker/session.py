@@ -17,7 +17,7 @@ from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import LoginWant
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Server
-from poolproxy.relay.session import SessionServer, make_room, ready
+from poolproxy.relay.session import SessionClient, SessionServer, make_room, ready
 from poolproxy.relay.task import refused_parameter
 from poolproxy.wire.parameters import Tracker, Values
 from poolproxy.wire.read import ErrorFields
@@ -115,6 +115,23 @@ def held(server: SessionServer | None) -> Iterator[None]:
         if server is not None and not server.closed and server.client is None:
             server.pass_on(monotonic())
         raise
+
+
+def catch_up(client: SessionClient) -> None:
+    """The client has its server and has not used it: obey what was ordered amid the log-in, when that server
+    was neither idle nor anybody's.
+    """
+    server, pool = client.server, client.pool
+    if server is None:
+        return
+    if server.doomed:
+        client.let_go()
+    elif pool.reclaim:
+        pool.reclaims(pool.reclaim - 1)
+        client.let_go()
+    elif pool.called and not pool.waiting:
+        pool.call(pool.called - 1, pool.called_since)
+        client.let_go()
 
 
 async def take(worker: Worker, pool: Pool, client: int, own: Own) -> SessionServer | None:

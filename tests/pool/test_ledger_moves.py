@@ -266,6 +266,23 @@ def test_nobody_is_left_to_have_it() -> None:
     assert driver.ledger.held == 0
 
 
+def test_servers_of_a_worker_that_is_to_leave_go_to_those_that_stay() -> None:
+    """To one with clients of the pool before others, then to the one with the fewest, if anyone stays."""
+    driver = Mover(pool_size=3)
+    driver.fill(1, 3)
+    driver.ledger.worker_up(3, driver.now)
+    driver.ledger.worker_retired(1)
+    assert come(driver.yields(1, 1)) == [(2, [1])]
+    assert come(driver.yields(1, 2)) == [(3, [2])]
+    driver.taken(3, 2)
+    driver.taken(2, 1)
+    driver.ledger.client_up(3, POOL, driver.now)
+    assert come(driver.yields(1, 3)) == [(3, [3])]
+    for worker in (2, 3):
+        driver.ledger.worker_retired(worker)
+    assert come(driver.yields(2, 1)) == []
+
+
 def test_only_servers_in_use_can_be_yielded() -> None:
     """Not those of others, nor twice."""
     driver = Mover(pool_size=1)

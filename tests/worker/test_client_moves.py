@@ -222,7 +222,7 @@ def test_a_worker_refuses_what_it_can_not_serve(why: str) -> None:
 
 
 def test_a_client_with_much_to_tell_is_refused_where_no_file_can_be_opened() -> None:
-    """Its state travels in a file of its own, for which there is always room: so the sender gets an answer."""
+    """Its state travels in a file of its own, for which there is always room: the sender gets an answer."""
     with two() as (a, b):
         client, app = a.client()
         told, fds = sent(a, client)

@@ -23,8 +23,8 @@ from poolproxy.ipc.messages import (
     YieldIdle,
 )
 from poolproxy.pool.pool import PAUSED
-from poolproxy.wire.build import query
-from poolproxy.worker import server_moves
+from poolproxy.wire.build import message, query
+from poolproxy.worker import client_moves, server_moves
 from poolproxy.worker.control import obey
 from poolproxy.worker.session import Claim
 from tests.worker.test_session import POOL, SessionHouse
@@ -139,3 +139,68 @@ def test_a_server_of_before_a_reconnect_ends_wherever_it_comes() -> None:
         obey(b.worker, ServersCome((message.server,), 0), [fd])
         assert not b.pool.servers
         assert b.pool.stats.server_closes["config_changed"] == 2
+
+
+@pytest.mark.parametrize("last", [b"", message(ord("E"), b"SFATAL\0C57P01\0Mend\0\0"), b"E\0"])
+def test_a_server_that_has_ended_on_its_way_is_nobodys(last: bytes) -> None:
+    """Who waits goes on waiting: he would be told of an end that is none of his business."""
+    with two(pool_mode="transaction") as (a, b):
+        client, app = b.client()
+        app.send(SELECT)
+        b.turn()
+        server, postgres = a.session_server()
+        fd = socket.dup(server.fd)
+        a.heard()
+        obey(a.worker, Yield(POOL, 1, monotonic()), [])
+        (told,) = a.heard()
+        assert isinstance(told, ServerYielded)
+        postgres.send(last)
+        postgres.close()
+        b.heard()
+        obey(b.worker, ServersCome((told.server,), 0), [fd])
+        assert b.heard() == [ServerTaken(told.server.permit, taken=False, want=None)]
+        assert client.wait_since
+        assert not b.pool.servers
+
+
+def test_a_server_that_has_a_notification_on_its_way_is_taken() -> None:
+    """Anybody may have sent it, and it says nothing of the connection."""
+    with two() as (a, b):
+        server, postgres = a.session_server()
+        fd = socket.dup(server.fd)
+        a.heard()
+        obey(a.worker, Yield(POOL, 1, monotonic()), [])
+        (told,) = a.heard()
+        assert isinstance(told, ServerYielded)
+        postgres.send(message(ord("A"), b"\0\0\0\7news\0\0"))
+        obey(b.worker, ServersCome((told.server,), 0), [fd])
+        b.turn()
+        assert len(b.pool.idle) == 1
+
+
+def test_a_worker_that_is_to_leave_hands_its_free_servers_on() -> None:
+    """First those of pools that have no clients there."""
+    with two(pool_mode="transaction") as (a, _):
+        a.session_server()
+        client, app = a.client()
+        a.heard()
+        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        assert a.heard() == []
+        app.close()
+        a.turn()
+        a.session_server()
+        assert client.closed
+        a.heard()
+        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        assert [type(told) for told in a.heard()] == [ServerYielded, ServerYielded]
+        assert not a.pool.servers
+
+
+def test_what_can_not_be_handed_on_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the worker can leave."""
+    monkeypatch.setattr(server_moves, "MOST_BYTES", 10)
+    with two() as (a, _):
+        server, _ = a.session_server()
+        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        assert server.closed
+        assert a.pool.stats.server_closes == {"retired": 1}

@@ -13,10 +13,14 @@ import trio.testing
 
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
+    Accepted,
     Blocked,
     CancelKey,
+    Command,
     Configure,
+    Hold,
     LoginWant,
+    Message,
     NoServer,
     Parameter,
     Permit,
@@ -24,15 +28,18 @@ from poolproxy.ipc.messages import (
     Reclaim,
     ServerClosed,
     ServerUp,
+    Yield,
 )
 from poolproxy.relay.client import Client
 from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.parameters import Values
+from poolproxy.wire.startup import startup_message
 from poolproxy.worker import leaving
 from poolproxy.worker.control import obey
 from poolproxy.worker.janitor import tick
+from poolproxy.worker.login import serve_socket
 from poolproxy.worker.options import Wishes
 from poolproxy.worker.reload import reload
 from poolproxy.worker.session import Claim, Own, held, take, unblock
@@ -49,7 +56,7 @@ class SessionHouse(House):
     """A worker with a pool in session mode. PostgreSQL reports what ``REPORTED`` has."""
 
     def __init__(self, **database: object) -> None:
-        super().__init__({}, {"pool_mode": "session", "pool_size": 5, **database})
+        super().__init__({"auth_type": "any"}, {"pool_mode": "session", "pool_size": 5, **database})
         self.pool.welcomed(tuple(Parameter(*item) for item in REPORTED.items()))
 
     @property
@@ -363,6 +370,39 @@ def test_a_held_server_is_passed_on_when_the_login_fails(h: SessionHouse) -> Non
     assert list(h.pool.idle) == [server]
     with pytest.raises(ValueError, match="gone"), held(None):
         raise ValueError("gone")
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        Hold(0, paused=True, suspended=False, databases=(), disabled=()),
+        Command(1, "RECONNECT", "db"),
+        Reclaim(POOL, 1),
+        Yield(POOL, 1, 1.0),
+    ],
+    ids=lambda order: type(order).__name__,
+)
+async def test_an_order_amid_the_login_reaches_its_server(
+    h: SessionHouse, nursery: trio.Nursery, order: Message
+) -> None:
+    """It was nobody's then; the client goes on without it, and nobody waits for its end."""
+    h.worker.nursery = nursery
+    ours, app = h._pair()
+    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), refused=False)
+    nursery.start_soon(serve_socket, h.worker, ours, accepted)
+    app.send(startup_message({"user": "ann", "database": "db"}, 0))
+    await trio.testing.wait_all_tasks_blocked()
+    server, _ = h.session_server(claim=h.worker.claims[7])
+    obey(h.worker, order, [])
+    assert not server.closed
+    await trio.testing.wait_all_tasks_blocked()
+    assert h.worker.clients[7].server is None
+    assert server.closed
+    assert not h.pool.servers
+    assert (h.pool.reclaim, h.pool.called) == (0, 0)
+    app.send(query("select 1"))
+    h.turn()
+    assert list(h.pool.waiting) == [h.worker.clients[7]]
 
 
 # -- what is in others' way ----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ it is granted until :meth:`Ledger.server_closed`, whoever held it and whatever b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from poolproxy.ipc.messages import (
     LoginWant,
@@ -243,8 +243,8 @@ class Ledger:
         pool.hear(worker, yielded.want, now)
         to, sends = moving.found(pool, yielded)
         client = yielded.client if to is not None else 0
-        staying = self._workers - self._retired or self._workers
-        to = to if to is not None else moving.destination(pool, lease, staying, now)
+        if to is None:
+            to = moving.destination(pool, lease, self._heirs(pool, worker), now)
         if to is None:
             pool.turn(lease, LeaseState.CLOSING, NOBODY)
         else:
@@ -440,8 +440,16 @@ class Ledger:
     def _retries_later(self, pool: PoolState, now: float) -> bool:
         return now < pool.not_before
 
+    def _heirs(self, pool: PoolState, worker: int) -> Collection[int]:
+        """Who keeps a server of ``worker`` that nobody waits for: itself; if it is about to leave, one that
+        stays, if any does.
+        """
+        if worker not in self._retired:
+            return self._workers
+        return [self._least_laden(pool)] if self._workers - self._retired else ()
+
     def _least_laden(self, pool: PoolState) -> int:
-        """The worker to keep a server of min_pool_size: one with clients, if any has."""
+        """The worker to keep a server for which nobody waits: one with clients, if any has."""
         staying = self._workers - self._retired
         return min(staying, key=lambda w: (w not in pool.clients, pool.held(w), w))
 
