@@ -19,7 +19,9 @@ class Account:
     user: str = column(Type.TEXT, "The user that the pool's servers log in as.")
     permits: int = column(Type.INT, "Server connections that are granted now.")
     opening: int = column(Type.INT, "Those of them that are being opened.")
-    up: int = column(Type.INT, "Those that are logged in.")
+    up: int = column(
+        Type.INT, "Those that are logged in, those on their way between workers among them."
+    )
     closing: int = column(Type.INT, "Those that PostgreSQL has not closed yet.")
     pool_size: int = column(Type.INT, "How many the pool may have; 0: no limit.")
     reserve_pool_size: int = column(Type.INT, "How many more when clients wait long.")
@@ -37,9 +39,9 @@ def _rows(view: View) -> Iterator[Row]:
         row = Account(
             database=pool.pool.database,
             user=pool.pool.user,
-            permits=pool.opening + pool.up + pool.closing,
+            permits=pool.opening + pool.up + pool.moving + pool.closing,
             opening=pool.opening,
-            up=pool.up,
+            up=pool.up + pool.moving,
             closing=pool.closing,
             pool_size=pool.limits.pool_size,
             reserve_pool_size=pool.limits.reserve_pool_size,
