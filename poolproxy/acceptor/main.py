@@ -150,6 +150,7 @@ async def _live(
     nursery.start_soon(hub.desk.keep_averages)
     nursery.start_soon(_rebalance_forever, hub)
     nursery.start_soon(_recycle_forever, hub)
+    nursery.start_soon(supervisor.spare.keep)
     nursery.start_soon(keep_manager_informed, manager, hub, supervisor)
     await doors.open(
         nursery,

@@ -16,9 +16,11 @@ import attrs
 import trio
 
 from poolproxy.acceptor.hub import Hub
+from poolproxy.acceptor.spare import Process, Spare
 from poolproxy.acceptor.workers import COMMAND, State, Worker, environment
 from poolproxy.ipc.channel import Channel, ChannelClosed, pair
 from poolproxy.ipc.codec import IpcError
+from poolproxy.ipc.messages import Begin
 
 log = logging.getLogger("poolproxy.acceptor")
 
@@ -44,7 +46,9 @@ class Death:
 
 
 class Supervisor:
-    """Runs the workers in ``nursery``. ``failure`` tells why one could not boot at the first start."""
+    """Runs the workers in ``nursery``. ``failure`` tells why one could not boot at the first start.
+    ``spare``: the process that is the next worker.
+    """
 
     def __init__(self, hub: Hub, nursery: trio.Nursery, command: Sequence[str] = COMMAND) -> None:
         self._hub = hub
@@ -56,6 +60,7 @@ class Supervisor:
         self._wanted: set[int] = set()
         self._down_since: dict[int, float] = {}
         self.failure = ""
+        self.spare = Spare(self._spawn, self._wants_spare, hub.workers)
 
     async def boot(self, count: int) -> bool:
         """Start ``count`` workers and wait until all are ready; False if one can't be."""
@@ -80,6 +85,7 @@ class Supervisor:
             self._wanted.add(slot)
             self._slots.add(slot)
             self.nursery.start_soon(self._keep, slot)
+        self._hub.workers.notify()  # the configuration may want a spare now, or none
 
     def ailing(self, now: float) -> str:
         """What is so wrong with the workers that only a new start may cure it; "" if nothing is."""
@@ -154,12 +160,15 @@ class Supervisor:
     def _over(self, slot: int) -> bool:
         return bool(self._hub.leaving) or slot not in self._wanted
 
-    async def _start(self, slot: int) -> Worker:
+    def _wants_spare(self) -> bool:
+        return self._hub.loaded.config.settings.spare_worker and not self._hub.leaving
+
+    async def _spawn(self) -> Process:
+        """A process that is no worker yet."""
         ours, theirs = pair()
         try:
-            arguments = ["--fd", str(theirs.fileno()), "--slot", str(slot)]
             process = await trio.lowlevel.open_process(
-                [*self._command, *arguments],
+                [*self._command, "--fd", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 env=environment(),
@@ -171,9 +180,14 @@ class Supervisor:
             raise
         finally:
             theirs.close()
+        return Process(process, Channel(ours))
+
+    async def _start(self, slot: int) -> Worker:
+        one = self.spare.take() or await self._spawn()
         number = self._hub.workers.next_number()
         now = time.monotonic()
-        worker = Worker(number, slot, process, Channel(ours), heard=now, started=now)
+        worker = Worker(number, slot, one.process, one.channel, heard=now, started=now)
+        worker.channel.post(Begin(slot))
         worker.channel.post(self._hub.configure_message())
         worker.channel.post(self._hub.desk.hold_message())
         self._hub.workers.add(worker)
@@ -210,12 +224,15 @@ class Supervisor:
             self._kill(worker, "its message could not be handled")
 
     async def _watch(self, worker: Worker) -> None:
+        is_successor = self._booted
         with trio.move_on_after(BOOT_SECONDS) as boot:
             await worker.ready.wait()
         if boot.cancelled_caught:
             self._kill(worker, f"not ready within {BOOT_SECONDS:g} s")
             return
         worker.heard = asked = time.monotonic()
+        if is_successor:
+            log.info("%s is ready", worker)
         while True:
             timeout = self._hub.loaded.config.settings.worker_timeout
             period = min(1.0, timeout / 3)

@@ -23,6 +23,14 @@ def children(pid: int) -> list[int]:
     return sorted(found)
 
 
+def process_name(pid: int) -> str:
+    """The name of the process as ps shows it; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def is_alive(pid: int) -> bool:
     """Whether the process exists and is not a zombie."""
     return _state_and_parent(pid)[0] not in "ZX"

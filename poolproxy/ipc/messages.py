@@ -208,6 +208,14 @@ class ClientState:
 # -- acceptor -> worker ---------------------------------------------------------------------------
 
 
+@message(180)
+@attrs.frozen
+class Begin:
+    """You are the worker in this slot from now on. The first message: until it comes a process is a spare."""
+
+    slot: int
+
+
 @message(1)
 @attrs.frozen
 class Configure:
@@ -875,7 +883,7 @@ class NoneIdle:
 
 
 Message = (
-    Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
+    Begin | Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
     | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
     | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand

@@ -150,6 +150,12 @@ class Settings:
         parse=seconds(least=0.1),
         doc="A worker silent for this long is killed and replaced. Not in PgBouncer.",
     )
+    spare_worker: bool = setting(
+        True,
+        parse=BOOLEAN,
+        doc="Keep one more process ready, which serves nobody until a worker dies, is replaced or is added: "
+        "it is that worker then, in milliseconds instead of a second or more. Not in PgBouncer.",
+    )
     orphan_timeout: float = setting(
         30.0,
         parse=seconds(),

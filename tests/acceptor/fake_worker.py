@@ -41,9 +41,9 @@ def server_state(permit: int) -> m.ServerState:
 
 
 class FakeWorker:
-    def __init__(self, channel: Channel, slot: int, behave: str) -> None:
+    def __init__(self, channel: Channel, behave: str) -> None:
         self.channel = channel
-        self.slot = slot
+        self.slot = -1
         self.behave = behave
         self.clients: dict[int, trio.SocketStream] = {}
         self.answers: dict[object, trio.Event] = {}
@@ -73,6 +73,8 @@ class FakeWorker:
 
     async def obey(self, message: m.Message, fds: list[int], nursery: trio.Nursery) -> None:
         match message:
+            case m.Begin(slot):
+                self.slot = slot
             case m.Configure(generation=generation):
                 text = "other" if self.behave == "other-schema" else schema()
                 self.channel.post(m.Ready(os.getpid(), generation, text, False))
@@ -244,13 +246,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--behave", default="")
     parser.add_argument("--fd", type=int)
-    parser.add_argument("--slot", type=int)
     options = parser.parse_args()
     if options.behave == "broken":
         print("fake worker: broken", file=sys.stderr)
         sys.exit(5)
     channel = Channel(socket.socket(fileno=options.fd))
-    trio.run(FakeWorker(channel, options.slot, options.behave).run)
+    trio.run(FakeWorker(channel, options.behave).run)
 
 
 if __name__ == "__main__":
