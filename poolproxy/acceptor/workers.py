@@ -105,8 +105,13 @@ class Workers:
         return [worker for worker in self if worker.state is state]
 
     def taking(self) -> list[Worker]:
-        """Those that a client can be given to now."""
-        return [w for w in self if w.state is State.READY and not w.channel.full]
+        """Those that a client can be given to now.
+
+        A worker may have died without our having heard of it yet, and its clients connect again at once: they
+        must not be given to it.
+        """
+        ready = self.in_state(State.READY)
+        return [w for w in ready if not (w.channel.full or w.channel.peer_is_gone)]
 
 
 def oldest_due(

@@ -19,6 +19,7 @@ import array
 import errno
 import logging
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -93,6 +94,8 @@ class Channel:
         self._queue_limit = queue_limit
         self._wake = trio.Event()
         self._writing = trio.Lock()
+        self._hangup = select.poll()
+        self._hangup.register(sock, 0)
         self._pause = 0.0
 
     def fileno(self) -> int:
@@ -107,6 +110,11 @@ class Channel:
     @property
     def full(self) -> bool:
         return len(self._queue) >= self._queue_limit
+
+    @property
+    def peer_is_gone(self) -> bool:
+        """Whether the peer has closed its end; what it has said before may still be here to be received."""
+        return bool(self._hangup.poll(0))
 
     @property
     def flushed(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import select
 import signal
 import socket
 import sys
@@ -225,6 +226,25 @@ async def test_a_dead_worker_loses_its_own_clients_only(tmp_path: Path) -> None:
         assert successor.slot == doomed.slot
         for client in (other, successor, doomed):
             await client.close()
+
+
+async def test_who_comes_when_a_worker_has_just_died_gets_another(tmp_path: Path) -> None:
+    """As those do who have lost it: the acceptor hears of the client and of the death at the same time."""
+    async with serving(Server(tmp_path)) as server:
+        for _ in range(6):  # which of the two it looks at first is left to chance
+            doomed, other = await server.connect(), await server.connect()
+            # None of this lets the acceptor's loop run.
+            descriptor = doomed.stream.socket.fileno()
+            os.write(descriptor, b"die\n")
+            assert select.select([descriptor], [], [], 10)[0]
+            sock = trio.socket.from_stdlib_socket(
+                socket.create_connection(("127.0.0.1", server.port))
+            )
+            newcomer = trio.SocketStream(sock)
+            assert await read_line(newcomer) != ""
+            await until(server, 'poolproxy_workers{state="ready"}', 2)
+            for client in (doomed.stream, other.stream, newcomer):
+                await client.aclose()
 
 
 async def test_a_dead_workers_server_is_ended_before_its_permit_is_free(tmp_path: Path) -> None:

@@ -29,9 +29,9 @@ def sockets() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_log_lines(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_log_lines(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Lines look as PgBouncer's do, and tell of log-ins, errors and departures."""
-    proxy = start_proxy(tables(postgres, DATABASE, workers=1))
+    proxy = start_proxy(tables(one_postgres, DATABASE, workers=1))
     with client(proxy, "a") as one:
         one.query("select 1")
     refusal((proxy.host, proxy.port), "no such", "postgres")
@@ -43,19 +43,19 @@ def test_log_lines(start_proxy: StartProxy, postgres: PostgresServer) -> None:
     assert [line for line in odd if not line.startswith(warning)] == []
     for expected in (
         r"LOG C-\d+: a/postgres@127\.0\.0\.1:\d+ login attempt: db=a user=postgres tls=no",
-        rf"LOG S-\d+: a/postgres@127\.0\.0\.1:{postgres.port} pid=\d+ new connection to server",
+        rf"LOG S-\d+: a/postgres@127\.0\.0\.1:{one_postgres.port} pid=\d+ new connection to server",
         r"LOG C-\d+: a/postgres@127\.0\.0\.1:\d+ closing because: client close request \(age=0s\)",
         r"WARNING C-\d+: no such/postgres@127\.0\.0\.1:\d+ pooler error: no such database: no such",
         rf"listening on 127\.0\.0\.1:{proxy.port}",
     ):
         assert re.search(expected, proxy.log), expected
-    assert postgres.password not in proxy.log
+    assert one_postgres.password not in proxy.log
 
 
-def test_quiet_log(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_quiet_log(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Each kind of line can be turned off."""
     off = {"log_connections": False, "log_disconnections": False, "log_pooler_errors": False}
-    proxy = start_proxy(tables(postgres, DATABASE, workers=1, **off))
+    proxy = start_proxy(tables(one_postgres, DATABASE, workers=1, **off))
     with client(proxy, "a") as one:
         one.query("select 1")
     refusal((proxy.host, proxy.port), "no such", "postgres")
@@ -64,12 +64,12 @@ def test_quiet_log(start_proxy: StartProxy, postgres: PostgresServer) -> None:
         assert words not in proxy.log
 
 
-def test_unix_socket(start_proxy: StartProxy, postgres: PostgresServer, sockets: Path) -> None:
+def test_unix_socket(start_proxy: StartProxy, one_postgres: PostgresServer, sockets: Path) -> None:
     """Mode and group are as set, clients get in, and the file goes with the proxy."""
     group = grp.getgrgid(os.getgroups()[-1] if os.getgroups() else os.getgid()).gr_name
     proxy = start_proxy(
         tables(
-            postgres,
+            one_postgres,
             DATABASE,
             workers=1,
             unix_socket_dir=str(sockets),
@@ -90,11 +90,11 @@ def test_unix_socket(start_proxy: StartProxy, postgres: PostgresServer, sockets:
 
 
 def test_stale_unix_socket(
-    start_proxy: StartProxy, postgres: PostgresServer, sockets: Path
+    start_proxy: StartProxy, one_postgres: PostgresServer, sockets: Path
 ) -> None:
     """The file that a killed process has left is replaced."""
     config = tables(
-        postgres,
+        one_postgres,
         DATABASE,
         workers=1,
         unix_socket_dir=str(sockets),
@@ -109,10 +109,12 @@ def test_stale_unix_socket(
         assert one.value("select 1") == "1"
 
 
-def test_live_unix_socket(start_proxy: StartProxy, postgres: PostgresServer, sockets: Path) -> None:
+def test_live_unix_socket(
+    start_proxy: StartProxy, one_postgres: PostgresServer, sockets: Path
+) -> None:
     """The socket of a process that lives is not taken away from it."""
     config = tables(
-        postgres,
+        one_postgres,
         DATABASE,
         workers=1,
         unix_socket_dir=str(sockets),
@@ -127,23 +129,23 @@ def test_live_unix_socket(start_proxy: StartProxy, postgres: PostgresServer, soc
         assert one.value("select 1") == "1"
 
 
-def test_several_addresses(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_several_addresses(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Every address of listen_addr is served."""
     proxy = start_proxy(
-        tables(postgres, DATABASE, workers=1, listen_addr=["127.0.0.1", "127.0.0.2"])
+        tables(one_postgres, DATABASE, workers=1, listen_addr=["127.0.0.1", "127.0.0.2"])
     )
     for host in ("127.0.0.1", "127.0.0.2"):
         with RawClient((host, proxy.port), "a") as one:
             assert one.value("select 1") == "1"
 
 
-def test_reload(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_reload(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """SIGHUP takes new settings over for clients that are there and that come; a bad file changes nothing."""
-    proxy = start_proxy(tables(postgres, DATABASE, workers=2))
+    proxy = start_proxy(tables(one_postgres, DATABASE, workers=2))
     with client(proxy, "a") as one:
         one.query("select 1")
         refusal((proxy.host, proxy.port), "b", "postgres")
-        proxy.write_config(tables(postgres, {**DATABASE, "b": {}}, workers=2))
+        proxy.write_config(tables(one_postgres, {**DATABASE, "b": {}}, workers=2))
         proxy.signal(SIGHUP)
 
         def enters() -> bool:

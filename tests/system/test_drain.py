@@ -84,13 +84,13 @@ def table(server: PostgresServer) -> Iterator[None]:
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_drain_under_load_loses_nothing(
-    start_proxy: StartProxy, postgres: PostgresServer, mode: str
+    start_proxy: StartProxy, one_postgres: PostgresServer, mode: str
 ) -> None:
     """Every COMMIT that was answered is there and no other; clients hear 57P01 between transactions, never
     anything else, and the server leaves before its time is over.
     """
-    with role(postgres, "limited"), table(postgres):
-        tables = config(postgres, shutdown_timeout=60, pool_mode=mode, default_pool_size=12)
+    with role(one_postgres, "limited"), table(one_postgres):
+        tables = config(one_postgres, shutdown_timeout=60, pool_mode=mode, default_pool_size=12)
         proxy = start_proxy(tables)
         writers = [Writer(proxy, number) for number in range(12)]
         for writer in writers:
@@ -102,16 +102,18 @@ def test_a_drain_under_load_loses_nothing(
             writer.join()
         assert not [text for writer in writers for text in writer.wrong]
         assert all(writer.sent_away for writer in writers)
-        found = postgres.psql("select writer, count(*), max(number) from written group by 1")
+        found = one_postgres.psql("select writer, count(*), max(number) from written group by 1")
         rows = [tuple(map(int, line.split("|"))) for line in found.split()]
         assert sorted(rows) == [(w.number, w.committed, w.committed - 1) for w in writers]
         assert "clients are still here" not in proxy.log
 
 
-def test_a_drain_waits_for_transactions(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_a_drain_waits_for_transactions(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
     """Who is idle goes at once, who is amid a transaction goes behind its COMMIT, in session mode, too."""
-    with role(postgres, "limited"):
-        tables = config(postgres, shutdown_timeout=60)
+    with role(one_postgres, "limited"):
+        tables = config(one_postgres, shutdown_timeout=60)
         tables["databases"]["sess"] = {**tables["databases"]["db"], "pool_mode": "session"}
         proxy = start_proxy(tables)
         with (
@@ -134,10 +136,10 @@ def test_a_drain_waits_for_transactions(start_proxy: StartProxy, postgres: Postg
         assert proxy.process.wait(20) == 0
 
 
-def test_the_time_for_a_drain_ends(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_the_time_for_a_drain_ends(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """A transaction that lasts longer than shutdown_timeout is cut, and the log says so."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, shutdown_timeout=1))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, shutdown_timeout=1))
         with RoughClient(proxy.port) as busy:
             busy.log_in("limited", "db").query("begin; select 1")
             proxy.signal(SIGTERM)
@@ -147,11 +149,11 @@ def test_the_time_for_a_drain_ends(start_proxy: StartProxy, postgres: PostgresSe
 
 
 def test_not_ready_before_it_stops_listening(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """With shutdown_delay clients come in and are served, and /readyz says no; a second signal ends it."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, shutdown_timeout=60, shutdown_delay=50))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, shutdown_timeout=60, shutdown_delay=50))
         with RoughClient(proxy.port) as one:
             one.log_in("limited", "db")
             proxy.signal(SIGTERM)
@@ -164,11 +166,11 @@ def test_not_ready_before_it_stops_listening(
 
 
 def test_clients_that_come_with_the_signal_are_let_in(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """A log-in under way when the signal comes ends well; then its client is sent away like the others."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, shutdown_timeout=60))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, shutdown_timeout=60))
         with RoughClient(proxy.port) as slow:
             eventually(lambda: metric(proxy, "poolproxy_clients") == 1, 10, "it is accepted")
             proxy.signal(SIGTERM)

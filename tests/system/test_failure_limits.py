@@ -143,18 +143,20 @@ TROUBLES: list[list[Callable[[Scene], None]]] = [
 @pytest.mark.parametrize("troubles", TROUBLES, ids=lambda t: "+".join(f.__name__ for f in t[:2]))
 def test_no_trouble_exceeds_the_limit(
     start_proxy: StartProxy,
-    postgres: PostgresServer,
+    one_postgres: PostgresServer,
     troubles: list[Callable[[Scene], None]],
 ) -> None:
     """Whatever clients, workers and servers do, PostgreSQL sees at most LIMIT, and all get served."""
-    with role(postgres, "limited", LIMIT):
+    with role(one_postgres, "limited", LIMIT):
         proxy = start_proxy(
-            config(postgres, workers=3, default_pool_size=LIMIT, server_lifetime=0.2)
+            config(one_postgres, workers=3, default_pool_size=LIMIT, server_lifetime=0.2)
         )
-        with Sampler(postgres, "limited") as seen, Load(proxy.port, "limited", "db", 8) as load:
+        with Sampler(one_postgres, "limited") as seen, Load(proxy.port, "limited", "db", 8) as load:
             load.wait_for_progress(1)
             makers = [
-                threading.Thread(target=make_trouble, args=(postgres, proxy, load, seed, trouble))
+                threading.Thread(
+                    target=make_trouble, args=(one_postgres, proxy, load, seed, trouble)
+                )
                 for seed, trouble in enumerate(troubles)
             ]
             for maker in makers:
@@ -167,7 +169,7 @@ def test_no_trouble_exceeds_the_limit(
         assert not load.wrong
         assert load.longest_gap < 5
         assert metric(proxy, "poolproxy_permits_timed_out_total") == 0
-        check_accounts(postgres, proxy)
+        check_accounts(one_postgres, proxy)
         proxy.stop()
 
 

@@ -34,12 +34,14 @@ def silent_sockets(proxy: ProxyProcess, count: int, stack: ExitStack) -> list[so
     ]
 
 
-def test_silent_sockets_block_no_login(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_silent_sockets_block_no_login(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
     """With thousands of sockets that say nothing a log-in takes no longer than usual."""
-    with role(postgres, "limited"):
+    with role(one_postgres, "limited"):
         proxy = start_proxy(
             config(
-                postgres,
+                one_postgres,
                 max_client_conn=SILENT + 100,
                 max_logins=SILENT,
                 client_login_timeout=60.0,
@@ -58,10 +60,10 @@ def test_silent_sockets_block_no_login(start_proxy: StartProxy, postgres: Postgr
         proxy.stop()
 
 
-def test_max_client_conn(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_max_client_conn(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """The client that is one too many reads PgBouncer's text; when one leaves, the next gets in."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, max_client_conn=5))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, max_client_conn=5))
         with ExitStack() as stack:
             clients = [
                 stack.enter_context(RoughClient(proxy.port)).log_in("limited", "db")
@@ -86,10 +88,10 @@ def admitted(proxy: ProxyProcess) -> bool:
             return False
 
 
-def test_out_of_descriptors(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_out_of_descriptors(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """With RLIMIT_NOFILE used up nobody dies; it is logged, and when sockets go all works again."""
-    with role(postgres, "limited", 2):
-        tables = config(postgres, max_client_conn=5000, default_pool_size=2, workers=2)
+    with role(one_postgres, "limited", 2):
+        tables = config(one_postgres, max_client_conn=5000, default_pool_size=2, workers=2)
         proxy = start_proxy(tables)
         workers = proxy.worker_pids()
         with RoughClient(proxy.port) as client:
@@ -106,11 +108,11 @@ def test_out_of_descriptors(start_proxy: StartProxy, postgres: PostgresServer) -
 
 
 def test_the_acceptor_is_out_of_descriptors(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """The accept loop survives EMFILE, and goes on when there are descriptors again."""
-    with role(postgres, "limited", 2):
-        proxy = start_proxy(config(postgres, default_pool_size=2))
+    with role(one_postgres, "limited", 2):
+        proxy = start_proxy(config(one_postgres, default_pool_size=2))
         with RoughClient(proxy.port) as client:
             client.log_in("limited", "db").query("select 1")
             soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
@@ -134,12 +136,12 @@ def served(proxy: ProxyProcess) -> bool:
 
 
 def test_a_slow_reader_costs_little_memory(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """A result of 200 MB is not stored, whether its reader stops or goes on; others are served."""
     sql = "select repeat('x', 100000) from generate_series(1, 2000)"
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, workers=1, default_pool_size=3))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, workers=1, default_pool_size=3))
         worker = proxy.worker_pids()[0]
         with (
             RoughClient(proxy.port, receive_buffer=4096) as slow,
@@ -158,13 +160,13 @@ def test_a_slow_reader_costs_little_memory(
 
 
 def test_a_slow_sender_costs_little_memory(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """A query of 100 MB, sent with a pause in it, is not stored by the proxy; others are served."""
     text = b"select length('" + b"x" * (100 * MEGABYTE) + b"')\0"
     packet = message(b"Q", text)
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, workers=1, default_pool_size=3))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, workers=1, default_pool_size=3))
         worker = proxy.worker_pids()[0]
         with (
             RoughClient(proxy.port, timeout=60) as slow,
@@ -183,10 +185,12 @@ def test_a_slow_sender_costs_little_memory(
         proxy.stop()
 
 
-def test_many_clients_that_never_read(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_many_clients_that_never_read(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
     """A hundred clients that ask for much and read nothing keep neither memory nor the pool."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, workers=1, default_pool_size=5, query_timeout=1.0))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, workers=1, default_pool_size=5, query_timeout=1.0))
         worker = proxy.worker_pids()[0]
         with ExitStack() as stack:
             deaf = [

@@ -48,12 +48,12 @@ def refuses(proxy: ProxyProcess) -> bool:
     return False
 
 
-def test_sigterm_waits_for_clients(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_sigterm_waits_for_clients(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Without shutdown_timeout nobody new gets in, clients go on with query after query, and the last one to
     leave ends it.
     """
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, shutdown_timeout=0))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, shutdown_timeout=0))
         workers = proxy.worker_pids()
         with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
             one.log_in("limited", "db").query("begin; select 1")
@@ -71,14 +71,14 @@ def test_sigterm_waits_for_clients(start_proxy: StartProxy, postgres: PostgresSe
         assert not any_alive(workers)
 
 
-def test_shutdown_timeout(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_shutdown_timeout(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """SIGTERM waits no longer than shutdown_timeout, and cancels what still runs."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, shutdown_timeout=0.5))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, shutdown_timeout=0.5))
         with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
             one.log_in("limited", "db").send(query("select pg_sleep(60)"))
             two.log_in("limited", "db")
-            eventually(lambda: busy_backends(postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
             proxy.signal(SIGTERM)
             eventually(lambda: has_left(proxy), 4, "it ends")
             assert proxy.process.returncode == 0
@@ -86,10 +86,12 @@ def test_shutdown_timeout(start_proxy: StartProxy, postgres: PostgresServer) -> 
         assert "after shutdown_timeout (0.5 s)" in proxy.log
 
 
-def test_sigint_waits_for_transactions(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_sigint_waits_for_transactions(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
     """A transaction may end; who has none is told that the server shuts down."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres))
         with RoughClient(proxy.port) as busy, RoughClient(proxy.port) as idle:
             busy.log_in("limited", "db").query("begin; select 1")
             idle.log_in("limited", "db")
@@ -108,17 +110,17 @@ def test_sigint_waits_for_transactions(start_proxy: StartProxy, postgres: Postgr
     "numbers", [[SIGQUIT], [SIGTERM, SIGTERM], [SIGINT, SIGTERM]], ids=lambda n: str(len(n))
 )
 def test_leaving_at_once(
-    start_proxy: StartProxy, postgres: PostgresServer, numbers: list[Signals]
+    start_proxy: StartProxy, one_postgres: PostgresServer, numbers: list[Signals]
 ) -> None:
     """SIGQUIT, or any second signal, waits for nothing, and leaves no backend that still works."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, listen_addr=["127.0.0.1"], unix_socket_dir="/tmp"))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, listen_addr=["127.0.0.1"], unix_socket_dir="/tmp"))
         workers = proxy.worker_pids()
         path = Path(f"/tmp/.s.PGSQL.{proxy.port}")
         assert path.exists()
         with RoughClient(proxy.port) as client:
             client.log_in("limited", "db").send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
             for number in numbers:
                 proxy.signal(number)
                 eventually(lambda n=number: f"got {n.name}" in proxy.log, 3, "it is noticed")
@@ -129,10 +131,10 @@ def test_leaving_at_once(
         assert not path.exists()
 
 
-def test_signals_under_load(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_signals_under_load(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """SIGINT under load ends the clients between their transactions: none loses an answer."""
-    with role(postgres, "limited", 4):
-        proxy = start_proxy(config(postgres, default_pool_size=4))
+    with role(one_postgres, "limited", 4):
+        proxy = start_proxy(config(one_postgres, default_pool_size=4))
         with Load(proxy.port, "limited", "db", 12) as load:
             load.wait_for_progress()
             proxy.signal(SIGINT)
@@ -142,12 +144,15 @@ def test_signals_under_load(start_proxy: StartProxy, postgres: PostgresServer) -
         assert not [t for t in texts(load.errors) if not any(word in t for word in allowed)]
 
 
-def test_reload_under_load(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_reload_under_load(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Limits change at once, bad files change nothing, and no client sees an error."""
-    with role(postgres, "limited", 6):
-        tables = config(postgres, default_pool_size=6)
+    with role(one_postgres, "limited", 6):
+        tables = config(one_postgres, default_pool_size=6)
         proxy = start_proxy(tables)
-        with Load(proxy.port, "limited", "db", 12) as load, Sampler(postgres, "limited") as seen:
+        with (
+            Load(proxy.port, "limited", "db", 12) as load,
+            Sampler(one_postgres, "limited") as seen,
+        ):
             load.wait_for_progress()
             for number, size in enumerate((2, 6, 1, 3)):
                 tables["poolproxy"]["default_pool_size"] = size
@@ -157,10 +162,10 @@ def test_reload_under_load(start_proxy: StartProxy, postgres: PostgresServer) ->
                     lambda n=number: proxy.log.count("configuration reloaded") == n + 1, 5, "reload"
                 )
                 eventually(
-                    lambda s=size: backends_of(postgres, "limited") <= s, 5, f"at most {size}"
+                    lambda s=size: backends_of(one_postgres, "limited") <= s, 5, f"at most {size}"
                 )
                 load.wait_for_progress(2)
-                assert backends_of(postgres, "limited") <= size
+                assert backends_of(one_postgres, "limited") <= size
             for number, bad in enumerate(
                 ("[poolproxy", "[poolproxy]\ndefault_pool_sise = 3\n", "")
             ):
@@ -176,10 +181,10 @@ def test_reload_under_load(start_proxy: StartProxy, postgres: PostgresServer) ->
         proxy.stop()
 
 
-def test_databases_come_and_go(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_databases_come_and_go(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """A removed database tells its clients, waiting ones too, and gives back all it had."""
-    with role(postgres, "limited", 2):
-        tables = config(postgres, default_pool_size=1)
+    with role(one_postgres, "limited", 2):
+        tables = config(one_postgres, default_pool_size=1)
         target = tables["databases"]["db"]
         proxy = start_proxy(tables)
         with RoughClient(proxy.port) as stays:
@@ -198,7 +203,7 @@ def test_databases_come_and_go(start_proxy: StartProxy, postgres: PostgresServer
                     with RoughClient(proxy.port) as late, pytest.raises(ServerError) as caught:
                         late.log_in("limited", "more")
                     assert caught.value.sqlstate == "3D000"
-                eventually(lambda: backends_of(postgres, "limited") == 1, 5, "its servers end")
+                eventually(lambda: backends_of(one_postgres, "limited") == 1, 5, "its servers end")
             assert stays.query("select 1") == [("1",)]
         proxy.stop()
 
@@ -212,11 +217,11 @@ def reload(proxy: ProxyProcess, tables: dict[str, object], count: int) -> None:
 
 
 def test_what_takes_effect_at_a_restart_does_nothing_now(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """Another track_extra_parameters is warned of, and clients old and new go on undisturbed."""
-    with role(postgres, "limited"):
-        tables = config(postgres)
+    with role(one_postgres, "limited"):
+        tables = config(one_postgres)
         proxy = start_proxy(tables)
         with RoughClient(proxy.port) as old:
             old.log_in("limited", "db", TimeZone="Asia/Tokyo").query("select 1")
@@ -231,10 +236,10 @@ def test_what_takes_effect_at_a_restart_does_nothing_now(
         proxy.stop()
 
 
-def test_the_acceptor_is_killed(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_the_acceptor_is_killed(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Its workers let a transaction end, leave by orphan_timeout, and no backend goes on working."""
-    with role(postgres, "limited"):
-        proxy = start_proxy(config(postgres, orphan_timeout=1.5))
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, orphan_timeout=1.5))
         workers = proxy.worker_pids()
         with (
             RoughClient(proxy.port) as idle,
@@ -244,7 +249,7 @@ def test_the_acceptor_is_killed(start_proxy: StartProxy, postgres: PostgresServe
             idle.log_in("limited", "db")
             brief.log_in("limited", "db").query("begin; select 1")
             busy.log_in("limited", "db").send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
             os.kill(proxy.pid, SIGKILL)
             proxy.process.wait()
             assert brief.query("select 2; commit") == [("2",)]
@@ -252,15 +257,15 @@ def test_the_acceptor_is_killed(start_proxy: StartProxy, postgres: PostgresServe
                 idle.query("select 1")
             eventually(lambda: not any_alive(workers), 4, "the workers leave")
             busy.until_eof()
-        eventually(lambda: not backends_of(postgres, "limited"), 3, "no backend is left")
+        eventually(lambda: not backends_of(one_postgres, "limited"), 3, "no backend is left")
 
 
 def test_the_acceptor_is_killed_under_load(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """Another instance can take the port over at once."""
-    with role(postgres, "limited"):
-        tables = config(postgres, orphan_timeout=2.0)
+    with role(one_postgres, "limited"):
+        tables = config(one_postgres, orphan_timeout=2.0)
         first = start_proxy(tables)
         workers = first.worker_pids()
         with Load(first.port, "limited", "db", 8) as load:
@@ -275,7 +280,7 @@ def test_the_acceptor_is_killed_under_load(
         second.stop()
 
 
-def test_a_worker_that_cannot_boot(postgres: PostgresServer, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_boot(one_postgres: PostgresServer, tmp_path: Path) -> None:
     """At the first start the server ends with status 3, names the cause, and leaves nothing behind."""
     poison = tmp_path / "poison"
     poison.mkdir()
@@ -286,7 +291,7 @@ def test_a_worker_that_cannot_boot(postgres: PostgresServer, tmp_path: Path) -> 
         "    os._exit(7)\n"
     )
     path = tmp_path / "poolproxy.toml"
-    tables = config(postgres, listen_port=free_port(), metrics_listen="", unix_socket_dir="")
+    tables = config(one_postgres, listen_port=free_port(), metrics_listen="", unix_socket_dir="")
     path.write_text(to_toml(tables))
     began = time.monotonic()
     done = subprocess.run(

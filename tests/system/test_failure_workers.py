@@ -48,16 +48,19 @@ def kill_only_worker(proxy: ProxyProcess) -> None:
 
 @pytest.mark.parametrize("workers", [2, 4])
 def test_a_killed_worker_costs_its_own_clients_only(
-    start_proxy: StartProxy, postgres: PostgresServer, workers: int
+    start_proxy: StartProxy, one_postgres: PostgresServer, workers: int
 ) -> None:
     """Clients of other workers see no error, a successor is there soon, counters never fall.
 
     Soon: 0.3 s where a processor is free; here the load, the server and the scrapes want all there are.
     """
-    with role(postgres, "limited", 4):
+    with role(one_postgres, "limited", 4):
         settings = {"workers": workers, "default_pool_size": 4, "verbose": 2}
-        proxy = start_proxy(config(postgres, **settings))
-        with Sampler(postgres, "limited") as seen, Load(proxy.port, "limited", "db", 16) as load:
+        proxy = start_proxy(config(one_postgres, **settings))
+        with (
+            Sampler(one_postgres, "limited") as seen,
+            Load(proxy.port, "limited", "db", 16) as load,
+        ):
             load.wait_for_progress()
             before = samples(proxy.metrics())
             for victim in proxy.worker_pids()[:2]:
@@ -82,7 +85,9 @@ def test_a_killed_worker_costs_its_own_clients_only(
         assert not seen.refusals
         eventually(lambda: metric(proxy, r"poolproxy_clients") == 0, 5, "no client is counted")
         eventually(
-            lambda: permits_out(proxy) == backends_of(postgres, "limited"), 5, "permits are right"
+            lambda: permits_out(proxy) == backends_of(one_postgres, "limited"),
+            5,
+            "permits are right",
         )
         proxy.stop()
 
@@ -108,11 +113,13 @@ def test_busy_backends_of_a_dead_worker_end(
 
 
 def test_a_silent_worker_is_killed_and_replaced(
-    start_proxy: StartProxy, postgres: PostgresServer
+    start_proxy: StartProxy, one_postgres: PostgresServer
 ) -> None:
     """A stopped process is found by worker_timeout, and the others serve meanwhile."""
-    with role(postgres, "limited", 2):
-        proxy = start_proxy(config(postgres, default_pool_size=2, worker_timeout=1.0, verbose=2))
+    with role(one_postgres, "limited", 2):
+        proxy = start_proxy(
+            config(one_postgres, default_pool_size=2, worker_timeout=1.0, verbose=2)
+        )
         with Load(proxy.port, "limited", "db", 6) as load:
             load.wait_for_progress()
             victim = proxy.worker_pids()[0]
@@ -125,11 +132,11 @@ def test_a_silent_worker_is_killed_and_replaced(
         proxy.stop()
 
 
-def test_all_workers_killed_at_once(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_all_workers_killed_at_once(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
     """Clients that come while there is no worker wait for one, and are served."""
-    with role(postgres, "limited", 3):
-        proxy = start_proxy(config(postgres, workers=3, default_pool_size=3))
-        with Load(proxy.port, "limited", "db", 9) as load, Sampler(postgres, "limited") as seen:
+    with role(one_postgres, "limited", 3):
+        proxy = start_proxy(config(one_postgres, workers=3, default_pool_size=3))
+        with Load(proxy.port, "limited", "db", 9) as load, Sampler(one_postgres, "limited") as seen:
             for _ in range(3):
                 load.wait_for_progress()
                 victims = proxy.worker_pids()
@@ -147,14 +154,16 @@ def test_all_workers_killed_at_once(start_proxy: StartProxy, postgres: PostgresS
         proxy.stop()
 
 
-def test_a_host_with_several_addresses(start_proxy: StartProxy, postgres: PostgresServer) -> None:
+def test_a_host_with_several_addresses(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
     """The first address of the host refuses: the connection to the second is the one that is ended."""
-    with role(postgres, "limited", 1):
-        proxy = start_proxy(config(postgres, host="localhost", workers=1, default_pool_size=1))
-        with RoughClient(proxy.port) as client, Sampler(postgres, "limited") as seen:
+    with role(one_postgres, "limited", 1):
+        proxy = start_proxy(config(one_postgres, host="localhost", workers=1, default_pool_size=1))
+        with RoughClient(proxy.port) as client, Sampler(one_postgres, "limited") as seen:
             client.log_in("limited", "db").query("select 1")
             client.send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
             kill_only_worker(proxy)
             with RoughClient(proxy.port, timeout=10) as other:
                 assert other.log_in("limited", "db").query("select 1") == [("1",)]
