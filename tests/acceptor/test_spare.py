@@ -18,6 +18,18 @@ READY = 'poolproxy_workers{state="ready"}'
 STATES = {"starting": 0, "ready": 1, "leaving": 0}
 
 
+def workers() -> set[int]:
+    """The process ids of the workers and the spare; this process may have other children as well."""
+    return {pid for pid in children(os.getpid()) if b"fake_worker" in command_line(pid)}
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just ended
+
+
 @asynccontextmanager
 async def with_spare(
     folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -25,18 +37,18 @@ async def with_spare(
     """A worker with a spare, and both process ids; at the end there is no process left."""
     monkeypatch.setattr(spare, "FIRST_AFTER", 0.0)
     monkeypatch.setattr(spare, "REST", 0.0)
-    assert not children(os.getpid())
+    assert not workers()
     async with serving(Server(folder, workers=1)) as server:
         await processes(2)
-        yield server, set(children(os.getpid()))
-    assert not children(os.getpid())
+        yield server, workers()
+    assert not workers()
 
 
 async def processes(count: int) -> None:
     """Wait until there are so many."""
 
     async def reached() -> bool:
-        return len(children(os.getpid())) == count
+        return len(workers()) == count
 
     await eventually(reached)
 
@@ -55,7 +67,7 @@ async def test_the_spare_takes_the_place_of_a_worker_that_dies(
         other = await server.connect()
         assert other.slot == "0"
         await processes(2)
-        assert len(before & set(children(os.getpid()))) == 1
+        assert len(before & workers()) == 1
         await until(server, READY, 1)
         for one in (client, other):
             await one.close()
@@ -69,7 +81,7 @@ async def test_the_spare_is_an_added_worker(
         await reload(server, workers=2)
         await until(server, READY, 2)
         await processes(3)
-        assert before < set(children(os.getpid()))
+        assert before < workers()
 
 
 async def test_a_spare_that_dies_has_a_successor(
@@ -80,7 +92,7 @@ async def test_a_spare_that_dies_has_a_successor(
         os.kill(max(before), signal.SIGKILL)
 
         async def another() -> bool:
-            now = set(children(os.getpid()))
+            now = workers()
             return len(now) == 2 and now != before
 
         await eventually(another)
