@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
 
-from tests.fixtures.proxy import HOST, StartProxy
+from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy
+from tests.system.support import eventually
 
 ANSWERS = {
     "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -21,10 +24,9 @@ ANSWERS = {
 }
 
 
-@pytest.fixture(params=ANSWERS)
-def odd_server(request: pytest.FixtureRequest) -> Iterator[int]:
+@contextmanager
+def odd_server(answer: bytes) -> Iterator[int]:
     """The port of a server that answers the first bytes it gets with something of its own."""
-    answer = ANSWERS[request.param]
 
     def serve(listener: socket.socket) -> None:
         while True:
@@ -44,19 +46,26 @@ def odd_server(request: pytest.FixtureRequest) -> Iterator[int]:
     thread.join()
 
 
-def test_the_client_gets_an_error_and_the_worker_lives(
-    start_proxy: StartProxy, odd_server: int
-) -> None:
+@pytest.fixture(scope="module")
+def proxy(start_module_proxy: StartProxy) -> Iterator[ProxyProcess]:
+    """A proxy before a database for each of the answers."""
+    with ExitStack() as stack:
+        ports = {name: stack.enter_context(odd_server(said)) for name, said in ANSWERS.items()}
+        yield start_module_proxy(
+            {
+                "poolproxy": {"auth_type": "trust", "workers": 1, "client_login_timeout": "1s"},
+                "databases": {name: {"host": HOST, "port": port} for name, port in ports.items()},
+                "users": {"alice": {"password": "secret"}},
+            }
+        )
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_client_gets_an_error_and_the_worker_lives(proxy: ProxyProcess, name: str) -> None:
     """A log-in that waits for such a server ends with an error; the worker goes on."""
-    proxy = start_proxy(
-        {
-            "poolproxy": {"auth_type": "trust", "workers": 1, "client_login_timeout": "1s"},
-            "databases": {"odd": {"host": HOST, "port": odd_server}},
-            "users": {"alice": {"password": "secret"}},
-        }
-    )
     workers = proxy.worker_pids()
     with pytest.raises(psycopg.OperationalError, match=r"client_login_timeout \(server down\)"):
-        psycopg.connect(proxy.url(user="alice", password="secret", database="odd"))
+        psycopg.connect(host=proxy.host, port=proxy.port, user="alice", dbname=name)
     assert proxy.worker_pids() == workers
-    assert "closing because: " in proxy.log
+    line = rf"S-\d+: {name}/alice\S* pid=0 closing because: "
+    eventually(lambda: re.search(line, proxy.log), "the log tells of the server")

@@ -37,10 +37,13 @@ def run(fd: int) -> int:
     # The terminal's Ctrl-C goes to the whole process group; only the acceptor decides what it means.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.set_inheritable(fd, False)
+    # A process that dies has its descriptors closed from the lowest up. The channel's is to be below those of
+    # clients: who has lost its connection comes back at once, and the acceptor must know by then.
+    low = os.dup(fd)
+    os.close(fd)
     logs.set_up()
     _call_us(SPARE)
-    return trio.run(_main, Channel(socket.socket(fileno=fd)))
+    return trio.run(_main, Channel(socket.socket(fileno=low)))
 
 
 async def _main(channel: Channel) -> int:

@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
 from tests.system.protocol_client import message
 
@@ -89,7 +90,7 @@ class FakeDatabase:
         self._conversations: list[Conversation] = []
         self.connections = 0
 
-    def __enter__(self) -> FakeDatabase:
+    def __enter__(self) -> Self:
         self._start(self._accept)
         return self
 

@@ -250,27 +250,47 @@ UNSOLICITED = {
 }
 
 
+class Chatterbox(FakeDatabase):
+    """Says something unasked after the query "first", when it may ``speak``."""
+
+    def __init__(self, unsolicited: bytes) -> None:
+        self.speak = threading.Event()
+
+        def answer(talk: Conversation, sql: str) -> None:
+            talk.send(result(sql))
+            if sql == "first":
+                self.speak.wait(5)
+                talk.send(unsolicited)
+
+        super().__init__(answering(answer))
+
+
+@pytest.fixture(scope="module")
+def chatterboxes(
+    start_module_proxy: StartProxy,
+) -> Iterator[tuple[ProxyProcess, dict[str, Chatterbox]]]:
+    """A proxy before a database for each of these messages."""
+    with ExitStack() as stack:
+        fakes = {name: stack.enter_context(Chatterbox(said)) for name, said in UNSOLICITED.items()}
+        yield start_module_proxy(tables({name: fakes[name].port for name in fakes})), fakes
+
+
 @pytest.mark.parametrize("name", UNSOLICITED)
-def test_unsolicited_messages_on_an_idle_server(start_proxy: StartProxy, name: str) -> None:
+def test_unsolicited_messages_on_an_idle_server(
+    chatterboxes: tuple[ProxyProcess, dict[str, Chatterbox]], name: str
+) -> None:
     """An idle server that speaks is closed, and the next query goes to another connection."""
-    speak = threading.Event()
-
-    def answer(talk: Conversation, sql: str) -> None:
-        talk.send(result(sql))
-        if sql == "first":
-            speak.wait(5)
-            talk.send(UNSOLICITED[name])
-
-    with FakeDatabase(answering(answer)) as database:
-        proxy = start_proxy(tables({"db": database.port}))
-        with RoughClient(proxy.port) as client:
-            client.log_in("limited", "db")
-            assert client.query("first") == [("first",)]
-            speak.set()
-            eventually(lambda: "idle server got dirty" in proxy.log, 3, "it is closed")
-            assert client.query("second") == [("second",)]
-        assert database.connections == 2
-        proxy.stop()
+    proxy, fakes = chatterboxes
+    with RoughClient(proxy.port) as client:
+        client.log_in("limited", name)
+        assert client.query("first") == [("first",)]
+        before = proxy.log.count("idle server got dirty")
+        fakes[name].speak.set()
+        eventually(
+            lambda: proxy.log.count("idle server got dirty") > before, 10, "its server is closed"
+        )
+        assert client.query("second") == [("second",)]
+    assert fakes[name].connections == 2
 
 
 def test_notifications_on_an_idle_server(start_proxy: StartProxy) -> None:

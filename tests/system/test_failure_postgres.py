@@ -9,7 +9,6 @@ from signal import SIGCONT, SIGSTOP
 
 import pytest
 
-from poolproxy.demo.binaries import Binaries
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy, free_port
 from tests.system.rough_client import RoughClient, ServerError
@@ -28,11 +27,11 @@ EXPECTED = (
 
 
 @pytest.fixture(scope="module")
-def module_server(postgres_binaries: Binaries) -> Iterator[PostgresServer]:
-    """A server for this module alone."""
+def module_server() -> Iterator[PostgresServer]:
+    """A server for this module alone: all versions die in the same way."""
     # What is committed must be there after a crash: the roles of the tests.
     settings = {"max_connections": 60, "synchronous_commit": "on"}
-    server = PostgresServer(postgres_binaries, settings=settings)
+    server = PostgresServer(settings=settings)
     server.port = free_port()
     with server:
         yield server
