@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import psycopg
 import pytest
@@ -141,10 +143,16 @@ def test_psql_with_the_newest_protocol(
 # -- towards the server -------------------------------------------------------------------------------
 
 
-def database_config(port: int) -> dict[str, object]:
+def database_config(port: int) -> dict[str, Any]:
+    return databases_config({"db": port})
+
+
+def databases_config(ports: Mapping[str, int]) -> dict[str, Any]:
     return {
         "poolproxy": {"auth_type": "trust", "workers": 1, "pool_mode": "transaction"},
-        "databases": {"db": {"host": HOST, "port": port, "pool_size": 2}},
+        "databases": {
+            name: {"host": HOST, "port": port, "pool_size": 2} for name, port in ports.items()
+        },
         "users": {"ann": {"password": "unused"}},
     }
 
@@ -196,24 +204,49 @@ REFUSALS = {
 }
 
 
+# Neither a newer version than was asked for makes sense, nor options that nobody has named.
+NONSENSE = {
+    "newer": b"\0\3\0\3\0\0\0\0",
+    "older": b"\0\2\0\0\0\0\0\0",
+    "options": b"\0\3\0\0\0\0\0\1a\0",
+    "cut": b"\0\3",
+}
+
+
+@pytest.fixture(scope="module")
+def odd(start_module_proxy: StartProxy) -> Iterator[tuple[ProxyProcess, dict[str, Recorder]]]:
+    """A proxy before a database for each of these."""
+    servers = {
+        name: Recorder(
+            lambda version, said=said: said if newer(version) else greeting(b"abcd"),
+            lambda version: not newer(version),
+        )
+        for name, said in REFUSALS.items()
+    } | {
+        name: Recorder(
+            lambda version, body=body: message(b"v", body) + greeting(b"abcd"), lambda version: True
+        )
+        for name, body in NONSENSE.items()
+    }
+    with ExitStack() as stack:
+        ports = {n: stack.enter_context(FakeDatabase(one)).port for n, one in servers.items()}
+        yield start_module_proxy(databases_config(ports)), servers
+
+
 @pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_server_that_knows_only_the_old_protocol(start_proxy: StartProxy, refusal: str) -> None:
+def test_a_server_that_knows_only_the_old_protocol(
+    odd: tuple[ProxyProcess, dict[str, Recorder]], refusal: str
+) -> None:
     """It is tried with the newer one once, and then asked for what it knows."""
-    behave = Recorder(
-        lambda version: REFUSALS[refusal] if newer(version) else greeting(b"abcd"),
-        lambda version: not newer(version),
-    )
-    with FakeDatabase(behave) as database:
-        proxy = start_proxy(database_config(database.port))
-        with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
-            one.log_in("ann", "db")
-            two.log_in("ann", "db")
-            one.send(query("begin; sleep"))
-            eventually(lambda: len(behave.versions) == 2, "it is busy")
-            assert two.query("select 2") == [("select 2",)]
-            behave.awake.set()
-        assert behave.versions == [V3 + 2, V3, V3]
-        proxy.stop()
+    proxy, behave = odd[0], odd[1][refusal]
+    with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
+        one.log_in("ann", refusal)
+        two.log_in("ann", refusal)
+        one.send(query("begin; sleep"))
+        eventually(lambda: len(behave.versions) == 2, "it is busy")
+        assert two.query("select 2") == [("select 2",)]
+        behave.awake.set()
+    assert behave.versions == [V3 + 2, V3, V3]
 
 
 def test_a_server_that_hangs_at_the_newer_protocol(start_proxy: StartProxy) -> None:
@@ -270,18 +303,16 @@ def _cancelled(proxy: ProxyProcess, one: RawClient, behave: Recorder) -> bool:
     return bool(behave.cancels)
 
 
-@pytest.mark.parametrize(
-    "body", [b"\0\3\0\3\0\0\0\0", b"\0\2\0\0\0\0\0\0", b"\0\3\0\0\0\0\0\1a\0", b"\0\3"]
-)
-def test_a_negotiation_that_makes_no_sense(start_proxy: StartProxy, body: bytes) -> None:
+@pytest.mark.parametrize("name", NONSENSE)
+def test_a_negotiation_that_makes_no_sense(
+    odd: tuple[ProxyProcess, dict[str, Recorder]], name: str
+) -> None:
     """The server can't speak a newer version than it was asked for, nor miss options that nobody named."""
-    behave = Recorder(lambda version: message(b"v", body) + greeting(b"abcd"), lambda version: True)
-    with FakeDatabase(behave) as database:
-        proxy = start_proxy(database_config(database.port))
-        with RoughClient(proxy.port) as one:
-            one.send(startup({"user": "ann", "database": "db"}))
-            eventually(lambda: "unsupported protocol version" in proxy.log, "it is logged")
-        proxy.stop()
+    proxy, _ = odd
+    line = rf"S-\d+: {name}/ann\S* .*unsupported protocol version"
+    with RoughClient(proxy.port) as one:
+        one.send(startup({"user": "ann", "database": name}))
+        eventually(lambda: re.search(line, proxy.log), "it is logged")
 
 
 @pytest.mark.needs_pgbouncer
