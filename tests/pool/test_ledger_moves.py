@@ -99,8 +99,8 @@ def test_a_server_comes_with_the_call_to_hand_it_on() -> None:
 
 
 def test_a_holder_may_serve_clients_that_are_a_little_younger() -> None:
-    """By a quarter of what the oldest one elsewhere has waited, and by 50 ms at most."""
-    for waited, lead in [(0.04, 0.01), (10.0, MOST_LEAD)]:
+    """By two fifths of what the oldest one elsewhere has waited, and by 100 ms at most."""
+    for waited, lead in [(0.05, 0.02), (10.0, MOST_LEAD)]:
         driver = Mover(pool_size=1)
         driver.fill(1, 1)
         driver.now += 20
@@ -170,8 +170,60 @@ def test_of_two_workers_with_servers_the_older_queue_gets_one() -> None:
     driver.want(1, 9, since=driver.now - 0.020)
     driver.want(2, 9, since=driver.now - 0.021)
     assert not called(driver.tick_at(driver.now + 0.02))
-    driver.want(2, 9, since=driver.now - 0.1)
+    driver.want(2, 9, since=driver.now - 0.2)
     assert called(driver.tick_at(driver.now + PATIENCE)) == [(1, 1)]
+
+
+def spread(driver: Mover, *held: int) -> None:
+    """Workers 1, 2 ... get so many servers each."""
+    for worker, count in enumerate(held, 1):
+        driver.ledger.worker_up(worker, driver.now)
+        if count:
+            driver.fill(worker, count)
+    driver.now += 1
+
+
+def queues(driver: Mover, *waiting: int, age: float = 0.01) -> Sent:
+    """At workers 1, 2 ... so many clients wait, as if that had grown together."""
+    for worker, count in enumerate(waiting, 1):
+        want = Want(POOL, count, driver.now - age, login=False, probe=False)
+        driver.ledger._pools[POOL].hear(worker, want, driver.now)
+    return driver.want(len(waiting), waiting[-1], since=driver.now - age)
+
+
+def test_a_worker_keeps_the_whole_servers_of_its_share() -> None:
+    """Of 1.8 servers one goes round, and the other one stays as long as somebody has one beyond that."""
+    driver = Mover(pool_size=3)
+    spread(driver, 1, 1, 1, 0)
+    assert called(queues(driver, 119, 39, 29, 10)) == [(3, 1)]
+    sends = driver.tick_at(driver.now + PATIENCE)
+    assert {worker for worker, _ in called(sends)} == {2, 3}
+
+
+def test_who_waits_much_longer_than_in_one_queue_gets_one_more() -> None:
+    """By a quarter; from the worker that has most beyond its share, and nobody else is asked."""
+    driver = Mover(pool_size=8)
+    spread(driver, 6, 1, 1)
+    assert called(queues(driver, 70, 20, 9)) == [(1, 1)]
+    assert come(driver.yields(1, 1)) == [(2, [1])]
+    assert not called(driver.taken(2, 1))
+
+
+def test_small_differences_move_nothing() -> None:
+    """Of eight servers 4.8, 1.6, 1.2 and 0.4 are a worker's share, and 4, 2, 1 and 1 are good enough."""
+    driver = Mover(pool_size=8)
+    spread(driver, 4, 2, 1, 1)
+    assert not called(queues(driver, 116, 38, 29, 9))
+    assert not called(driver.tick_at(driver.now + 10 * PATIENCE))
+
+
+def test_newer_figures_may_show_that_servers_are_unequally_spread() -> None:
+    """A worker whose queue grows gets one more when it has told."""
+    driver = Mover(pool_size=4)
+    spread(driver, 2, 2)
+    assert not called(queues(driver, 10, 10))
+    driver.now += 0.1
+    assert called(driver.want(2, 40, since=driver.now - 0.01)) == [(1, 1)]
 
 
 def test_encrypted_servers_stay_and_their_permits_move() -> None:

@@ -88,6 +88,33 @@ def test_the_order_is_that_of_one_queue(size: int, workers: int) -> None:
     finish(sim)
 
 
+@pytest.mark.parametrize(("size", "moves"), [(1, 8), (3, 5), (5, 3), (8, 1)])
+def test_uneven_clients_are_served_evenly_with_few_moves(size: int, moves: int) -> None:
+    """120, 40, 30 and 10 clients on four workers: all are served about as often, and while each is served
+    once no more servers move than it takes for the parts of servers to go round.
+    """
+    sim = Simulation(size, lambda key: PoolLimits(pool_size=size), 4)
+    sim.check_every = 1000
+    work = size * 0.0002
+    spread = (120, 40, 30, 10)
+    clients = [
+        client
+        for worker, count in zip(sim.workers, spread, strict=True)
+        for client in load(sim, [worker], A, count, 0.0001, work)
+    ]
+    sim.run(0.5)
+    sim.moves = 0
+    for client in clients:
+        client.served, client.worst = 0, 0.0
+    sim.run(1.0)
+    counts = sorted(client.served for client in clients)
+    middle = counts[len(counts) // 2]
+    assert counts[0] >= 0.8 * middle
+    assert sim.moves <= moves * middle
+    assert max(client.worst for client in clients) < 2 * sum(spread) * work / size
+    finish(sim)
+
+
 def test_an_idle_worker_gives_way_to_a_busy_one() -> None:
     """Servers that one worker's clients left behind serve the other worker's clients."""
     sim = Simulation(1, lambda key: PoolLimits(pool_size=8), 2)

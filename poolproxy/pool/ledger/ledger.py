@@ -140,9 +140,10 @@ class Ledger:
             return []
         sends = news.meet(pool, worker)
         if want.waiting and worker in pool.wants and not (want.login and pool.welcome):
-            # Newer figures of a known need enable nothing that is not already due at the deadline.
+            # Newer figures of a known need enable nothing that is not already due at the deadline, but for
+            # servers that are now unequally spread.
             pool.hear(worker, want, now)
-            return sends
+            return sends + (self._settle([pool], now) if moving.unequal(pool, now) else [])
         pool.wants.pop(worker, None)
         if want.login and pool.welcome:
             # The welcome may be all it needs: what else it wants it says again on receipt.
@@ -232,8 +233,9 @@ class Ledger:
         return self._settle([pool], now)
 
     def server_yielded(self, worker: int, yielded: ServerYielded, now: float) -> Sends:
-        """A worker has let go of a server. One of the messages is a ServersCome for the worker that gets it.
-        If there is none, nobody can have it: the caller ends it, as one that was not taken.
+        """A worker has let go of a server. One of the messages is a ServersCome for the worker that gets it,
+        which answers by :meth:`server_taken`. If there is none, nobody can have it: the caller ends it, as
+        one that was not taken.
         """
         lease, pool = self._find(worker, yielded.server.permit)
         if lease.state is not LeaseState.UP:
@@ -250,7 +252,8 @@ class Ledger:
         else:
             sends += news.meet(pool, to)
             sends += moving.send(pool, lease, to, yielded.server, now, client)
-        return sends + self._settle([pool], now)
+        # Everything else has time until it has arrived: while a server moves it serves nobody.
+        return sends
 
     def server_taken(self, worker: int, taken: ServerTaken, now: float) -> Sends:
         """A server has come to a worker. If that has not taken it the caller ends it, with

@@ -3,27 +3,38 @@
 The ledger does not know which servers are idle, nor who is first in a worker's queue at this moment. So it
 asks a holder to *yield* a server and tells since when the oldest client of another worker waits; the holder
 compares that with its own queue whenever a server becomes free. What is yielded goes to the worker whose
-client has waited longest by then. The order is that of one queue over all workers, but for this:
+client has waited longest by then.
 
-* A holder goes on with its own clients while they are younger than the oldest one elsewhere by no more than
-  a part (``LEAD``) of the time that this one has waited. So a worker's clients come to be served one after
-  the other: as each asks again at once, a saturated pool of one server goes round the workers, serves each
-  one's clients once, and moves no oftener than that. A fixed time for each worker was tried: it serves the
-  clients of a small worker several times in each of its turns.
+How many servers each worker should have is its *share*: its part of all who are served or wait, in
+servers, say 1.8, 0.6, 0.45 and 0.15 of three. Only the parts of servers go round:
+
+* A worker without a server asks for one as soon as a client waits there. The holder goes on with its own
+  clients while they are younger than the oldest one elsewhere by no more than a part (``LEAD``) of the
+  time that this one has waited. So a worker's clients come to be served one after the other: as each asks
+  again at once, a saturated server goes round the workers, serves each one's clients once, and moves no
+  oftener than that. A fixed time for each worker was tried: it serves the clients of a small worker
+  several times in each of its turns.
+* A worker with servers asks for one more if its clients wait ``TOLERANCE`` times as long as they would in
+  one queue, as it has so much less than its share, or if its oldest client is older than another worker's
+  by a good part: its servers may be bound to long transactions. How old such a queue is, is known as it was
+  when it told last (see ``PoolState.waits_since``), so time decides only about larger differences.
+* A holder keeps the whole servers of its share (1 of 1.8) as long as another one has more than that.
+  Without this a pool of 3 moved all its servers to each worker in turn, twice as many moves for nothing.
+* Between two workers with servers none is moved for a slice (``state.MOVE_SLICE``) after the last move.
 * The call stands: a worker is told with the server that comes to it when to hand it on, and does so without
   being asked when its own clients have had their turn.
-* How old the queue of a worker with servers of its own is, is known as it was when it told last (see
-  ``PoolState.waits_since``). Between two such workers a server moves if one's client is older by a good part,
-  and was not moved for a slice (``state.MOVE_SLICE``): while it is under way it serves nobody.
 
-A holder is asked first that has no client waiting, as it most likely has an idle server, then the one that
-has most beyond its share. If none comes within ``PATIENCE`` the next one is asked, too: the first one's
-servers may all be bound to long transactions.
+A holder is asked first that has no client waiting, as it most likely has an idle server, then one whose
+clients will not miss it, then the one that has most beyond its share. If none comes within ``PATIENCE`` the
+next one is asked, too: the first one's servers may all be bound to long transactions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable
+
+import attrs
 
 from poolproxy.ipc.messages import (
     NoServer,
@@ -34,7 +45,7 @@ from poolproxy.ipc.messages import (
     YieldIdle,
 )
 from poolproxy.pool.ledger.news import Sends
-from poolproxy.pool.ledger.sharing import share_of
+from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import MOVE_SLICE, Call, Lease, LeaseState, PoolState, Search
 
 PATIENCE = 4 * MOVE_SLICE
@@ -42,8 +53,10 @@ PATIENCE = 4 * MOVE_SLICE
 STALE = 0.02
 # A worker serves its own clients first although another one's is older, if that is by less than this part of
 # the time that it has waited, and in no case by more than MOST_LEAD seconds.
-LEAD = 0.25
-MOST_LEAD = 0.05
+LEAD = 0.4
+MOST_LEAD = 0.1
+# By how much longer than in one queue a worker's clients may wait before it gets one server more.
+TOLERANCE = 1.25
 # Clients that log in at the same time and have an idle server looked for, in each pool. The search costs
 # two messages for each worker that is asked.
 MOST_SEARCHES = 16
@@ -51,7 +64,8 @@ MOST_SEARCHES = 16
 
 def call(pool: PoolState, now: float) -> float | None:
     """Ask for as many servers as workers lack; returns when to look again."""
-    applicants = _in_turn(pool, now)
+    shares = Shares(pool)
+    applicants = _applicants(pool, shares, now)
     if not applicants:
         pool.calls.clear()
         return None
@@ -60,11 +74,11 @@ def call(pool: PoolState, now: float) -> float | None:
         since = _bearable(min(others), now) if others else out.since
         if abs(since - out.since) > STALE:
             pool.calls[worker] = Call(out.count, since)
-    patient = now < pool.last_move + PATIENCE
+    patient = bool(pool.calls) and now < pool.last_move + PATIENCE
     covered = len(pool.calls) if patient else 0
-    rechecks = [pool.last_move + PATIENCE] if pool.calls and patient else []
+    rechecks = [pool.last_move + PATIENCE] if patient else []
     for who, since in applicants[covered:]:
-        holder, recheck = _holder(pool, who, since, now)
+        holder, recheck = _holder(pool, shares, who, since, now)
         if holder is not None:
             pool.calls[holder] = Call(1, _bearable(since, now))
             pool.last_move = now
@@ -79,42 +93,105 @@ def _bearable(since: float, now: float) -> float:
     return since + min(LEAD * (now - since), MOST_LEAD)
 
 
-def _in_turn(pool: PoolState, now: float) -> list[tuple[int, float]]:
+def _applicants(pool: PoolState, shares: Shares, now: float) -> list[tuple[int, float]]:
     """The workers that lack a server, with the beginning of their oldest wait; that is first."""
-    lack = [w for w, want in pool.wants.items() if want.waiting > pool.coming(w)]
-    return sorted(((w, pool.waits_since(w, now)) for w in lack), key=lambda item: item[1])
+    found = [
+        (worker, pool.waits_since(worker, now))
+        for worker, want in pool.wants.items()
+        if want.waiting > pool.coming(worker) and _lacks(pool, shares, worker, now)
+    ]
+    return sorted(found, key=lambda item: item[1])
 
 
-def _holder(pool: PoolState, who: int, since: float, now: float) -> tuple[int | None, float | None]:
+def unequal(pool: PoolState, now: float) -> bool:
+    """Whether a worker where clients wait has too few servers, and none of those that can move is called."""
+    if pool.calls or not any(lease.movable for lease in pool.leases.values()):
+        return False
+    return bool(_applicants(pool, Shares(pool), now))
+
+
+def _lacks(pool: PoolState, shares: Shares, worker: int, now: float) -> bool:
+    held = pool.held(worker)
+    if not held or shares.of(worker) > TOLERANCE * held:
+        return True
+    others = [pool.waits_since(w, now) for w in pool.wants if w != worker and pool.held(w)]
+    return _older(pool.waits_since(worker, now), max(others, default=0.0), now)
+
+
+def _older(since: float, other: float, now: float) -> bool:
+    """Whether one who waits since ``since`` has waited longer than one since ``other``, by a good part."""
+    return other - since > max(MOST_LEAD, LEAD * (now - since))
+
+
+@attrs.frozen
+class _Holder:
+    """A worker that may be asked. In the order in which they are: ``keeps``: what it has is its own."""
+
+    keeps: bool
+    waits: bool
+    misses: bool
+    beyond: float
+    worker: int
+
+
+def _holder(
+    pool: PoolState, shares: Shares, who: int, since: float, now: float
+) -> tuple[int | None, float | None]:
     """(whom to ask for the sake of ``who``, None; then when to look again, None: when something happens)."""
-    able: list[tuple[bool, float, int]] = []
+    movable = _movable(pool, LeaseState.UP, LeaseState.MOVING)
+    holders = [_as_holder(pool, shares, w, len(held)) for w, held in movable.items() if w != who]
+    spare = [holder for holder in holders if not holder.keeps]
+    patient = bool(pool.calls) and now < pool.last_move + PATIENCE
     rechecks = []
-    own = pool.held(who) > 0
-    for worker, leases in _movable(pool, LeaseState.UP, LeaseState.MOVING):
-        if worker == who or worker in pool.calls:
+    able = []
+    for holder in spare if spare and patient else holders:
+        if holder.worker in pool.calls:
             continue
-        waits = worker in pool.wants
-        if own and waits:
-            # Both have servers: nobody starves, so they are in no hurry.
-            ripe = max(min(lease.since for lease in leases), pool.last_move) + MOVE_SLICE
-            if pool.waits_since(worker, now) <= _bearable(since, now):
-                ripe = now + PATIENCE
-            if now < ripe:
-                rechecks.append(ripe)
-                continue
-        able.append((waits, share_of(pool, worker) - len(leases), worker))
+        ripe = _ripe(pool, shares, holder, who, since, now) if pool.held(who) else now
+        if now < ripe:
+            rechecks.append(ripe)
+        else:
+            able.append(holder)
     if able:
-        return min(able)[2], None
+        return min(able, key=attrs.astuple).worker, None
     return None, min(rechecks, default=None)
 
 
-def _movable(pool: PoolState, *states: LeaseState) -> Iterator[tuple[int, list[Lease]]]:
+def _as_holder(pool: PoolState, shares: Shares, worker: int, held: int) -> _Holder:
+    share, left, waits = shares.of(worker), held - 1, worker in pool.wants
+    return _Holder(
+        keeps=waits and left < math.floor(share),
+        waits=waits,
+        misses=waits and share > TOLERANCE * left,
+        beyond=share - held,
+        worker=worker,
+    )
+
+
+def _ripe(
+    pool: PoolState, shares: Shares, holder: _Holder, who: int, since: float, now: float
+) -> float:
+    """When ``holder`` may be asked for the sake of one that has servers, too: nobody starves, so they are in
+    no hurry, and whom a server is taken from must not be worse off than who gets it.
+    """
+    if not holder.waits:
+        return now
+    worker, share = holder.worker, shares.of(holder.worker)
+    short = shares.of(who) > TOLERANCE * pool.held(who)
+    equal = short and (not holder.misses or share * TOLERANCE <= pool.held(worker) == 1)
+    if not equal and not _older(since, pool.waits_since(worker, now), now):
+        return now + PATIENCE
+    youngest = min(lease.since for lease in pool.leases.values() if lease.worker == worker)
+    return max(youngest, pool.last_move) + MOVE_SLICE
+
+
+def _movable(pool: PoolState, *states: LeaseState) -> dict[int, list[Lease]]:
     """The workers that have connections in one of ``states`` that can move, with these."""
     found: dict[int, list[Lease]] = {}
     for lease in pool.leases.values():
-        if lease.state in states and lease.movable:
+        if lease.movable and lease.state in states:
             found.setdefault(lease.worker, []).append(lease)
-    yield from found.items()
+    return found
 
 
 def answered(pool: PoolState, worker: int) -> None:
@@ -153,7 +230,7 @@ def messages(pool: PoolState) -> Sends:
 def destination(pool: PoolState, lease: Lease, workers: Iterable[int], now: float) -> int | None:
     """Who gets a server that was yielded: who waits longest, else whose it was; None if nobody is there."""
     sender = lease.worker
-    for worker, _ in _in_turn(pool, now):
+    for worker, _ in _applicants(pool, Shares(pool), now):
         if worker != sender:
             return worker
     return sender if sender in workers else min(workers, default=None)
@@ -162,10 +239,11 @@ def destination(pool: PoolState, lease: Lease, workers: Iterable[int], now: floa
 def send(
     pool: PoolState, lease: Lease, to: int, state: ServerState, now: float, client: int
 ) -> Sends:
-    """The server goes to ``to``, whose it is from now on."""
+    """The server goes to ``to``, whose it is from now on; with the call to hand it on, if others wait."""
     pool.turn(lease, LeaseState.MOVING, to)
     lease.since = now
-    return [(to, ServersCome((state,), client))]
+    call(pool, now)
+    return [(to, ServersCome((state,), client)), *messages(pool)]
 
 
 # -- clients that log in in session mode ----------------------------------------------------------------
@@ -173,7 +251,7 @@ def send(
 
 def search(pool: PoolState, client: int, worker: int) -> Sends:
     """Look for an idle server with the other workers; nobody waits for one."""
-    others = [w for w, _ in _movable(pool, LeaseState.UP) if w not in (worker, *pool.wants)]
+    others = [w for w in _movable(pool, LeaseState.UP) if w not in (worker, *pool.wants)]
     if not others or len(pool.searches) >= MOST_SEARCHES:
         return [(worker, NoServer(client))]
     pool.searches[client] = Search(worker, others[0], others[1:])

@@ -77,7 +77,7 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
     for lease in pool.leases.values():
         if lease.state is LeaseState.UP and (foreign or not lease.movable):
             oldest.setdefault(lease.worker, []).append(lease.granted)
-    total = _demand(pool)
+    shares = Shares(pool)
     found = []
     for worker, granted in oldest.items():
         want = pool.wants.get(worker)
@@ -89,7 +89,7 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
                 granted=min(granted),
                 waiting=want.waiting if want else 0,
                 since=_waits_since(pool, want, foreign),
-                share=_share(pool, worker, total),
+                share=shares.of(worker),
                 foreign=foreign,
                 pool_waits=foreign and bool(pool.wants),
             )
@@ -109,19 +109,22 @@ def _waits_since(pool: PoolState, want: Want | None, foreign: bool) -> float | N
     return want.since if want else None
 
 
-def _demand(pool: PoolState) -> int:
-    return pool.in_use + sum(want.waiting for want in pool.wants.values())
+@attrs.frozen
+class Shares:
+    """The workers' fair shares of the pool's servers, by demand: those they hold and those they wait for."""
 
+    pool: PoolState
+    total: int = attrs.field(init=False)
 
-def share_of(pool: PoolState, worker: int) -> float:
-    """The worker's fair share of the pool's servers, by its demand."""
-    return _share(pool, worker, _demand(pool))
+    @total.default
+    def _sum(self) -> int:
+        return self.pool.in_use + sum(want.waiting for want in self.pool.wants.values())
 
-
-def _share(pool: PoolState, worker: int, total: int) -> float:
-    want = pool.wants.get(worker)
-    demand = pool.held(worker) + (want.waiting if want else 0)
-    return len(pool.leases) * demand / total if total else 0.0
+    def of(self, worker: int) -> float:
+        """The share of ``worker``, in servers."""
+        want = self.pool.wants.get(worker)
+        demand = self.pool.held(worker) + (want.waiting if want else 0)
+        return len(self.pool.leases) * demand / self.total if self.total else 0.0
 
 
 def applicant_of(pool: PoolState, worker: int) -> Applicant:
@@ -132,7 +135,7 @@ def applicant_of(pool: PoolState, worker: int) -> Applicant:
         since=pool.wants[worker].since,
         held=pool.held(worker),
         pool_held=pool.in_use,
-        share=share_of(pool, worker),
+        share=Shares(pool).of(worker),
     )
 
 
