@@ -148,8 +148,8 @@ def refusals(start_module_proxy: StartProxy) -> dict[str, ServerError]:
         heard = dict(zip(LOGINS, pool.map(partial(refusal, proxy), LOGINS), strict=True))
         assert proxy.worker_pids() == workers
         assert private_bytes(workers[0]) - before < 30 * MEGABYTE
-    eventually(lambda: permits_out(proxy) == 0, 5, "permits come back")
-    eventually(lambda: descriptors(workers[0]) <= held, 5, "no descriptor is left")
+    eventually(lambda: permits_out(proxy) == 0, 15, "permits come back")
+    eventually(lambda: descriptors(workers[0]) <= held, 15, "no descriptor is left")
     return heard
 
 

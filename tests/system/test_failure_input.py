@@ -62,8 +62,8 @@ def unharmed(proxy: ProxyProcess) -> Iterator[None]:
     serve(proxy)
     assert proxy.worker_pids() == workers
     assert "Traceback" not in proxy.log
-    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 5, "no client is counted")
-    eventually(lambda: spare_descriptors(proxy) <= before, 5, "no descriptor is left")
+    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 15, "no client is counted")
+    eventually(lambda: spare_descriptors(proxy) <= before, 15, "no descriptor is left")
     assert permits_out(proxy) <= 4
 
 
@@ -237,7 +237,7 @@ def test_clients_that_leave_badly(proxy: ProxyProcess, data: bytes) -> None:
         with RoughClient(proxy.port, timeout=MOST_SECONDS) as client:
             client.log_in("limited", "db").send(data)
             end(client)
-    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 5, "they are gone")
+    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 15, "they are gone")
 
 
 @with_trust

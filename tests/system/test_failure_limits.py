@@ -167,7 +167,7 @@ def test_no_trouble_exceeds_the_limit(
         assert not seen.refusals
         assert seen.most <= LIMIT
         assert not load.wrong
-        assert load.longest_gap < 5
+        assert load.longest_gap < 15
         assert metric(proxy, "poolproxy_permits_timed_out_total") == 0
         check_accounts(one_postgres, proxy)
         proxy.stop()
@@ -193,7 +193,7 @@ def make_trouble(
 
 def check_accounts(server: PostgresServer, proxy: ProxyProcess) -> None:
     """In the end nobody is counted who is not there."""
-    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 5, "no client is counted")
+    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 15, "no client is counted")
 
     def balanced() -> bool:
         now = samples(proxy.metrics())
@@ -202,7 +202,7 @@ def check_accounts(server: PostgresServer, proxy: ProxyProcess) -> None:
         )
         return granted - returned == permits_in(now) == backends_of(server, "limited")
 
-    eventually(balanced, 5, "permits are right")
+    eventually(balanced, 15, "permits are right")
 
 
 @pytest.mark.parametrize("size", [1, 3])
@@ -224,7 +224,7 @@ def test_nobody_starves(
             load.wait_for_progress(60, 30)
         assert not texts(load.errors)
         assert not load.wrong
-        assert load.longest_gap < 3
+        assert load.longest_gap < 10
         assert seen.most <= size
         assert not seen.refusals
         proxy.stop()
@@ -241,11 +241,11 @@ def test_an_unanswered_cancel_is_repeated(
             with RoughClient(proxy.port) as client:
                 client.log_in("limited", "db")
                 client.send(query("select pg_sleep(60)") * 4)
-                eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
+                eventually(lambda: busy_backends(one_postgres, "limited"), 15, "the query runs")
                 client.reset()
             began = time.monotonic()
             assert patient.query("select 1") == [("1",)]
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 20
         assert not seen.refusals
         assert metric(proxy, "poolproxy_permits_timed_out_total") == 0
         proxy.stop()

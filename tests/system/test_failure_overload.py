@@ -54,9 +54,9 @@ def test_silent_sockets_block_no_login(
             began = time.monotonic()
             with RoughClient(proxy.port) as client:
                 assert client.log_in("limited", "db").query("select 1") == [("1",)]
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
         eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 10, "all are forgotten")
-        eventually(lambda: sum(map(descriptors, family)) < 200, 5, "all are closed")
+        eventually(lambda: sum(map(descriptors, family)) < 200, 15, "all are closed")
         proxy.stop()
 
 
@@ -75,7 +75,7 @@ def test_max_client_conn(start_proxy: StartProxy, one_postgres: PostgresServer) 
                 assert caught.value.message == "no more connections allowed (max_client_conn)"
                 assert caught.value.sqlstate == "53300"
             clients[0].close()
-            eventually(lambda: admitted(proxy), 3, "a place is free")
+            eventually(lambda: admitted(proxy), 15, "a place is free")
         assert metric(proxy, "poolproxy_refused_connections_total") >= 30
         proxy.stop()
 
@@ -100,7 +100,7 @@ def test_out_of_descriptors(start_proxy: StartProxy, one_postgres: PostgresServe
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, (60, 60))
             with ExitStack() as stack:
                 silent_sockets(proxy, 300, stack)
-                eventually(lambda: "out of file descriptors" in proxy.log, 5, "the log says so")
+                eventually(lambda: "out of file descriptors" in proxy.log, 15, "the log says so")
                 assert client.query("select 1") == [("1",)]
             eventually(lambda: served(proxy), 10, "new clients are served")
         assert proxy.worker_pids() == workers
@@ -118,10 +118,10 @@ def test_the_acceptor_is_out_of_descriptors(
             soft, hard = resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (3, hard))
             with socket.create_connection((proxy.host, proxy.port)):
-                eventually(lambda: "Too many open files" in proxy.log, 5, "the log says so")
+                eventually(lambda: "Too many open files" in proxy.log, 15, "the log says so")
                 assert client.query("select 1") == [("1",)]
                 resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (soft, hard))
-                eventually(lambda: served(proxy), 5, "new clients are served")
+                eventually(lambda: served(proxy), 15, "new clients are served")
         assert metric(proxy, r'poolproxy_accept_errors_total\{error="EMFILE"\}') >= 1
         proxy.stop()
 
@@ -205,6 +205,6 @@ def test_many_clients_that_never_read(
             with RoughClient(proxy.port, timeout=60) as client:
                 began = time.monotonic()
                 client.log_in("limited", "db")
-                assert time.monotonic() - began < 3
+                assert time.monotonic() - began < 10
                 assert private_bytes(worker) - before < 30 * MEGABYTE
         proxy.stop()

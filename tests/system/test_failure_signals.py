@@ -59,14 +59,14 @@ def test_sigterm_waits_for_clients(start_proxy: StartProxy, one_postgres: Postgr
             one.log_in("limited", "db").query("begin; select 1")
             two.log_in("limited", "db")
             proxy.signal(SIGTERM)
-            eventually(lambda: refuses(proxy), 3, "it listens no more")
+            eventually(lambda: refuses(proxy), 15, "it listens no more")
             for _ in range(3):
                 assert one.query("select 1") == [("1",)]
                 assert two.query("select 2") == [("2",)]
             two.close()
             assert one.query("commit; select 3") == [("3",)]
             assert not has_left(proxy)
-        eventually(lambda: has_left(proxy), 3, "it ends")
+        eventually(lambda: has_left(proxy), 15, "it ends")
         assert proxy.process.returncode == 0
         assert not any_alive(workers)
 
@@ -78,7 +78,7 @@ def test_shutdown_timeout(start_proxy: StartProxy, one_postgres: PostgresServer)
         with RoughClient(proxy.port) as one, RoughClient(proxy.port) as two:
             one.log_in("limited", "db").send(query("select pg_sleep(60)"))
             two.log_in("limited", "db")
-            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 15, "the query runs")
             proxy.signal(SIGTERM)
             eventually(lambda: has_left(proxy), 4, "it ends")
             assert proxy.process.returncode == 0
@@ -102,7 +102,7 @@ def test_sigint_waits_for_transactions(
             assert caught.value.sqlstate == "57P01"
             assert not has_left(proxy)
             assert busy.query("select 2; commit") == [("2",)]
-            eventually(lambda: has_left(proxy), 3, "it ends")
+            eventually(lambda: has_left(proxy), 15, "it ends")
         assert proxy.process.returncode == 0
 
 
@@ -120,10 +120,10 @@ def test_leaving_at_once(
         assert path.exists()
         with RoughClient(proxy.port) as client:
             client.log_in("limited", "db").send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 15, "the query runs")
             for number in numbers:
                 proxy.signal(number)
-                eventually(lambda n=number: f"got {n.name}" in proxy.log, 3, "it is noticed")
+                eventually(lambda n=number: f"got {n.name}" in proxy.log, 15, "it is noticed")
             eventually(lambda: has_left(proxy), 4, "it ends")
             client.until_eof()
         assert proxy.process.returncode == 0
@@ -138,7 +138,7 @@ def test_signals_under_load(start_proxy: StartProxy, one_postgres: PostgresServe
         with Load(proxy.port, "limited", "db", 12) as load:
             load.wait_for_progress()
             proxy.signal(SIGINT)
-            eventually(lambda: has_left(proxy), 5, "it ends")
+            eventually(lambda: has_left(proxy), 15, "it ends")
         assert not load.wrong
         allowed = ("server shutting down", "pooler is shutting down", "Eof", "refused", "reset")
         assert not [t for t in texts(load.errors) if not any(word in t for word in allowed)]
@@ -159,10 +159,12 @@ def test_reload_under_load(start_proxy: StartProxy, one_postgres: PostgresServer
                 proxy.write_config(tables)
                 proxy.signal(SIGHUP)
                 eventually(
-                    lambda n=number: proxy.log.count("configuration reloaded") == n + 1, 5, "reload"
+                    lambda n=number: proxy.log.count("configuration reloaded") == n + 1,
+                    15,
+                    "reload",
                 )
                 eventually(
-                    lambda s=size: backends_of(one_postgres, "limited") <= s, 5, f"at most {size}"
+                    lambda s=size: backends_of(one_postgres, "limited") <= s, 15, f"at most {size}"
                 )
                 load.wait_for_progress(2)
                 assert backends_of(one_postgres, "limited") <= size
@@ -171,7 +173,7 @@ def test_reload_under_load(start_proxy: StartProxy, one_postgres: PostgresServer
             ):
                 proxy.config_path.write_text(bad)
                 proxy.signal(SIGHUP)
-                eventually(lambda n=number: proxy.log.count("not reloaded") == n + 1, 5, "refusal")
+                eventually(lambda n=number: proxy.log.count("not reloaded") == n + 1, 15, "refusal")
             assert "default_pool_sise" in proxy.log
             load.wait_for_progress()
             assert metric(proxy, "poolproxy_config_last_reload_successful") == 0
@@ -203,7 +205,7 @@ def test_databases_come_and_go(start_proxy: StartProxy, one_postgres: PostgresSe
                     with RoughClient(proxy.port) as late, pytest.raises(ServerError) as caught:
                         late.log_in("limited", "more")
                     assert caught.value.sqlstate == "3D000"
-                eventually(lambda: backends_of(one_postgres, "limited") == 1, 5, "its servers end")
+                eventually(lambda: backends_of(one_postgres, "limited") == 1, 15, "its servers end")
             assert stays.query("select 1") == [("1",)]
         proxy.stop()
 
@@ -212,7 +214,7 @@ def reload(proxy: ProxyProcess, tables: dict[str, object], count: int) -> None:
     """Put a configuration into use, the ``count``-th one; all workers have it afterwards."""
     proxy.write_config(tables)
     proxy.signal(SIGHUP)
-    eventually(lambda: proxy.log.count("configuration reloaded") == count, 5, "reloaded")
+    eventually(lambda: proxy.log.count("configuration reloaded") == count, 15, "reloaded")
     metric(proxy, "poolproxy_clients")  # its answer comes behind the configuration
 
 
@@ -249,7 +251,7 @@ def test_the_acceptor_is_killed(start_proxy: StartProxy, one_postgres: PostgresS
             idle.log_in("limited", "db")
             brief.log_in("limited", "db").query("begin; select 1")
             busy.log_in("limited", "db").send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 15, "the query runs")
             os.kill(proxy.pid, SIGKILL)
             proxy.process.wait()
             assert brief.query("select 2; commit") == [("2",)]
@@ -257,7 +259,7 @@ def test_the_acceptor_is_killed(start_proxy: StartProxy, one_postgres: PostgresS
                 idle.query("select 1")
             eventually(lambda: not any_alive(workers), 4, "the workers leave")
             busy.until_eof()
-        eventually(lambda: not backends_of(one_postgres, "limited"), 3, "no backend is left")
+        eventually(lambda: not backends_of(one_postgres, "limited"), 15, "no backend is left")
 
 
 def test_the_acceptor_is_killed_under_load(

@@ -83,7 +83,7 @@ def test_a_killed_worker_costs_its_own_clients_only(
         assert load.errors
         assert seen.most <= 4
         assert not seen.refusals
-        eventually(lambda: metric(proxy, r"poolproxy_clients") == 0, 5, "no client is counted")
+        eventually(lambda: metric(proxy, r"poolproxy_clients") == 0, 15, "no client is counted")
         eventually(
             lambda: permits_out(proxy) == backends_of(one_postgres, "limited"),
             5,
@@ -101,7 +101,7 @@ def test_busy_backends_of_a_dead_worker_end(
         with RoughClient(proxy.port) as client, Sampler(postgres, "limited") as seen:
             client.log_in("limited", "db")
             client.send(query("select pg_sleep(60)") * 3)
-            eventually(lambda: busy_backends(postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(postgres, "limited"), 15, "the query runs")
             kill_only_worker(proxy)
             with pytest.raises(Closed):
                 client.replies()
@@ -124,7 +124,7 @@ def test_a_silent_worker_is_killed_and_replaced(
             load.wait_for_progress()
             victim = proxy.worker_pids()[0]
             os.kill(victim, SIGSTOP)
-            eventually(lambda: replaced(proxy, victim, 2), 5, "a new worker")
+            eventually(lambda: replaced(proxy, victim, 2), 15, "a new worker")
             load.wait_for_progress()
             assert {port for _, port, _ in load.errors} <= client_ports(proxy, victim)
         assert "silent for 1 s (worker_timeout)" in proxy.log
@@ -163,7 +163,7 @@ def test_a_host_with_several_addresses(
         with RoughClient(proxy.port) as client, Sampler(one_postgres, "limited") as seen:
             client.log_in("limited", "db").query("select 1")
             client.send(query("select pg_sleep(60)"))
-            eventually(lambda: busy_backends(one_postgres, "limited"), 5, "the query runs")
+            eventually(lambda: busy_backends(one_postgres, "limited"), 15, "the query runs")
             kill_only_worker(proxy)
             with RoughClient(proxy.port, timeout=10) as other:
                 assert other.log_in("limited", "db").query("select 1") == [("1",)]
