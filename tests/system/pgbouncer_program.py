@@ -37,7 +37,7 @@ class Program:
         """Write the file (again): lines of [pgbouncer], and what follows."""
         self.ini.write_text(
             f"[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {self.port}\nunix_socket_dir =\n"
-            f"pidfile = {self.pidfile}\nlogfile = {self.logfile}\nworkers = 2\n{main}\n{rest}\n"
+            f"pidfile = {self.pidfile}\nlogfile = {self.logfile}\nworkers = 1\n{main}\n{rest}\n"
         )
 
     def start(self, *options: str) -> subprocess.Popen[str]:
