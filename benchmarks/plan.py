@@ -22,7 +22,7 @@ class Cell:
     size: int = 0
     """Bytes of a row, the number of idle clients, or server connections."""
     direct: bool = True
-    """Whether PostgreSQL without a pooler is measured too."""
+    """Whether PostgreSQL without a pooler is measured too; once, as nothing is held against it."""
     access: Access = TRUST
 
 
@@ -36,11 +36,11 @@ def full() -> list[Cell]:
     for clients in (1, 16, 64, 1000):
         for protocol in PROTOCOLS:
             promised = clients in (16, 64) and protocol != "prepared"
-            rounds, seconds = (5, 3) if promised else (3, 2)
-            cells.append(_transactions(Load(clients, protocol), rounds, seconds, promised))
+            rounds = 5 if promised else 3
+            cells.append(_transactions(Load(clients, protocol), rounds, 2, promised))
     cells.append(_transactions(Load(16, "simple", reconnect=True), rounds=3, seconds=2))
     cells += _secured(rounds=3, seconds=2)
-    return [*cells, *_others(rounds=5, seconds=2), *sharing(rounds=5, seconds=3)]
+    return [*cells, *_others(rounds=5, seconds=2), *sharing(rounds=5, seconds=2)]
 
 
 def sharing(rounds: int, seconds: int) -> list[Cell]:

@@ -29,7 +29,8 @@ _HOW_TO_READ = f"""\
   lines for connections; trust and no TLS, but for the rows with *SCRAM* (clients have a password, which the
   poolers know) and *TLS* (clients and PostgreSQL alike). Queries are pgbench's select-only ones, on a table
   that fits into memory; PostgreSQL does not wait for disks.
-- *{DIRECT}* goes to PostgreSQL without a pooler: as many server processes as clients.
+- *{DIRECT}* goes to PostgreSQL without a pooler: as many server processes as clients. It is measured in the
+  first round only, as nothing is held against it.
 - Latency is pgbench's: from sending a query to its answer, so with *reconnect* without the
   connecting. With more clients than servers it is mostly the wait for a server.
 - Large results are one client reading 64 MB answers. Memory is PSS of all processes of a fresh

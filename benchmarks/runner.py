@@ -65,7 +65,7 @@ class Runner:
         return self.results
 
     def _all_targets(self, cell: Cell, turn: int) -> None:
-        endpoints = self._endpoints(cell)
+        endpoints = self._endpoints(cell, turn)
         expected = (cell.seconds + 1) * len(endpoints)
         if time.monotonic() + expected > self.deadline:
             self.results.skipped = True
@@ -84,8 +84,12 @@ class Runner:
                 self.results.samples.setdefault(key, []).append(sample)
                 note(f"round {turn + 1}  {cell.name:32} {target:10} {brief(sample)}")
 
-    def _endpoints(self, cell: Cell) -> dict[str, Endpoint]:
-        return {name: at for (name, access), at in self.endpoints.items() if access == cell.access}
+    def _endpoints(self, cell: Cell, turn: int) -> dict[str, Endpoint]:
+        return {
+            name: at
+            for (name, access), at in self.endpoints.items()
+            if access == cell.access and not (turn and name == DIRECT)
+        }
 
     def _once(self, cell: Cell, target: str, endpoint: Endpoint) -> Sample:
         if cell.load is not None:
