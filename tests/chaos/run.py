@@ -1,0 +1,266 @@
+"""The chaos from its start to the count of what is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import statistics
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack
+
+import attrs
+import psycopg
+
+from poolproxy.demo.postgres import PostgresServer
+from tests.chaos.actor import Actor
+from tests.chaos.stage import ADMIN, MOST, WORKERS, Limits, stage
+from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.system.consoles import give
+from tests.system.watching import (
+    Sampler,
+    descriptors,
+    eventually,
+    metric,
+    permits_out,
+    superuser,
+)
+
+ACTORS = 20
+KILL_EVERY = 2.0  # seconds
+STIR_EVERY = 0.7
+CALM = 30.0  # seconds within which all must be as at the start
+# A lowered limit: sessions and abandoned work have to end first.
+SHRINKS_WITHIN = 20.0
+CLIENTS_OF = "select usename, count(*) from pg_stat_activity where usename like 'chaos%' group by 1"
+READY = r'poolproxy_workers\{state="ready"\}'
+UNFIT = "can't be replaced now"  # the console's answer for a worker that is not in full service
+NEVER = ("does not hold permit", "could not be handled", "killing worker", "is not reloaded")
+
+
+@attrs.define
+class Report:
+    """What has happened."""
+
+    seed: int
+    seconds: float
+    kills: int = 0
+    recoveries: list[float] = attrs.Factory(list)
+    stirs: Counter[str] = attrs.Factory(Counter)
+    acts: Counter[str] = attrs.Factory(Counter)
+    longest: float = 0.0
+    moves: dict[str, float] = attrs.Factory(dict)
+
+    def __str__(self) -> str:
+        median = statistics.median(self.recoveries) if self.recoveries else 0.0
+        most = max(self.recoveries, default=0.0)
+        return "\n".join(
+            (
+                f"chaos: seed {self.seed}, {self.seconds:g} s, {self.kills} workers killed; all "
+                f"{WORKERS} ready again after {median:.2f} s (median), {most:.2f} s (most)",
+                f"orders: {dict(self.stirs)}",
+                f"clients did: {dict(self.acts)}; the longest took {self.longest:.2f} s",
+                f"moves: {self.moves}",
+            )
+        )
+
+
+class Killer(threading.Thread):
+    """Kills a random worker every KILL_EVERY seconds."""
+
+    def __init__(self, proxy: ProxyProcess, report: Report, over: threading.Event) -> None:
+        super().__init__()
+        self._proxy, self._report, self._over = proxy, report, over
+        self._chance = random.Random(report.seed)
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(KILL_EVERY):
+                self._kill()
+        except BaseException as error:
+            self.error = error
+
+    def _kill(self) -> None:
+        workers = self._proxy.worker_pids()
+        if not workers:
+            return
+        os.kill(self._chance.choice(workers), signal.SIGKILL)
+        began = time.monotonic()
+        self._report.kills += 1
+        eventually(
+            lambda: metric(self._proxy, READY) < WORKERS or self._late(began), 5, "it is dead"
+        )
+        eventually(lambda: metric(self._proxy, READY) >= WORKERS, 20, "it has a successor")
+        self._report.recoveries.append(time.monotonic() - began)
+
+    @staticmethod
+    def _late(began: float) -> bool:
+        """A successor may be there before anybody has seen that there was none, or it was a retired one."""
+        return time.monotonic() > began + 0.3
+
+
+class Stirrer:
+    """Gives orders, and changes limits."""
+
+    def __init__(self, server: PostgresServer, proxy: ProxyProcess, report: Report) -> None:
+        self._server, self._proxy, self._report = server, proxy, report
+        self._chance = random.Random(report.seed + 1)
+
+    def stir(self) -> None:
+        """Do one of these."""
+        order = self._chance.choice(
+            [self._reload, self._reload, self._recycle, self._reconnect, self._pause]
+        )
+        order()
+        self._report.stirs[order.__name__.lstrip("_")] += 1
+
+    def limit(self, limits: Limits) -> None:
+        """Reload with other limits, and see them hold."""
+        count = self._generation()
+        self._proxy.write_config(limits.tables(self._server))
+        self._proxy.signal(signal.SIGHUP)
+        eventually(lambda: self._generation() > count, 15, "the reload")
+        with superuser(self._server) as admin:
+            eventually(lambda: _fits(admin, limits), SHRINKS_WITHIN, f"{limits} hold")
+
+    def _generation(self) -> int:
+        return self._proxy.log.count("configuration reloaded from")
+
+    def _reload(self) -> None:
+        self.limit(Limits.any(self._chance))
+
+    def _recycle(self) -> None:
+        try:
+            give(self._proxy, f"RECYCLE WORKER {self._chance.randrange(WORKERS)}", ADMIN)
+        except psycopg.OperationalError:
+            pass  # the console was with a worker that was killed
+        except psycopg.Error as error:
+            if UNFIT not in str(error):
+                raise
+
+    def _reconnect(self) -> None:
+        self._give(f"RECONNECT {self._chance.choice(['tx', 'a', 'session'])}")
+
+    def _pause(self) -> None:
+        database = self._chance.choice(["tx", "a", "b"])
+        self._give(f"PAUSE {database}")
+        while not self._give(f"RESUME {database}"):
+            pass
+
+    def _give(self, command: str) -> bool:
+        try:
+            give(self._proxy, command, ADMIN)
+        except psycopg.OperationalError:
+            return False
+        except psycopg.Error as error:
+            if "already" not in str(error) and "not paused" not in str(error):
+                raise
+        return True
+
+
+def _fits(admin: psycopg.Connection, limits: Limits) -> bool:
+    found = dict(admin.execute(CLIENTS_OF).fetchall())
+    return all(found.get(role, 0) <= limit for role, limit in limits.of_roles.items())
+
+
+def run(server: PostgresServer, start: StartProxy, seconds: float, seed: int | None) -> Report:
+    """The chaos for so long; raises AssertionError, with the seed, for anything that must not be."""
+    seed = random.SystemRandom().randrange(10**6) if seed is None else seed
+    print(f"chaos: seed {seed}", flush=True)
+    over = threading.Event()
+    report = Report(seed, seconds)
+    marks = [f"mark {number}" for number in range(ACTORS)]
+    with stage(server, start, marks) as proxy:
+        before = _at_rest(proxy, [])
+        actors = [Actor(number, seed, proxy.port, over) for number in range(ACTORS)]
+        with ExitStack() as stack:
+            samplers = [stack.enter_context(Sampler(server, role)) for role in MOST]
+            killer = Killer(proxy, report, over)
+            threads = [killer, *(actor.thread for actor in actors)]
+            for thread in threads:
+                thread.start()
+            try:
+                _disturb(Stirrer(server, proxy, report), actors, killer, seconds)
+            finally:
+                over.set()
+                for thread in threads:
+                    thread.join()
+        assert killer.error is None, killer.error
+        _judge(server, proxy, actors, samplers)
+        _at_rest(proxy, before)
+        for actor in actors:
+            report.acts.update(actor.done)
+            report.longest = max(report.longest, actor.longest)
+        for kind, outcome in (("server", "taken"), ("client", "done"), ("client", "lost")):
+            name = rf'poolproxy_{kind}_moves_total\{{outcome="{outcome}"\}}'
+            report.moves[f"{kind}s {outcome}"] = metric(proxy, name)
+    return report
+
+
+def _disturb(stirrer: Stirrer, actors: list[Actor], killer: Killer, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and killer.error is None and not any(a.wrong for a in actors):
+        stirrer.stir()
+        time.sleep(STIR_EVERY)
+    stirrer.limit(Limits.most())
+
+
+def _judge(
+    server: PostgresServer, proxy: ProxyProcess, actors: list[Actor], samplers: list[Sampler]
+) -> None:
+    wrong = [text for actor in actors for text in actor.wrong]
+    assert not wrong, "\n".join(wrong)
+    for sampler, (role, most) in zip(samplers, MOST.items(), strict=True):
+        assert sampler.most <= most, f"{role} had {sampler.most} connections"
+    assert not samplers[0].refusals, "PostgreSQL has refused a connection: one too many"
+    # A backend whose client has left in mid-transaction may still hold the row.
+    eventually(lambda: not _of_chaos(server), CALM, "all backends end")
+    with superuser(server) as admin:
+        for actor in actors:
+            row = admin.execute("select n from chaos where mark = %s", [actor.mark]).fetchone()
+            logged = admin.execute(
+                "select coalesce(array_agg(n order by n), '{}') from chaos_log where mark = %s",
+                [actor.mark],
+            ).fetchone()
+            assert row is not None
+            assert logged is not None
+            assert row[0] in actor.possible, (
+                f"{actor.mark} has {row[0]}, not one of {actor.possible}"
+            )
+            assert logged[0] == list(range(1, row[0] + 1)), f"{actor.mark}: {logged[0]}"
+    found = [text for text in NEVER if text in proxy.log]
+    assert not found, found
+
+
+def _of_chaos(server: PostgresServer) -> int:
+    """Backends but for those that min_pool_size keeps."""
+    with superuser(server) as admin:
+        rows = dict(admin.execute(CLIENTS_OF).fetchall())
+    return sum(rows.values()) - 1
+
+
+def _at_rest(proxy: ProxyProcess, before: list[int]) -> list[int]:
+    """Wait until nothing goes on, and no more descriptors are open than ``before``: the acceptor's, and the
+    most of any worker.
+    """
+    eventually(lambda: metric(proxy, "poolproxy_clients") == 0, CALM, "no client is counted")
+    eventually(lambda: metric(proxy, READY) == WORKERS, CALM, "all workers are ready")
+    leaving = r'poolproxy_workers\{state="leaving"\}'
+    eventually(lambda: metric(proxy, leaving) == 0, CALM, "those that were replaced have left")
+    eventually(lambda: permits_out(proxy) == 1, CALM, "all permits but one have come back")
+    held = [row["permits"] for row in give(proxy, "SHOW LEDGER", ADMIN)]
+    assert sum(held) == 1, held
+    eventually(proxy.spare_pids, CALM, "there is a spare")
+    assert metric(proxy, "poolproxy_permits_timed_out_total") == 0
+
+    def count() -> list[int]:
+        return [descriptors(proxy.pid), max(map(descriptors, proxy.worker_pids()))]
+
+    if before:
+        eventually(
+            lambda: count() <= before and count()[1] <= before[1], CALM, "no descriptor leaks"
+        )
+    return count()
