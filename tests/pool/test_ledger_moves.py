@@ -187,7 +187,7 @@ def queues(driver: Mover, *waiting: int, age: float = 0.01) -> Sent:
     """At workers 1, 2 ... so many clients wait, as if that had grown together."""
     for worker, count in enumerate(waiting, 1):
         want = Want(POOL, count, driver.now - age, login=False, probe=False)
-        driver.ledger._pools[POOL].hear(worker, want, driver.now)
+        driver.ledger._books.pools[POOL].hear(worker, want, driver.now)
     return driver.want(len(waiting), waiting[-1], since=driver.now - age)
 
 
@@ -312,7 +312,7 @@ def test_nobody_is_left_to_have_it() -> None:
     driver = Mover(pool_size=1)
     driver.fill(1, 1)
     driver.ledger.worker_gone(2, driver.now)
-    driver.ledger._workers.clear()
+    driver.ledger._books.workers.clear()
     assert come(driver.yields(1, 1)) == []
     driver.closed(1)
     assert driver.ledger.held == 0

@@ -46,7 +46,7 @@ def test_pools_at_rest_are_not_looked_at() -> None:
     ledger.worker_up(0, 0.0)
     for number in range(1000):
         ledger.client_up(0, key(number), 1.0)
-    ledger._restless = counting = Counting(ledger._restless)
+    ledger._books.restless = counting = Counting(ledger._books.restless)
     opened(ledger, 0, 2.0)
     assert counting.looked_at < 10
 
