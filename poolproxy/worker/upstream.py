@@ -14,15 +14,12 @@ import socket
 from time import monotonic
 from typing import Any
 
-import attrs
 import trio
 
-from poolproxy.auth.exchange import Compute
-from poolproxy.auth.server import Done, Fail, Reply, ServerExchange, Wait
+from poolproxy.auth.server import ServerExchange
 from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
-    CancelKey,
     HostSeen,
     Parameter,
     Permit,
@@ -40,24 +37,22 @@ from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
 from poolproxy.settings.enums import Negotiation, TargetSession
 from poolproxy.settings.hosts import Host
-from poolproxy.wire.build import password_message
-from poolproxy.wire.codes import (
-    AUTHENTICATION,
-    BACKEND_KEY_DATA,
-    ERROR_RESPONSE,
-    IDLE,
-    NEGOTIATE_PROTOCOL_VERSION,
-    NOTICE_RESPONSE,
-    PARAMETER_STATUS,
-    READY_FOR_QUERY,
-)
-from poolproxy.wire.read import ErrorFields, backend_key, error_fields, parameter_status
-from poolproxy.wire.startup import NEWEST_MINOR, PROTOCOL_3, startup_message
+from poolproxy.wire.read import ErrorFields
+from poolproxy.wire.startup import NEWEST_MINOR, startup_message
 from poolproxy.worker import tls
 from poolproxy.worker.cancel import connect
 from poolproxy.worker.choosing import Elsewhere, NoHost, choose
 from poolproxy.worker.credentials import CommandFailed, credential, forget
-from poolproxy.worker.deriving import derive
+from poolproxy.worker.greeting import (
+    Greeting,
+    Refused,
+    ServerError,
+    TooNew,
+    prove,
+    read_greeting,
+    server_error,
+    understood,
+)
 from poolproxy.worker.hosts import RoleUnknown, addresses, ask_role
 from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
@@ -66,46 +61,10 @@ from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-# PostgreSQL's error for a protocol that it does not know (feature_not_supported), and PgBouncer's.
-REFUSES_PROTOCOL = ("0A000", "08P01")
 TLS_GOODBYE = 1.0  # seconds that a server gets to close after a handshake has failed
 PART_SECONDS = 5.0  # that a server gets to close a connection which turned out to be of no use
 # Errors of PostgreSQL for which another host may be the cure: it starts, stops, or has no room.
 ELSEWHERE = ("57P", "53")
-MAX_PARAMETERS = 200  # ParameterStatus messages of one log-in; PostgreSQL sends about 15
-
-
-@attrs.frozen
-class ServerError(Exception):
-    """The attempt has failed; ``from_server``: PostgreSQL has answered, but not with a log-in."""
-
-    reason: str
-    sqlstate: str = "08006"
-    from_server: bool = False
-
-
-def server_error(error: Exception) -> ServerError:
-    """What has ended a log-in, as one of these."""
-    match error:
-        case ServerError():
-            return error
-        case PoolerError():
-            return ServerError(error.message)  # what answers is no PostgreSQL, or a broken one
-        case Eof():
-            return ServerError("server conn crashed?")
-    return ServerError(f"connect failed: {error}")
-
-
-class TooNew(Exception):
-    """The server has closed at the sight of a protocol that it does not know."""
-
-
-@attrs.frozen
-class Greeting:
-    """What PostgreSQL says in a successful log-in."""
-
-    key: CancelKey
-    parameters: dict[str, str]
 
 
 async def open_server(
@@ -350,54 +309,19 @@ class ServerLogin:
             self.asks_for_newer = True
             await understood(stream)
             self.asks_for_newer = False
-        await self._authenticate(stream)
-        key = CancelKey(0, b"\0\0\0\0")
-        parameters: dict[str, str] = {}
-        while True:
-            code, body = await stream.message()
-            if code == PARAMETER_STATUS and len(parameters) < MAX_PARAMETERS:
-                name, value = parameter_status(body)
-                parameters[name] = value
-            elif code == BACKEND_KEY_DATA:
-                key = CancelKey(*backend_key(body))
-            elif code == READY_FOR_QUERY and body == bytes((IDLE,)):
-                return Greeting(key, parameters)
-            elif code == ERROR_RESPONSE:
-                raise refused(body)
-            elif code != NOTICE_RESPONSE:
-                raise ServerError("unknown pkt")
-
-    async def _authenticate(self, stream: Stream) -> None:
-        settings, worker = self.pool.settings, self.worker
         try:
-            ours = await credential(worker, settings, self.host)
+            ours = await credential(self.worker, settings, self.host)
         except CommandFailed as failure:
             raise ServerError(f"password_command {failure}", from_server=True) from failure
-        nonce = base64.b64encode(os.urandom(18)).decode()
         end_point = self.tls.server_end_point if self.tls is not None else None
+        nonce = base64.b64encode(os.urandom(18)).decode()
         exchange = ServerExchange(settings.user, ours.secret, None, ours.keys, nonce, end_point)
-        while True:
-            code, body = await stream.message()
-            if code == ERROR_RESPONSE:
-                forget(worker, settings, self.host)
-                raise refused(body)
-            if code == NOTICE_RESPONSE or negotiated(code, body):
-                continue
-            if code != AUTHENTICATION or len(body) < 4:
-                raise ServerError("unknown pkt")
-            step = exchange.feed(int.from_bytes(body[:4], "big"), body[4:])
-            while isinstance(step, Compute):
-                step = exchange.computed(await derive(step.request))
-            match step:
-                case Done():
-                    return
-                case Reply(payload):
-                    await stream.send(password_message(payload))
-                case Fail(error):
-                    log.warning("%s: %s %s", self._name(0), error.message, error.hint)
-                    raise ServerError(error.message, error.sqlstate, from_server=True)
-                case Wait():
-                    pass
+        try:
+            await prove(stream, exchange, self._name(0))
+        except Refused:
+            forget(self.worker, settings, self.host)
+            raise
+        return await read_greeting(stream)
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -480,34 +404,3 @@ class ServerLogin:
         settings = self.pool.settings
         name = f"S-{self.permit.permit}"
         return Party(name, settings.database, settings.user, f"{self.host} pid={pid}")
-
-
-async def understood(stream: Stream) -> None:
-    """Return with the answer to the start-up packet still unread; raises TooNew if it was refused.
-
-    PostgreSQL negotiates since 9.3.22, 9.4.17, 9.5.12, 9.6.8 and 10.3. Older ones, and many poolers, have an
-    error for it, or nothing.
-    """
-    try:
-        code, body = await stream.peek()
-    except (Eof, PoolerError):
-        raise TooNew from None
-    if code == ERROR_RESPONSE and error_fields(body).sqlstate in REFUSES_PROTOCOL:
-        await stream.until_eof()
-        raise TooNew
-
-
-def negotiated(code: int, body: bytes) -> bool:
-    """Whether this is a NegotiateProtocolVersion; raises ServerError if nothing is left to agree on."""
-    if code != NEGOTIATE_PROTOCOL_VERSION:
-        return False
-    lowest, highest = PROTOCOL_3.to_bytes(4, "big"), (PROTOCOL_3 + NEWEST_MINOR).to_bytes(4, "big")
-    if not lowest <= body[:4] <= highest or body[4:] != bytes(4):
-        raise ServerError("unsupported protocol version")
-    return True
-
-
-def refused(body: bytes) -> ServerError:
-    """PostgreSQL's own words, for the clients that wait."""
-    fields = error_fields(body)
-    return ServerError(fields.message, fields.sqlstate, from_server=True)

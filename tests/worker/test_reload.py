@@ -8,7 +8,8 @@ import pytest
 
 from poolproxy.ipc.messages import CancelKey, Command, Permit
 from poolproxy.worker.control import obey
-from poolproxy.worker.upstream import Greeting, ServerLogin
+from poolproxy.worker.greeting import Greeting
+from poolproxy.worker.upstream import ServerLogin
 from tests.worker.test_session import POOL, SessionHouse
 
 
