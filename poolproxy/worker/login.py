@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from poolproxy.auth.tls import TlsInfo
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
 from poolproxy.log.party import Party
@@ -28,25 +26,21 @@ from poolproxy.relay.replication import ReplicationClient, ReplicationServer
 from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.relay.tls import TlsConnection, over_tls, say_goodbye, shut_down
 from poolproxy.settings.config import RESERVED, PoolSettings
-from poolproxy.tls.contexts import Contexts
 from poolproxy.wire import build
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.startup import (
     SHORT_SECRET,
     CancelPacket,
-    GssRequest,
-    SslRequest,
-    Startup,
-    parse_first_packet,
 )
 from poolproxy.worker import tls
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.keys import new_key
+from poolproxy.worker.opening import Opening
 from poolproxy.worker.options import Wishes, wishes
-from poolproxy.worker.patience import Waiting, unproven
+from poolproxy.worker.patience import unproven
 from poolproxy.worker.replication import own_server
 from poolproxy.worker.session import Own, catch_up, held, take
-from poolproxy.worker.streams import Eof, Stream, tune
+from poolproxy.worker.streams import Eof, tune
 from poolproxy.worker.tls import TlsFailed
 from poolproxy.worker.worker import Worker
 
@@ -55,7 +49,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_NEGOTIATIONS = 2  # SSLRequest and GSSENCRequest, each once
 GOODBYE = 1.0  # seconds that a refused client gets to read its error
 REFUSED_PATIENCE = 5.0  # seconds for the start-up packet of a client over max_client_conn
 MAX_APPLICATION_NAME = 63  # bytes; PostgreSQL keeps no more
@@ -80,8 +73,8 @@ async def serve_socket(worker: Worker, sock: socket.socket, accepted: Accepted) 
         worker.logging_in -= 1
         worker.hurried -= 1
         if not handed_over:
-            say_goodbye(login.sock)
-            login.sock.close()
+            say_goodbye(login.opening.sock)
+            login.opening.sock.close()
             worker.socket_gone(accepted.id)
 
 
@@ -90,18 +83,14 @@ class ClientLogin:
 
     def __init__(self, worker: Worker, sock: socket.socket, accepted: Accepted) -> None:
         self.worker = worker
-        self.sock = sock
         self.accepted = accepted
-        self.stream = Stream(sock)
+        self.opening = Opening(worker, sock)
         self.database = "(nodb)"
         self.user = "(nouser)"
         self.secret_size = SHORT_SECRET
         self.waits_for_server = False
         self.cancels = False
-        self.tls: TlsInfo | None = None
         self.console: Console | None = None
-        self.waiting: Waiting
-        self.silent = False  # amid a handshake an error could not be read
 
     @property
     def name(self) -> Party:
@@ -120,7 +109,7 @@ class ClientLogin:
             if scope.cancelled_caught:
                 if self.cancels:
                     return False  # a canceller is never told anything
-                if self.silent:
+                if self.opening.silent:
                     raise TlsFailed("client_login_timeout", "timeout")
                 raise self._too_late()
             if self.console is None:
@@ -144,7 +133,7 @@ class ClientLogin:
         worker.logging_in -= 1
         worker.hurried -= 1
         try:
-            await console.serve(worker, self.stream, client)
+            await console.serve(worker, self.opening.stream, client)
         finally:
             worker.logging_in += 1
             worker.hurried += 1
@@ -170,9 +159,9 @@ class ClientLogin:
         # Closing with unread bytes would send a reset, and the client might lose the error before it.
         with trio.move_on_after(GOODBYE):
             try:
-                await self.stream.send(build.error_response(error))
-                shut_down(self.sock)
-                await self.stream.until_eof()
+                await self.opening.stream.send(build.error_response(error))
+                shut_down(self.opening.sock)
+                await self.opening.stream.until_eof()
             except (Eof, OSError):
                 pass
 
@@ -181,15 +170,15 @@ class ClientLogin:
         metrics.tls_failures[error.kind] = metrics.tls_failures.get(error.kind, 0) + 1
         if self.worker.config.settings.log_pooler_errors:
             log.warning("%s TLS handshake error: %s", self.name, error)
-        await tls.end(self.sock, GOODBYE)
+        await tls.end(self.opening.sock, GOODBYE)
 
     async def _log_in(self) -> None:
-        with unproven(self.worker, self.accepted.id, self.sock) as self.waiting:
+        with unproven(self.worker, self.accepted.id, self.opening.sock) as self.opening.waiting:
             wanted = await self._prove()
         if self.console is not None:
             from poolproxy.worker import console
 
-            await console.welcome(self.stream, self.console)
+            await console.welcome(self.opening.stream, self.console)
             self._log_success()
             return
         settings = self._find_pool()
@@ -201,7 +190,10 @@ class ClientLogin:
 
     async def _prove(self) -> Wishes:
         """What the client wants, once it has proven who it is."""
-        startup = await self._startup()
+        startup = await self.opening.first_packet()
+        if isinstance(startup, CancelPacket):
+            await self._cancel(CancelKey(startup.pid, startup.secret))
+            raise Refused
         if self.accepted.refused and startup.database not in RESERVED:
             raise PoolerError(
                 "no more connections allowed (max_client_conn)",
@@ -209,16 +201,23 @@ class ClientLogin:
                 hint="Raise max_client_conn, or close idle client connections.",
                 reason="max_client_conn",
             )
-        self._demand_tls()
+        self.opening.demand_tls()
         wanted = wishes(startup, self.worker.config.settings, self.worker.context.tracker)
         wanted = self._with_host(wanted)
         self.database, self.user = wanted.database, wanted.user
         self.secret_size = startup.secret_size
         if startup.needs_negotiation:
-            await self.stream.send(
+            await self.opening.stream.send(
                 build.negotiate_protocol_version(startup.spoken, startup.unknown_options)
             )
-        arrival = Arrival(self.accepted, self.sock, self.stream, wanted, self.waiting, self.tls)
+        arrival = Arrival(
+            self.accepted,
+            self.opening.sock,
+            self.opening.stream,
+            wanted,
+            self.opening.waiting,
+            self.opening.tls,
+        )
         if self.database in RESERVED:
             self.console = await self._admit_to_console(arrival)
         else:
@@ -234,70 +233,10 @@ class ClientLogin:
             admin = console.rights(worker.config, worker.files, arrival.visit())
         return console.made(self.worker, arrival, admin=admin, secret_size=self.secret_size)
 
-    async def _startup(self) -> Startup:
-        # The same ones for all that follows, whatever is reloaded meanwhile.
-        offered = None if self.sock.family == socket.AF_UNIX else self.worker.contexts
-        if offered is not None and offered.client and await tls.begins_with_handshake(self.sock):
-            await self._begin_tls(offered.client, offered.certificate, direct=True)
-        data = bytearray()
-        negotiations = 0
-        while True:
-            parsed = parse_first_packet(data)
-            if parsed is None:
-                data += await self.stream.receive()
-                continue
-            packet, length = parsed
-            del data[:length]
-            if isinstance(packet, Startup):
-                self.stream.messages.feed(bytes(data))
-                return packet
-            if isinstance(packet, CancelPacket):
-                await self._cancel(CancelKey(packet.pid, packet.secret))
-                raise Refused
-            negotiations += 1
-            if negotiations > MAX_NEGOTIATIONS:
-                raise PoolerError("bad packet header: repeated encryption request")
-            await self._negotiate(packet, offered, early_data=bool(data))
-
-    async def _negotiate(
-        self, packet: SslRequest | GssRequest, offered: Contexts | None, *, early_data: bool
-    ) -> None:
-        if early_data or (self.tls is None and tls.comes_early(self.sock)):
-            what = "SSL request" if isinstance(packet, SslRequest) else "GSSAPI encryption request"
-            raise PoolerError(f"received unencrypted data after {what}")
-        if isinstance(packet, GssRequest) or offered is None or offered.client is None:
-            await self.stream.send(b"N")
-        elif self.tls is not None:
-            raise TlsFailed("SSL req inside SSL", "protocol")
-        else:
-            await self.stream.send(b"S")
-            await self._begin_tls(offered.client, offered.certificate, direct=False)
-
-    async def _begin_tls(
-        self, context: ssl.SSLContext, certificate: bytes, *, direct: bool
-    ) -> None:
-        self.sock = sock = tls.wrap_client(self.sock, context)
-        self.waiting.sock = sock
-        self.silent = True
-        await self.worker.handshakes.shake(sock, direct=direct)
-        self.silent = False
-        self.stream = Stream(sock)
-        self.tls = tls.client_info(sock, certificate)
-
-    def _demand_tls(self) -> None:
-        mode = self.worker.config.settings.client_tls_sslmode
-        if mode.required and self.tls is None and self.sock.family != socket.AF_UNIX:
-            raise PoolerError(
-                "SSL required",
-                sqlstate="28000",
-                hint="Connect with sslmode=require or more, or set client_tls_sslmode = prefer.",
-                reason="client_tls_sslmode",
-            )
-
     async def _cancel(self, key: CancelKey) -> None:
         """Pass a CancelRequest on; the socket stays open until it has been delivered."""
         self.cancels = True
-        self.waiting.excused = True
+        self.opening.waiting.excused = True
         done = trio.Event()
         request = self.accepted.id
         self.worker.cancels[request] = done
@@ -438,17 +377,17 @@ class ClientLogin:
         if notice:
             parts.append(build.notice_response(notice))
         parts.append(build.ready_for_query())
-        await self.stream.send(b"".join(parts))
+        await self.opening.stream.send(b"".join(parts))
         # No checkpoint from here on: the socket has two owners for a moment.
         self._log_success()
         client = self._client(pool, key, values, server)
-        worker.client_up(client, self.stream.messages.rest())
+        worker.client_up(client, self.opening.stream.messages.rest())
         if isinstance(client, SessionClient) and client.unused:
             catch_up(client)
 
     def _log_success(self) -> None:
         if self.worker.config.settings.log_connections:
-            words = self.name, self.database, self.user, self.tls or "no"
+            words = self.name, self.database, self.user, self.opening.tls or "no"
             log.info("%s login attempt: db=%s user=%s tls=%s", *words)
 
     def _key(self, server: SessionServer | None) -> CancelKey:
@@ -464,11 +403,11 @@ class ClientLogin:
         kind: type[Client] = SessionClient if in_session else client_class(pool)
         if isinstance(server, ReplicationServer):
             kind = ReplicationClient
-        if self.tls is not None:
+        if self.opening.tls is not None:
             kind = over_tls(kind)
         client = kind(
             worker.context,
-            self.sock,
+            self.opening.sock,
             id=accepted.id,
             pool=pool,
             user=sys.intern(self.user),
@@ -480,7 +419,7 @@ class ClientLogin:
             connected_at=accepted.accepted_at,
         )
         if isinstance(client, TlsConnection):
-            client.tls = str(self.tls)
+            client.tls = str(self.opening.tls)
         if isinstance(client, SessionClient) and server is not None and not server.closed:
             client.have(server)
         return client
