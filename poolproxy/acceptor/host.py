@@ -9,12 +9,13 @@ import math
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 import trio
 
 from poolproxy.acceptor.ending import Duplicate, end
+from poolproxy.acceptor.limits import has_choice, hosts_of, limits_of, standing_pools
 from poolproxy.acceptor.workers import Worker, Workers
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import (
@@ -39,62 +40,11 @@ from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import LedgerMetrics, ProxyMetrics
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.hosts import Hosts, HostStatistics, Role
-from poolproxy.pool.ledger import Ledger, LimitsOf, PoolLimits, PoolStatistics, Sends, UnknownPermit
-from poolproxy.settings.config import TEMPLATE, Config, PoolSettings
-from poolproxy.settings.enums import PoolMode, TargetSession
-from poolproxy.settings.hosts import Host, pair
+from poolproxy.pool.ledger import Ledger, PoolStatistics, Sends, UnknownPermit
+from poolproxy.settings.config import Config
+from poolproxy.settings.hosts import Host
 
 log = logging.getLogger("poolproxy.acceptor")
-
-
-def limits_of(config: Config, closed: Container[str] = ()) -> LimitsOf:
-    """How the ledger learns the limits of a pool from ``config``. Databases in ``closed`` have no
-    min_pool_size.
-    """
-    ours = config.settings
-
-    def limits(key: PoolKey) -> PoolLimits | None:
-        pool = config.pool_of((key.database, key.user))
-        if pool is None:
-            return None  # the database is gone or has got another forced user
-        return PoolLimits(
-            pool_size=pool.pool_size,
-            min_pool_size=0 if key.database in closed else pool.min_pool_size,
-            reserve_pool_size=pool.reserve_pool_size,
-            reserve_pool_timeout=ours.reserve_pool_timeout,
-            max_db_connections=pool.max_db_connections,
-            max_user_connections=pool.max_user_connections,
-            server_login_retry=ours.server_login_retry,
-            forced_user=pool.forced,
-            session_mode=pool.pool_mode is PoolMode.SESSION,
-            failover=has_choice(pool),
-            target=repr((pool.hosts, pool.dbname, pool.startup, pool.connect_query)),
-        )
-
-    return limits
-
-
-def has_choice(pool: PoolSettings) -> bool:
-    """Whether it takes more than connecting to say where the pool's servers are."""
-    return len(pool.hosts) > 1 or pool.target_session_attrs is not TargetSession.ANY
-
-
-def hosts_of(config: Config) -> set[Host]:
-    """All hosts of all databases, and the peers."""
-    default = (config.settings.unix_socket_dir,)
-    lists = (pair(entry.host or default, entry.port) for entry in config.databases.values())
-    peers = {Host(peer.host or "", peer.port) for peer in config.peers.values()}
-    return {host for hosts in lists for host in hosts} | peers
-
-
-def standing_pools(config: Config) -> list[PoolKey]:
-    """The pools that min_pool_size fills before any client comes."""
-    found = []
-    for name in config.databases:
-        pool = config.pool(name, "") if name != TEMPLATE else None
-        if pool is not None and pool.forced and pool.min_pool_size:
-            found.append(PoolKey(name, pool.user))
-    return found
 
 
 class LedgerHost:

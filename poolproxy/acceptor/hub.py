@@ -1,28 +1,27 @@
 """What the acceptor knows and how it answers: every message of a worker ends here.
 
 The hub decides nothing itself: clients, cancels and the ledger are pure objects; it brings
-messages to them and what they say to the workers. Nothing here waits but :meth:`Hub.room`.
+messages to them and what they say to the workers. Nothing here waits.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeAlias
 
-import attrs
 import trio
 
-from poolproxy.acceptor.accepting import Arrival
-from poolproxy.acceptor.balancer import batches, spread
-from poolproxy.acceptor.cancels import Cancels, Peer
+from poolproxy.acceptor.cancelling import Cancelling
+from poolproxy.acceptor.cancels import Cancels
 from poolproxy.acceptor.client_moves import ClientMoves
-from poolproxy.acceptor.clients import Client, Clients
+from poolproxy.acceptor.clients import Clients
 from poolproxy.acceptor.console import Desk
-from poolproxy.acceptor.host import LedgerHost, hosts_of
+from poolproxy.acceptor.entrance import Entrance
+from poolproxy.acceptor.host import LedgerHost
+from poolproxy.acceptor.limits import hosts_of
 from poolproxy.acceptor.reports import Reports
 from poolproxy.acceptor.resolver import Lookup, Resolver, look_up
 from poolproxy.acceptor.workers import State, Worker, Workers
@@ -30,11 +29,9 @@ from poolproxy.errors import Mistake
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.codec import IpcError, schema
 from poolproxy.ipc.messages import (
-    Accepted,
     Admit,
     Bye,
     CancelDone,
-    CancelKey,
     CancelMissed,
     CancelRequest,
     ClientArrived,
@@ -48,7 +45,6 @@ from poolproxy.ipc.messages import (
     ConsoleUp,
     Done,
     Drain,
-    Handoff,
     HostSeen,
     Inspected,
     Leave,
@@ -73,14 +69,10 @@ from poolproxy.ipc.messages import (
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.ledger import UnknownPermit
 from poolproxy.settings.files import LoadedConfig
-from poolproxy.settings.hosts import Host
 from poolproxy.settings.write import to_toml
-from poolproxy.wire.peering import passed_on, peer_of, restored
 
 log = logging.getLogger("poolproxy.acceptor")
 
-# While all workers' queues are full there is no event to wait for: look again after this long.
-FULL_PAUSE = 0.05
 MOCK_KEY_BYTES = 32
 # The part of the time for draining over which clients are sent away; the rest is for transactions that
 # last. By then the last of them has been told.
@@ -112,6 +104,8 @@ class Hub:
         self.workers = Workers()
         self.clients = Clients()
         self.cancels = Cancels()
+        self.cancelling = Cancelling(self)
+        self.entrance = Entrance(self)
         self.moves = ClientMoves(self)
         self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)
         self.reports = Reports()
@@ -209,50 +203,6 @@ class Hub:
         """How many clients the database has that have logged in: 0 when it is drained."""
         return self.clients.count_in(database)
 
-    # -- clients that come ------------------------------------------------------------------------
-
-    async def room(self) -> None:
-        """Wait until there is a worker that a client can be given to."""
-        while self.holds.suspended or not self.workers.taking():
-            with trio.move_on_after(FULL_PAUSE):
-                await self.workers.changed.wait()
-
-    def take(self, arrivals: Sequence[Arrival]) -> None:
-        """Hand accepted sockets to workers; those over max_client_conn with the order to refuse."""
-        loads = {
-            worker.number: self.clients.load(worker.number) for worker in self.workers.taking()
-        }
-        if not loads:
-            close_fds(arrival.fd for arrival in arrivals)
-            return
-        free = self.loaded.config.settings.max_client_conn - self.clients.count
-        flagged = [(arrival, order >= free) for order, arrival in enumerate(arrivals)]
-        self.reports.proxy.refused += sum(refused for _, refused in flagged)
-        for number, given in spread(flagged, loads).items():
-            for batch in batches(given):
-                self._hand_over(number, batch)
-
-    def _hand_over(self, number: int, batch: Sequence[tuple[Arrival, bool]]) -> None:
-        worker = self.workers.get(number)
-        assert worker is not None  # spread() was given live workers only, and nothing has waited
-        accepted = []
-        for arrival, refused in batch:
-            client = self.clients.next_id()
-            self.clients.add(client, number, refused=refused)
-            listener = arrival.listener
-            accepted.append(
-                Accepted(
-                    id=client,
-                    peer=arrival.peer,
-                    port=arrival.port,
-                    local=listener.host,
-                    local_port=listener.port,
-                    accepted_at=arrival.at,
-                    refused=refused,
-                )
-            )
-        worker.channel.post(Handoff(tuple(accepted)), [arrival.fd for arrival, _ in batch])
-
     # -- workers ----------------------------------------------------------------------------------
 
     def recycle(self, worker: Worker) -> bool:
@@ -322,7 +272,7 @@ class Hub:
                 self.desk.clients_gone(clients)
                 self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
             case CancelRequest():
-                self._cancel(worker, message)
+                self.cancelling.request(worker, message)
             case CancelMissed(request):
                 self.moves.cancel_missed(worker, request)
             case ClientMove():
@@ -370,54 +320,7 @@ class Hub:
             self._send_away(worker)
         self.workers.notify()
 
-    def _cancel(self, worker: Worker, message: CancelRequest) -> None:
-        timeout = self.loaded.config.settings.cancel_wait_timeout
-        deadline = time.monotonic() + timeout if timeout else math.inf
-        client = self._keeper(message.key)
-        if client is not None and client.console:
-            self.desk.cancel(client.id)
-        secret = passed_on(message.key.secret)
-        if client is None and secret and (peer := self._peer(message.key)) is not None:
-            key = attrs.evolve(message.key, secret=secret)
-            sends = self.cancels.pass_on(worker.number, message.request, key, peer, deadline)
-            self.workers.send(sends)
-            return
-        moving = client is not None and client.moving
-        doer = client.worker if client is not None and not (moving or client.console) else None
-        key = client.key if client is not None and client.key is not None else message.key
-        sends = self.cancels.request(
-            worker.number,
-            message.request,
-            key,
-            doer=doer,
-            deadline=deadline,
-            moving=moving,
-        )
-        self.workers.send(sends)
-
-    def _keeper(self, key: CancelKey) -> Client | None:
-        """The client with this key, which may have come by way of other instances."""
-        client = self.clients.with_key(key)
-        if client is None and peer_of(key.pid, key.secret) == self.loaded.config.settings.peer_id:
-            client = self.clients.with_key(attrs.evolve(key, secret=restored(key.secret)))
-        return client
-
-    def _peer(self, key: CancelKey) -> Peer | None:
-        """The other instance that has the client with this key, if there is one."""
-        config = self.loaded.config
-        peer_id = peer_of(key.pid, key.secret)
-        entry = config.peers.get(str(peer_id))
-        if not config.settings.peer_id or peer_id == config.settings.peer_id or entry is None:
-            return None
-        limit = entry.pool_size
-        limit = config.settings.default_pool_size if limit is None else limit
-        return Peer(peer_id, Host(entry.host or "", entry.port), limit)
-
     def worker_of(self, client: int) -> Worker | None:
         """The worker that has this client."""
         number = self.clients.worker_of(client)
         return None if number is None else self.workers.get(number)
-
-    def expire(self) -> None:
-        """Drop cancels that take too long; to be called about once a second."""
-        self.workers.send(self.cancels.expire(time.monotonic()))

@@ -154,9 +154,11 @@ async def _live(
     nursery.start_soon(keep_manager_informed, manager, hub, supervisor)
     await doors.open(
         nursery,
-        accept=lambda listener: accept_forever(listener, hub.take, hub.room, hub.reports.proxy),
+        accept=lambda listener: accept_forever(
+            listener, hub.entrance.take, hub.entrance.room, hub.reports.proxy
+        ),
         serve=partial(serve_http, scrapes=_scrapes(hub), health=partial(health, hub, supervisor)),
-        take=hub.take,
+        take=hub.entrance.take,
     )
     try:
         ready()
@@ -181,7 +183,7 @@ def _leave(hub: Hub, mode: str) -> None:
 async def _expire_forever(hub: Hub) -> None:
     while True:
         await trio.sleep(EXPIRE_EVERY)
-        hub.expire()
+        hub.cancelling.expire()
         logs.sum_up()
 
 
