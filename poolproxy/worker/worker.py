@@ -40,16 +40,12 @@ from poolproxy.metrics.snapshot import Reported
 from poolproxy.pool.draining import Draining
 from poolproxy.pool.hosts import Role
 from poolproxy.pool.pool import PAUSED, WorkerPool
-from poolproxy.relay.abandoned import NOT_SETTLED
 from poolproxy.relay.cancelling import cancel_wait
 from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
-from poolproxy.relay.server import MOVED, Server
-from poolproxy.relay.session import UNSUITABLE, UNUSED
-from poolproxy.relay.task import Task
-from poolproxy.relay.turned import OTHER_ROLE, READ_ONLY
+from poolproxy.relay.server import Server
 from poolproxy.settings.access import parse_auth_files
 from poolproxy.settings.config import Config, PoolSettings
 from poolproxy.settings.hosts import Host
@@ -60,7 +56,6 @@ from poolproxy.wire.parameters import Tracker, Values
 from poolproxy.worker import server_moves
 from poolproxy.worker.cancel import (
     CANCEL_EVERY,
-    MAY_ARRIVE,
     NOTHING,
     WAITING,
     Canceller,
@@ -68,6 +63,8 @@ from poolproxy.worker.cancel import (
     cancel,
 )
 from poolproxy.worker.departing import Departing
+from poolproxy.worker.first_use import first_use
+from poolproxy.worker.labels import close_label, disconnect_label
 from poolproxy.worker.tls import Handshakes
 
 if TYPE_CHECKING:
@@ -331,33 +328,11 @@ class Worker:
                 claim.refuse()
                 claim = None
         with server_moves.keeping(self, pool):
-            self._first_use(server, claim)
+            first_use(server, claim)
             want = pool.refreshed_want()
             if want is not None:
                 self.channel.post(want)
             self.channel.post(up)
-
-    @staticmethod
-    def _first_use(server: Server, claim: Claim | None) -> None:
-        def use() -> None:
-            if claim is None:
-                server.pass_on(monotonic())
-            else:
-                claim.deliver(server, monotonic())
-
-        connect_query = server.pool.settings.connect_query
-        if not connect_query or server.endless:
-            use()
-            return
-
-        def then(errors: int) -> None:
-            if errors:
-                log.warning("%s connect_query failed: ignored", server.name)
-            server.back.state.forget()  # what it has set is there to stay
-            use()
-
-        lost = claim.refuse if claim is not None else lambda: None
-        server.run(FirstQuery([connect_query], then, monotonic(), lost=lost))
 
     def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
         settings = self.config.settings
@@ -434,50 +409,3 @@ class Worker:
 
 def _runs(server: Server, client: Client | None) -> bool:
     return server.client is client and bool(server.back.owed)
-
-
-@attrs.define
-class FirstQuery(Task):
-    """The task of connect_query. ``lost``: the server has ended meanwhile."""
-
-    lost: Callable[[], None] = attrs.field(kw_only=True)
-
-    def ended(self, server: Server) -> None:
-        self.lost()
-
-
-def disconnect_label(reason: str) -> str:
-    """The metric label for a reason that is for the log."""
-    return {
-        "client close request": "terminated",
-        "client unexpected eof": "eof",
-    }.get(reason, "other")
-
-
-CLOSE_LABELS = {
-    "server conn crashed?": "lost",
-    "server lifetime over": "lifetime",
-    "server idle timeout": "idle_timeout",
-    "client disconnect while server was not ready": "client_left",
-    "worker retired": "retired",
-    "given to another worker or pool": "given_back",
-    "database configuration changed": "config_changed",
-    "unknown pkt": "violation",
-    "idle server got dirty": "dirty",
-    MOVED: "host_moved",
-    READ_ONLY: "read_only",
-    OTHER_ROLE: "role_changed",
-    "unsafe to reuse": "unsafe",
-    "test query failed": "test_failed",
-    PAUSED: "paused",
-    UNUSED: "unused",
-    UNSUITABLE: "other_parameters",
-    "reset query failed": "reset_failed",
-    NOT_SETTLED: "not_settled",
-    MAY_ARRIVE: "cancel_unconfirmed",
-}
-
-
-def close_label(reason: str) -> str:
-    """The metric label for why a server connection was closed."""
-    return CLOSE_LABELS.get(reason, "other")
