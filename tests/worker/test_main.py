@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,19 @@ def test_a_spare_wants_to_know_who_it_is_first() -> None:
     with spare(Leave("now")) as process:
         assert "a worker can't begin: Leave instead of Begin" in process.communicate(timeout=20)[1]
         assert process.returncode == 1
+
+
+def test_the_channel_is_below_all_other_descriptors() -> None:
+    """It is what a death closes first: whose client connections end later can know why."""
+    ours, theirs = pair()
+    with ours, theirs:
+        high = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD, 50)
+        command = [sys.executable, "-m", "poolproxy.worker", "--fd", str(high)]
+        with subprocess.Popen(command, pass_fds=[high]) as process:
+            os.close(high)
+            assert wait_for(lambda: process_name(process.pid) == "poolproxy-spare", 20)
+            folder = Path(f"/proc/{process.pid}/fd")
+            lowest = min(int(entry.name) for entry in folder.iterdir() if int(entry.name) > 2)
+            assert (folder / str(lowest)).stat().st_ino == os.fstat(theirs.fileno()).st_ino
+            ours.close()
+            theirs.close()
