@@ -34,7 +34,8 @@ _HOW_TO_READ = f"""\
 - Latency is pgbench's: from sending a query to its answer, so with *reconnect* without the
   connecting. With more clients than servers it is mostly the wait for a server.
 - Large results are one client reading 64 MB answers. Memory is PSS of all processes of a fresh
-  pooler, before and after the clients log in; socket buffers in the kernel do not count.
+  pooler, before and after the clients log in; socket buffers in the kernel do not count. poolproxy keeps no
+  spare worker here, which by default is one process more.
 - Goals hold for the rows that show one, ✓ met or ✗ missed.
 """
 

@@ -25,6 +25,7 @@ metrics_listen = ""
 log_connections = false
 log_disconnections = false
 client_moves = false
+spare_worker = false  # it would start amid a measurement
 
 [databases.{dbname}]
 host = "{host}"
