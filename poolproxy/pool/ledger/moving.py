@@ -45,7 +45,7 @@ from poolproxy.ipc.messages import (
     YieldIdle,
 )
 from poolproxy.pool.ledger.news import Sends
-from poolproxy.pool.ledger.sharing import Shares
+from poolproxy.pool.ledger.sharing import TOLERANCE, Shares
 from poolproxy.pool.ledger.state import MOVE_SLICE, Call, Lease, LeaseState, PoolState, Search
 
 PATIENCE = 4 * MOVE_SLICE
@@ -55,8 +55,6 @@ STALE = 0.02
 # the time that it has waited, and in no case by more than MOST_LEAD seconds.
 LEAD = 0.4
 MOST_LEAD = 0.1
-# By how much longer than in one queue a worker's clients may wait before it gets one server more.
-TOLERANCE = 1.25
 # Clients that log in at the same time and have an idle server looked for, in each pool. The search costs
 # two messages for each worker that is asked.
 MOST_SEARCHES = 16

@@ -14,9 +14,9 @@ two busy workers would pass it to and fro and spend their time connecting. Then 
 asked if the applicant
 
 * has no server of the pool at all, or
-* has less than its fair share by one, and the holder more than its own by one. Shares follow
-  demand, which is servers plus waiting clients. After the move both are within one of their
-  share, so it is not taken back at once; or
+* has so much less than its fair share that its clients wait ``TOLERANCE`` times as long as they would in one
+  queue, and the holder's clients will not after the move, so it is not taken back at once. Shares follow
+  demand, which is servers plus waiting clients; or
 * has a client that has waited for a slice, and twice as long as the holder's oldest. Twice, as
   two saturated workers' queues are about equally old and moving permits between them gains nothing.
   A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
@@ -30,6 +30,9 @@ import attrs
 
 from poolproxy.ipc.messages import PoolKey, Want
 from poolproxy.pool.ledger.state import REFRESH, LeaseState, PoolState
+
+# By how much longer than in one queue a worker's clients may wait before it gets one server more.
+TOLERANCE = 1.25
 
 
 @attrs.frozen
@@ -173,7 +176,7 @@ def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -
 
 
 def _unequal(holding: Holding, who: Applicant) -> bool:
-    return holding.up - holding.share >= 1 and who.share - who.held >= 1
+    return who.share > TOLERANCE * who.held and holding.share <= TOLERANCE * (holding.up - 1)
 
 
 def _count(holding: Holding, who: Applicant) -> int:
