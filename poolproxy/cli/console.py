@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
 
 import click
 
-from poolproxy.cli.console_client import Answer, ConsoleError, connected, target
+from poolproxy.cli.console_client import Answer, ConsoleError, connected
+from poolproxy.cli.where import Target, where_options
 
 EPILOG = """\b
 Examples:
   poolproxy console 'SHOW POOLS'
   poolproxy console --config /etc/poolproxy.toml --json 'SHOW STATS'
   poolproxy console --host 10.1.2.3 --user boss 'PAUSE shop'
+  poolproxy console --url 'postgresql://boss@pooler/?sslmode=verify-full' 'SHOW CLIENTS'
 """
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def where_options(command: F) -> F:
-    """The options that tell where the console is."""
-    for option in (
-        click.option("--user", help="Who to log in as.  [default: pgbouncer]"),
-        click.option(
-            "--port", type=int, help="Its port.  [default: as in the configuration, or 6432]"
-        ),
-        click.option(
-            "--host",
-            help="A host name, an address, or the folder of the Unix socket.  [default: as in the"
-            " configuration, or /tmp]",
-        ),
-        click.option(
-            "--config", metavar="CONFIG", help="Look into this configuration for where it listens."
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command(epilog=EPILOG)
@@ -44,11 +24,8 @@ def where_options(command: F) -> F:
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as a JSON array of objects.")
 @click.argument("command", nargs=-1, required=True)
 def console(
+    where: Target,
     command: tuple[str, ...],
-    config: str | None,
-    host: str | None,
-    port: int | None,
-    user: str | None,
     as_json: bool,
 ) -> None:
     """Give a COMMAND on the admin console of a running pooler and print the answer.
@@ -56,7 +33,7 @@ def console(
     SHOW HELP lists the commands. At the Unix socket, who runs the pooler needs no password; else it is
     taken from PGPASSWORD or ~/.pgpass. The exit status is 1 if the command fails.
     """
-    with connected(target(config, host, port, user)) as connection:
+    with connected(where) as connection:
         try:
             answer = connection.ask(" ".join(command))
         except ConsoleError as error:

@@ -16,7 +16,8 @@ import click
 from poolproxy.auth.exchange import Compute
 from poolproxy.auth.passfile import parse_passfile, password_for
 from poolproxy.auth.server import Fail, Reply, ServerExchange
-from poolproxy.cli.loading import load_or_exit
+from poolproxy.cli.console_tls import TlsRefused, secured
+from poolproxy.cli.where import Target
 from poolproxy.wire.build import password_message, query
 from poolproxy.wire.codes import (
     AUTHENTICATION,
@@ -39,15 +40,6 @@ class ConsoleError(Exception):
 
 
 @attrs.frozen
-class Target:
-    """Where the console is. ``host``: a name, an address, or the folder of the Unix socket."""
-
-    host: str
-    port: int
-    user: str
-
-
-@attrs.frozen
 class Answer:
     """What a command has answered. None in ``rows`` is NULL."""
 
@@ -55,19 +47,6 @@ class Answer:
     rows: tuple[tuple[str | None, ...], ...]
     tag: str
     notices: tuple[str, ...]
-
-
-def target(config: str | None, host: str | None, port: int | None, user: str | None) -> Target:
-    """Where the options say: what is not given is as in the configuration, else as by default."""
-    found = Target(host or "/tmp", port or 6432, user or "pgbouncer")
-    if config is not None:
-        settings = load_or_exit(config).config.settings
-        listens = next(iter(settings.listen_addr), "127.0.0.1")
-        listens = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(listens, listens)
-        found = Target(
-            host or settings.unix_socket_dir or listens, port or settings.listen_port, found.user
-        )
-    return found
 
 
 class Console:
@@ -78,7 +57,7 @@ class Console:
         self._messages = MessageReader(MAX_MESSAGE)
         try:
             self._sock = _connected(where)
-        except OSError as error:
+        except (OSError, TlsRefused) as error:
             raise ConsoleError(
                 f"can't connect to {where.host}, port {where.port}: {error}"
             ) from None
@@ -171,7 +150,12 @@ class Console:
 
 def _connected(where: Target) -> socket.socket:
     if not where.host.startswith("/"):
-        return socket.create_connection((where.host, where.port), TIMEOUT)
+        sock = socket.create_connection((where.host, where.port), TIMEOUT)
+        try:
+            return secured(sock, where.host, where.tls)
+        except BaseException:
+            sock.close()
+            raise
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(TIMEOUT)
     try:
@@ -183,8 +167,8 @@ def _connected(where: Target) -> socket.socket:
 
 
 def _password(where: Target) -> str | None:
-    """PGPASSWORD, else the line of PGPASSFILE or ~/.pgpass, as with libpq."""
-    given = os.environ.get("PGPASSWORD")
+    """That of the URL, or PGPASSWORD, else the line of PGPASSFILE or ~/.pgpass, as with libpq."""
+    given = where.password or os.environ.get("PGPASSWORD")
     if given is not None:
         return given
     file = Path(os.environ.get("PGPASSFILE", "~/.pgpass")).expanduser()

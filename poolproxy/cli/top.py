@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import attrs
 import click
 
-from poolproxy.cli.console import aligned, printable, where_options
-from poolproxy.cli.console_client import Answer, Console, ConsoleError, Target, connected, target
+from poolproxy.cli.console import aligned, printable
+from poolproxy.cli.console_client import Answer, Console, ConsoleError, connected
+from poolproxy.cli.where import Target, where_options
 
 HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the other screen, without a cursor
@@ -60,10 +61,7 @@ class Sample:
 )
 @click.option("--once", is_flag=True, help="Print it once and leave.")
 def top(
-    config: str | None,
-    host: str | None,
-    port: int | None,
-    user: str | None,
+    where: Target,
     interval: float,
     once: bool,
 ) -> None:
@@ -72,7 +70,6 @@ def top(
     Pools where clients wait come first, then those that do most. Where to find the console is told as
     with `poolproxy console`.
     """
-    where = target(config, host, port, user)
     with connected(where) as connection:
         sample = take(connection)
     if once:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from poolproxy.demo.postgres import PostgresServer
-from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy
+from tests.fixtures.tls import Certificates
 from tests.system.support import tables
 
 
@@ -76,6 +77,64 @@ def test_console_by_tcp_with_a_password(proxy: ProxyProcess, one_postgres: Postg
     assert "PGPASSWORD" in refused.stderr
     nobody = run(proxy, "console", "--host", "127.0.0.1", "--port", "1", "SHOW STATE")
     assert "can't connect to 127.0.0.1, port 1" in nobody.stderr
+
+
+@pytest.fixture(scope="module")
+def encrypted(
+    one_postgres: PostgresServer, start_module_proxy: StartProxy, certificates: Certificates
+) -> ProxyProcess:
+    """One that takes clients by TLS only."""
+    pem = certificates.issue("console", HOST)
+    tls = {"client_tls_key_file": str(pem.key), "client_tls_cert_file": str(pem.cert)}
+    config = tables(
+        one_postgres,
+        {"shop": {}},
+        {"boss": {}},
+        workers=1,
+        admin_users=["boss"],
+        client_tls_sslmode="require",
+        **tls,
+    )
+    return start_module_proxy(config)
+
+
+def test_console_by_tls(encrypted: ProxyProcess, certificates: Certificates) -> None:
+    """With psql's options, its environment or a URL; what can't be trusted is not talked to."""
+    proxy, root = encrypted, str(certificates.ca)
+    boss = ["--user", "boss", "--host", HOST, "--port", str(proxy.port)]
+    verified = ["--sslmode", "verify-full", "--sslrootcert", root]
+    for words in (boss, [*boss, "--sslmode", "require"], [*boss, *verified]):
+        shown = run(proxy, "console", *words, "--json", "SHOW CLIENTS")
+        assert shown.returncode == 0, shown.stderr
+        assert json.loads(shown.stdout)[0]["tls"].startswith("TLSv1.")
+    url = f"postgresql://boss@{HOST}:{proxy.port}/pgbouncer?sslmode=verify-full"
+    by_url = run(proxy, "console", "--url", url, "SHOW STATE", PGSSLROOTCERT=root)
+    assert by_url.returncode == 0, by_url.stderr
+    assert "workers 1" in run(proxy, "top", "--once", *boss, *verified).stdout
+    plain = run(proxy, "console", *boss, "--sslmode", "disable", "SHOW STATE")
+    assert (plain.returncode, plain.stderr[:27]) == (1, "poolproxy: SSL required (Co")
+    stranger = run(proxy, "console", "--url", url, "SHOW STATE", HOME="/nowhere")
+    assert "needs --sslrootcert" in stranger.stderr
+    named = url.replace(HOST, "localhost")
+    wrong = run(proxy, "console", "--url", named, "SHOW STATE", PGSSLROOTCERT=root)
+    assert "certificate verify failed" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_console_needs_no_tls_where_there_is_none(proxy: ProxyProcess) -> None:
+    """By default it does without; where TLS is demanded it says so."""
+    boss = ["--user", "boss", "--host", HOST, "--port", str(proxy.port), "SHOW STATE"]
+    refused = run(proxy, "console", "--sslmode", "require", *boss)
+    assert refused.returncode == 1
+    assert "the pooler offers no TLS, and sslmode is require" in refused.stderr
+    for url in (
+        "http://x",
+        "postgresql://x/shop",
+        "postgresql://x?sslmode=no",
+        "postgresql://x?a=b",
+    ):
+        wrong = run(proxy, "console", "--url", url, "SHOW STATE")
+        assert wrong.returncode == 2, url
 
 
 def test_top(proxy: ProxyProcess) -> None:
