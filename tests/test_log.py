@@ -20,6 +20,7 @@ from poolproxy.log import Party, outlet
 from poolproxy.log.repeats import MOST_TEXTS, WINDOW, Repeats
 from poolproxy.settings.enums import LogFormat
 from poolproxy.settings.schema import Settings
+from tests.fixtures.logs import own_log
 
 ANN = Party("C-7", "shop", "ann", "10.0.0.1:50000")
 JSON = Settings(log_format=LogFormat.JSON)
@@ -28,17 +29,8 @@ JSON = Settings(log_format=LogFormat.JSON)
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     """What is logged; the logger is as before when the test ends."""
-    ours = logging.getLogger("poolproxy")
-    before = ours.handlers[:], ours.propagate, ours.level
-    ours.handlers[:] = []
-    ours.propagate = (
-        False  # pytest would keep the lines, and can't send all of them between processes
-    )
-    yield io.StringIO()
-    for handler in ours.handlers:
-        handler.close()
-    ours.handlers[:], ours.propagate = before[:2]
-    ours.setLevel(before[2])
+    with own_log():
+        yield io.StringIO()
 
 
 def test_the_line_is_pgbouncers(stream: io.StringIO) -> None:

@@ -8,7 +8,7 @@ from poolproxy.admin import command
 from poolproxy.admin.command import Call, Order, Show
 from poolproxy.admin.orders import ORDERS as _ORDERS
 from poolproxy.admin.shows import hosts, nothing, peers, sockets, stats
-from poolproxy.admin.shows.config import CONFIG
+from poolproxy.admin.shows.config import CONFIG, WORKER_CONFIG
 from poolproxy.admin.shows.databases import DATABASES
 from poolproxy.admin.shows.help import HELP, PRETENCES
 from poolproxy.admin.shows.ledger import LEDGER
@@ -27,7 +27,7 @@ SHOWS: dict[str, Show] = {
         *(sockets.SOCKETS, sockets.ACTIVE_SOCKETS, LISTS, USERS, peers.PEERS, peers.PEER_POOLS),
         *(hosts.DNS_HOSTS, nothing.DNS_ZONES, nothing.MEM),
         *(stats.STATS, stats.STATS_TOTALS, stats.STATS_AVERAGES, stats.TOTALS, STATE, VERSION),
-        *(WORKERS, LEDGER, hosts.HOSTS, PREPARED_STATEMENTS, SESSION_STATE),
+        *(WORKERS, WORKER_CONFIG, LEDGER, hosts.HOSTS, PREPARED_STATEMENTS, SESSION_STATE),
         *PRETENCES,
     )
 }

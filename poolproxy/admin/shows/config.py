@@ -27,13 +27,35 @@ class Setting:
     changeable: str = column(Type.TEXT, "yes: by RELOAD and SET; no: by a restart.")
 
 
-def _rows(view: View) -> Iterator[Row]:
+@attrs.frozen
+class WorkerSetting:
+    """One setting as one worker has it."""
+
+    worker: int = column(Type.INT, "The worker.")
+    key: str = column(Type.TEXT, "The setting.")
+    value: str = column(Type.TEXT, "What it is there, as in SHOW CONFIG.")
+
+
+def worker_rows(worker: int, settings: Settings) -> Iterator[Row]:
+    """Those of a worker that obeys these settings."""
+    for key, value in _values(settings):
+        yield values_of(WorkerSetting(worker, key, value))
+
+
+def _values(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting in sorted(settings_of(Settings), key=lambda setting: setting.name):
-        value = getattr(view.config.settings, setting.name)
+        value = getattr(settings, setting.name)
+        yield setting.name, "" if setting.secret else plain(setting.name, value)
+
+
+def _rows(view: View) -> Iterator[Row]:
+    known = {setting.name: setting for setting in settings_of(Settings)}
+    for key, value in _values(view.config.settings):
+        setting = known[key]
         row = Setting(
-            key=setting.name,
-            value="" if setting.secret else plain(setting.name, value),
-            default=plain(setting.name, setting.default),
+            key=key,
+            value=value,
+            default=plain(key, setting.default),
             changeable="no" if setting.reload is Reload.RESTART else "yes",
         )
         yield values_of(row)
@@ -59,3 +81,9 @@ def plain(name: str, value: object) -> str:
 
 
 CONFIG = Show("CONFIG", columns_of(Setting), "The settings in use.", _rows)
+
+WORKER_CONFIG = Show(
+    "WORKER_CONFIG",
+    columns_of(WorkerSetting),
+    "The settings that each worker obeys: after a reload those of SHOW CONFIG.",
+)
