@@ -48,6 +48,7 @@ def view(hub: Hub) -> View:
     return View(
         config=hub.loaded.config,
         rows=rows(hub),
+        live=hub.reports.totals.names(),
         averages=hub.desk.averages,
         ledger=hub.host.statistics(),
         workers=tuple(_workers(hub, now)),

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 import trio
@@ -145,6 +145,11 @@ class LedgerHost:
         """Wait until no server connection of the database ("": of any) is left, or it is not wanted."""
         while wanted() and not self._ledger.quiet(database):
             await self._freed.wait()
+
+    def pools_unused(self, pools: Sequence[PoolKey]) -> None:
+        """No worker has these pools any more."""
+        if pools:
+            self._send(self._ledger.unused(pools, time.monotonic()))
 
     def reconnect(self, database: str) -> None:
         """Forget what was learned from the servers of the database, "" means of all."""

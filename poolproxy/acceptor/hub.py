@@ -284,7 +284,7 @@ class Hub:
             case CancelDone(request):
                 self.workers.send(self.cancels.done(worker.number, request))
             case Snapshot(request, data):
-                self.reports.snapshot(worker, request, data)
+                self.host.pools_unused(self.reports.snapshot(worker, request, data))
             case ConsoleUp(client, key, _):
                 self.clients.console(worker.number, client, key)
             case ConsoleCommand():

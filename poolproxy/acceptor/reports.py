@@ -12,7 +12,7 @@ import trio
 
 import poolproxy
 from poolproxy.acceptor.workers import State, Worker, Workers
-from poolproxy.ipc.messages import Collect
+from poolproxy.ipc.messages import Collect, PoolKey
 from poolproxy.metrics.merge import Totals
 from poolproxy.metrics.schema import ProxyMetrics
 from poolproxy.metrics.snapshot import decode
@@ -53,13 +53,15 @@ class Reports:
         self.proxy.reload_successful = 1
         self.proxy.reload_time = time.time()
 
-    def snapshot(self, worker: Worker, request: int, data: bytes) -> None:
-        """A worker's report has come, asked for or not."""
+    def snapshot(self, worker: Worker, request: int, data: bytes) -> list[PoolKey]:
+        """A worker's report has come, asked for or not. Returns the pools that no worker has any more."""
+        unused: list[PoolKey] = []
         try:
-            self.totals.update(worker.number, decode(data))
+            unused = [PoolKey(*name) for name in self.totals.update(worker.number, decode(data))]
         except ValueError as error:
             log.error("%s sent a report that can't be read: %s", worker, error)
         self._arrived(worker.number, request)
+        return unused
 
     def worker_gone(self, worker: Worker) -> None:
         """Keep the counts of the dead; no scrape waits for it."""

@@ -57,8 +57,8 @@ were, but for what a killed one had not reported yet (at most a second of it). `
 workers; one that does not answer within 3 seconds is left out, and a notice says so.
 """
 _NOT_OURS = """
-What differs from PgBouncer: idle servers are in `sv_idle` and `idle` however long they have been idle, and a
-server that waits for a cancel request to arrive is in `sv_tested` and `tested`.
+What differs from PgBouncer: idle servers are in `sv_idle` and `idle` however long they have been idle. The
+connections of cancel requests are counted in SHOW POOLS, but are no rows of SHOW CLIENTS and SHOW SERVERS.
 """
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import attrs
 
 from poolproxy.admin.averages import Averages
-from poolproxy.metrics.merge import summed
+from poolproxy.metrics.merge import printable, summed
 from poolproxy.metrics.schema import PoolMetrics, WorkerMetrics
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.hosts import HostStatistics
@@ -44,7 +44,8 @@ class PeerFacts:
 
 @attrs.frozen(kw_only=True)
 class View:
-    """Can be read in another thread. ``rows``: what each worker has counted, and the consoles' own pool.
+    """Can be read in another thread. ``rows``: what each worker has counted, and the consoles' own pool;
+    ``live``: the pools that there are in workers now, by database and user.
 
     ``userlist``: users of auth_file.
 
@@ -53,6 +54,7 @@ class View:
 
     config: Config
     rows: tuple[PoolMetrics, ...]
+    live: frozenset[tuple[str, str]]
     averages: Averages
     ledger: tuple[PoolStatistics, ...]
     workers: tuple[WorkerFacts, ...]
@@ -72,6 +74,19 @@ class View:
     def pools(self) -> tuple[PoolMetrics, ...]:
         """What was counted of each pool; adding thousands of them up takes a part of a second."""
         return summed(self.rows)
+
+    @cached_property
+    def standing(self) -> tuple[PoolMetrics, ...]:
+        """Those of ``pools`` that were not given up (autodb_idle_timeout, pool_idle_timeout)."""
+        forever = () if self.config.settings.pool_idle_timeout else self.config.databases
+        live = {(printable(database), printable(user)) for database, user in self.live}
+        return tuple(
+            pool
+            for pool in self.pools
+            if pool.database == CONSOLE
+            or pool.database in forever
+            or (pool.database, pool.user) in live
+        )
 
     def connections(self, *, database: str = "", user: str = "") -> int:
         """The permits of a database or of a pool user: server connections as PostgreSQL sees them."""

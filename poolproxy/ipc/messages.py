@@ -183,7 +183,7 @@ class ClientSecrets:
 class ClientState:
     """A quiet client, all that its next worker has to know. ``user``: the one it has logged in as; the
     database that it has asked for is the pool's. ``session``: it has logged in to a pool in session mode;
-    ``taken_at`` as in ``relay.session``.
+    ``taken_at`` as in ``relay.session``. ``extended``: it may send no simple queries.
 
     ``values``: the tracked parameters, ``unreported`` the other ones of its start-up packet
     (``wire.unreported``).
@@ -193,6 +193,7 @@ class ClientState:
     pool: PoolKey
     user: str
     session: bool
+    extended: bool
     key: CancelKey
     values: tuple[Parameter, ...]
     unreported: str | None

@@ -94,8 +94,11 @@ class Totals:
         self._ended_pools: dict[Pool, PoolMetrics] = {}
         self._named: set[Pool] = set()
 
-    def update(self, worker: int, snapshot: WorkerSnapshot) -> None:
-        """Take in a report: what it has replaces what was, what it has not is as before."""
+    def update(self, worker: int, snapshot: WorkerSnapshot) -> list[Pool]:
+        """Take in a report: what it has replaces what was, what it has not is as before.
+
+        Returns the pools that no worker has any more.
+        """
         live = self._live.setdefault(worker, _Live(snapshot.worker))
         live.worker = snapshot.worker
         for key in snapshot.dropped:
@@ -105,6 +108,10 @@ class Totals:
         for row in snapshot.pools:
             self.name_of(row.database, row.user)
             live.pools[row.database, row.user] = row
+        if not snapshot.dropped:
+            return []
+        names = self.names()
+        return [key for key in snapshot.dropped if key not in names]
 
     def retire(self, worker: int) -> None:
         """The worker is gone: keep its counts, forget its gauges. Harmless for an unknown one."""
@@ -134,6 +141,10 @@ class Totals:
         """The last report of a live worker."""
         live = self._live.get(worker)
         return None if live is None else live.worker
+
+    def names(self) -> frozenset[Pool]:
+        """The pools that live workers have."""
+        return frozenset(key for live in self._live.values() for key in live.pools)
 
     def rows(self) -> list[PoolMetrics]:
         """The rows of all pools, several for one pool, those of live workers all by their own names; for

@@ -23,7 +23,8 @@ from poolproxy.metrics.registry import (
 )
 
 CLIENT_STATES = ("active", "idle", "waiting")
-SERVER_STATES = ("active", "idle", "testing", "login", "closing")
+SERVER_STATES = ("active", "idle", "testing", "being_canceled", "login", "closing")
+CANCEL_STATES = ("waiting", "active")
 STATE_KINDS = ("set", "listen", "prepare", "cursor", "temp", "load")
 WORKER_STATES = ("starting", "ready", "leaving")
 
@@ -185,10 +186,25 @@ class PoolMetrics:
     )
     servers: dict[str, int] = state_gauge(
         "pool_servers",
-        "Server connections, from before connect() until PostgreSQL has closed its end.",
+        "Server connections, from before connect() until PostgreSQL has closed its end. Those in"
+        " being_canceled are free, but a cancel request for them is still on its way.",
         label="state",
         values=SERVER_STATES,
         panel="Servers by state",
+    )
+    cancels: dict[str, int] = state_gauge(
+        "pool_cancel_requests",
+        "Cancel requests of clients for queries of this pool: waiting ones have no connection to PostgreSQL"
+        " yet, active ones wait there until it has acted on them.",
+        label="state",
+        values=CANCEL_STATES,
+        panel="Cancel requests under way",
+    )
+    cancel_connections: int = gauge(
+        "pool_cancel_connections",
+        "Connections to PostgreSQL by which a cancel request is sent, for clients or for what clients have"
+        " left behind. They count against no limit.",
+        panel="Cancel requests under way",
     )
     pinned: dict[str, int] = state_gauge(
         "pool_pinned_clients",

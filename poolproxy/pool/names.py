@@ -42,11 +42,12 @@ class Answer:
 
 @attrs.frozen
 class NameStatistics:
-    """A name at a moment; ``ttl`` in seconds."""
+    """A name at a moment; ``ttl`` in seconds. ``running``: it is being looked up."""
 
     name: str
     addresses: tuple[str, ...]
     ttl: float
+    running: bool
 
 
 Sends = list[tuple[int, Resolved]]
@@ -122,6 +123,6 @@ class Names:
     def statistics(self, now: float) -> tuple[NameStatistics, ...]:
         """A row for each name."""
         return tuple(
-            NameStatistics(name, entry.addresses, max(0.0, entry.expires - now))
+            NameStatistics(name, entry.addresses, max(0.0, entry.expires - now), entry.running)
             for name, entry in self._entries.items()
         )

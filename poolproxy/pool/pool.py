@@ -42,7 +42,6 @@ C = TypeVar("C", bound=Waiter)
 S = TypeVar("S", bound=Member)
 
 NEVER = float("inf")
-UNUSED = 3600.0  # seconds; as PgBouncer's autodb_idle_timeout
 
 LIFETIME_OVER = "server lifetime over"
 PAUSED = "pause mode"
@@ -65,7 +64,7 @@ class WorkerPool(Generic[C, S]):
     ``stats`` (see :meth:`count`). ``brisk``: nothing but the server itself can stand in the way of its next
     use. ``logged_states``: pairs of an application and a kind of session state. ``draining``: its clients are
     to be sent away, see ``worker.draining``. ``outdated``: servers that were opened before that are to be
-    replaced.
+    replaced. ``unwanted``: the configuration has it no more.
     """
 
     __slots__ = (
@@ -104,6 +103,7 @@ class WorkerPool(Generic[C, S]):
         "statements",
         "stats",
         "unused_since",
+        "unwanted",
         "waiting",
         "waits",
         "want_sent",
@@ -149,6 +149,7 @@ class WorkerPool(Generic[C, S]):
         behind is ended, in ``settle_timeout`` seconds, instead of the server.
         """
         self.settings = settings
+        self.unwanted = False
         self.round_robin = proxy.server_round_robin
         check = proxy.server_check_query
         self.check_query = {"": None, "<empty>": ""}.get(check, check)
@@ -351,13 +352,15 @@ class WorkerPool(Generic[C, S]):
         return stats
 
     def forgotten(self, now: float) -> bool:
-        """Whether nobody has used this pool for UNUSED seconds; asked at every tick.
+        """Whether nobody has used this pool for its ``idle_timeout``, or it is unwanted and nobody uses it.
 
-        Any name can be a database where the configuration has a * entry, so pools must have an end.
+        Asked at every tick. Any name can be a database where the configuration has a * entry, so pools must
+        have an end.
         """
         waits = self.waiting or self.logins_waiting or self.demands
         if self.servers or self.clients or waits or self.opening:
             self.unused_since = 0.0
-        elif not self.unused_since:
-            self.unused_since = now
-        return bool(self.unused_since) and now - self.unused_since >= UNUSED
+            return False
+        self.unused_since = self.unused_since or now
+        limit = self.settings.idle_timeout
+        return self.unwanted or 0 < limit <= now - self.unused_since

@@ -20,6 +20,7 @@ from poolproxy.ipc.messages import (
 from poolproxy.relay import moving
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Context, Pool
+from poolproxy.relay.extended import ExtendedClient, extended_only
 from poolproxy.relay.guard import GuardedClient, client_class
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.replication import ReplicationClient
@@ -45,6 +46,7 @@ def is_quiet(client: Client) -> bool:
         (client.server is not None and not _is_at_rest(client, client.server))
         or client.wait_since
         or client.closed
+        or client.parting is not None
         or client.out
         or client.held
         or client.raw
@@ -70,6 +72,7 @@ def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
         pool=client.pool.key,
         user=client.user,
         session=isinstance(client, SessionClient),
+        extended=isinstance(client, ExtendedClient),
         key=client.key,
         values=tuple(Parameter(n, v) for n, v in client.context.tracker.items(values)),
         unreported=values[-1],
@@ -111,6 +114,8 @@ def arrived(
 ) -> Client:
     """The client that ``state`` tells of; nothing reads ``sock`` yet."""
     kind: type[Client] = SessionClient if state.session else client_class(pool)
+    if state.extended:
+        kind = extended_only(kind)
     client = kind(
         context,
         sock,

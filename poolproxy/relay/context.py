@@ -32,7 +32,7 @@ class Host(Protocol):
         """The client's socket is closed; ``error``: it was told why."""
 
     def between_transactions(self, client: Client) -> None:
-        """A transaction of a client has ended whose pool is being drained."""
+        """A transaction of a client has ended whose pool is being drained, or whose server is doomed."""
 
     def end_server(self, server: Server, reason: str, *, busy: bool, ended: bool) -> None:
         """Nobody uses the server any more: bring its connection to an end.

@@ -39,14 +39,15 @@ class ReplicationBackend(Backend):
 
 
 class ReplicationServer(SessionServer):
-    """Ends with its client."""
+    """Ends with its client. ``logical``: it has a database, for logical replication."""
 
-    __slots__ = ()
+    __slots__ = ("logical",)
 
     endless = True
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
+        self.logical = False
         self.back = ReplicationBackend()
 
     def rest(self, client: Client, now: float) -> None:

@@ -162,7 +162,9 @@ class Server(Connection):
     def state(self) -> str:
         if self.client is not None:
             return "active"
-        return "testing" if self.task is not None or self.cancels else "idle"
+        if self.task is not None:
+            return "testing"
+        return "being_canceled" if self.cancels else "idle"
 
     # -- bytes from the server --------------------------------------------------------------------
 
@@ -320,7 +322,7 @@ class Server(Connection):
         left_behind = self.back.state.marked
         if pool.session_mode or (left_behind and keeps(self, client)):
             self.query_since = self.xact_since = 0.0
-            if pool.draining:
+            if pool.draining or self.doomed:
                 self.context.host.between_transactions(client)
             return
         self.client = client.server = None

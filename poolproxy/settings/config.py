@@ -45,7 +45,7 @@ class PoolSettings:
     ``user`` logs in to PostgreSQL; ``forced`` tells that the database names it. ``password`` is
     the database's (plain), else the user's (plain, md5 or SCRAM secret); without one the user's
     secret is looked for in auth_file. ``hosts`` has at least one. ``startup`` goes into the start-up
-    packet.
+    packet. ``idle_timeout``: it is given up when nobody has used it for so long.
     """
 
     database: str
@@ -70,6 +70,7 @@ class PoolSettings:
     query_timeout: float
     transaction_timeout: float
     idle_transaction_timeout: float
+    idle_timeout: float
 
 
 @attrs.frozen
@@ -226,6 +227,9 @@ class Config:
             query_timeout=user.query_timeout or ours.query_timeout,
             transaction_timeout=user.transaction_timeout or ours.transaction_timeout,
             idle_transaction_timeout=user.idle_transaction_timeout or ours.idle_transaction_timeout,
+            idle_timeout=(
+                ours.pool_idle_timeout if database in self.databases else ours.autodb_idle_timeout
+            ),
         )
 
     def _client(self, database: str, login_user: str) -> ClientSettings:

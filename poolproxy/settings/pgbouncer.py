@@ -129,10 +129,6 @@ WITHOUT_MEANING = {
     "resolv_conf": "names are resolved as the system does it",
     "dns_zone_check_period": "zones are not looked at, only names",
     "client_tls_dheparams": "keys are exchanged by elliptic curves",
-    "disable_pqexec": "simple queries are not refused",
-    "server_fast_close": "a server connection that is to be replaced is closed when its client leaves",
-    "autodb_idle_timeout": "databases of the entry * are kept",
-    "pool_idle_timeout": "pools are kept",
 }
 
 # What an operator should know of some settings that are in force.
@@ -142,6 +138,8 @@ DIFFERENT = {
     "server_tls_protocols": "a version between two others can't be left out",
     "tcp_user_timeout": "a whole number of milliseconds there, a time in TOML",
     "verbose": "`-v` counts where the file has none",
+    "disable_pqexec": "a reload changes it for clients that log in later; there it takes a restart",
+    "autodb_idle_timeout": "what was counted is not forgotten",
     "query_wait_notify": "fractions of a second, too",
     "user": "also where it is not set root may run it, with a warning",
 }

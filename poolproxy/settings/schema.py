@@ -251,6 +251,17 @@ class Settings:
         parse=count(),
         doc="Client connections for each user that clients log in as; 0 is no limit.",
     )
+    autodb_idle_timeout: float = setting(
+        3600.0,
+        parse=seconds(),
+        doc="How long a pool without clients and servers is kept, and shown on the console, whose database "
+        'only the entry "*" stands for; 0 is for ever. What was counted stays in the metrics.',
+    )
+    pool_idle_timeout: float = setting(
+        0.0,
+        parse=seconds(),
+        doc="The same for pools of databases that are listed; 0 is for ever.",
+    )
     server_round_robin: bool = setting(
         False,
         parse=BOOLEAN,
@@ -315,6 +326,13 @@ class Settings:
         15.0,
         parse=seconds(),
         doc="Pause after a failed connection or log-in to PostgreSQL.",
+    )
+    server_fast_close: bool = setting(
+        False,
+        parse=BOOLEAN,
+        doc="Where a client keeps its server connection (session mode): when RECONNECT, a reload, changed "
+        "addresses of the host or a changed role of the server ask for another one, close it when its "
+        "transaction is over, and disconnect the client. Otherwise it stays until the client leaves.",
     )
     dns_max_ttl: float = setting(
         15.0,
@@ -697,6 +715,14 @@ class Settings:
         parse=size(least=1024),
         reload=Reload.NEW,
         doc="Longest message that is let through; a longer one ends the connection.",
+    )
+    disable_pqexec: bool = setting(
+        False,
+        parse=BOOLEAN,
+        reload=Reload.NEW,
+        doc="Disconnect clients that send a simple query, which may have several statements in it: that "
+        "makes some ways of SQL injection impossible. Only clients that use nothing but the extended "
+        "protocol work then; psql and replication are not among them.",
     )
     track_extra_parameters: tuple[str, ...] = setting(
         ("IntervalStyle",),

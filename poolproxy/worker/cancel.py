@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -24,6 +24,7 @@ import attrs
 import trio
 
 from poolproxy.ipc.messages import CancelKey
+from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.tls import Encryption, TlsConnection
 from poolproxy.wire.startup import cancel_request
@@ -69,11 +70,16 @@ NOTHING, WAITING = "nothing_to_cancel", "waiting"
 MAY_ARRIVE = "cancel request not confirmed"
 
 
-async def cancel(server: Server, handshakes: Handshakes, patience: float) -> str:
+async def cancel(
+    server: Server,
+    handshakes: Handshakes,
+    patience: float,
+    connected: Callable[[], None] = lambda: None,
+) -> str:
     """As :func:`send_cancel`, to the backend of ``server``, encrypted if its connection is."""
     encryption = server.encryption if isinstance(server, TlsConnection) else None
     begin = partial(_encrypted, handshakes, encryption) if encryption is not None else None
-    return await send_cancel(server.address, server.key, patience, begin)
+    return await send_cancel(server.address, server.key, patience, begin, connected)
 
 
 async def _encrypted(
@@ -95,9 +101,10 @@ async def send_cancel(
     key: CancelKey,
     patience: float,
     begin: Callable[[socket.socket], Awaitable[socket.socket]] | None = None,
+    connected: Callable[[], None] = lambda: None,
 ) -> str:
     """Deliver a CancelRequest within ``patience`` seconds; ``begin`` comes after connecting, and takes the
-    socket for another.
+    socket for another. ``connected`` is called when the request can be sent.
 
     "sent": PostgreSQL has signalled the backend. "failed" and "timeout": it never got the request.
     "unconfirmed": it may have got it, or get it later.
@@ -111,6 +118,7 @@ async def send_cancel(
             await connect(sock, where)
             if begin is not None:
                 sock = stack.enter_context(await begin(sock))
+            connected()
             stream = Stream(sock)
             await stream.send(cancel_request(key.pid, key.secret))
         except (OSError, Eof, TlsFailed):
@@ -132,14 +140,32 @@ async def _ends(stream: Stream) -> bool:
 
 @attrs.frozen(eq=False)
 class Wish:
-    """``holds()``: there still is what is to be cancelled. ``done`` is told the outcome."""
+    """``holds()``: there still is what is to be cancelled. ``done`` is told the outcome. ``asked``: a client
+    has asked for it.
+    """
 
     holds: Callable[[], bool]
     done: Callable[[str], None]
+    asked: bool = False
+
+
+@attrs.define(eq=False)
+class Flight:
+    """A cancel request that is being sent to a server of ``pool``, for the sake of these wishes."""
+
+    pool: Pool
+    wishes: Sequence[Wish]
+    connected: bool = False
+
+    def note(self) -> None:
+        self.connected = True
 
 
 class Canceller:
-    """Cancels what servers run. ``start`` runs a task; ``timeout()`` is cancel_wait_timeout."""
+    """Cancels what servers run. ``start`` runs a task; ``timeout()`` is cancel_wait_timeout.
+
+    ``flights`` are there to be looked at.
+    """
 
     def __init__(
         self, start: Callable[..., None], timeout: Callable[[], float], handshakes: Handshakes
@@ -148,6 +174,7 @@ class Canceller:
         self._timeout = timeout
         self._handshakes = handshakes
         self._wishes: dict[Server, list[Wish]] = {}
+        self.flights: set[Flight] = set()
 
     def request(self, server: Server, wish: Wish) -> None:
         """Cancel what ``server`` runs, as soon as no other cancel is on its way there."""
@@ -173,6 +200,19 @@ class Canceller:
             await over.wait()
             await trio.sleep(CANCEL_EVERY)
 
+    def queued(self) -> Iterator[tuple[Pool, Wish]]:
+        """The wishes that wait until another cancel has been delivered to the same server."""
+        return ((server.pool, wish) for server, wishes in self._wishes.items() for wish in wishes)
+
+    async def send(self, server: Server, patience: float, wishes: Sequence[Wish] = ()) -> str:
+        """Send one now."""
+        flight = Flight(server.pool, wishes)
+        self.flights.add(flight)
+        try:
+            return await cancel(server, self._handshakes, patience, flight.note)
+        finally:
+            self.flights.discard(flight)
+
     async def _in_turn(self, server: Server) -> None:
         wishes = self._wishes[server]
         while wishes:
@@ -182,7 +222,7 @@ class Canceller:
             try:
                 if not server.closed and any(wish.holds() for wish in batch):
                     patience = self._timeout() or float("inf")
-                    outcome = await cancel(server, self._handshakes, patience)
+                    outcome = await self.send(server, patience, batch)
                     if outcome == UNCONFIRMED:
                         server.doomed = server.doomed or MAY_ARRIVE
             finally:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from poolproxy.admin.column import Row, values_of
+from poolproxy.admin.shows.config import worker_rows
 from poolproxy.admin.shows.prepared import LONGEST, Prepared
 from poolproxy.admin.shows.sockets import Connection, Descriptor, Socket
 from poolproxy.admin.view import CONSOLE
@@ -73,7 +74,6 @@ def _client(worker: Worker, client: Client) -> Connection:
     server = client.server
     now = time.monotonic()
     waited = now - client.wait_since if client.wait_since else 0.0
-    replication = server is not None and isinstance(server, ReplicationServer)
     state = "active" if server is not None else "waiting" if client.wait_since else "idle"
     requested = (server.query_since if server is not None else 0.0) or client.last_activity
     local = client.sock.family == socket.AF_UNIX
@@ -81,7 +81,7 @@ def _client(worker: Worker, client: Client) -> Connection:
         type="C",
         user=client.user,
         database=client.pool.key.database,
-        replication=_replication(client) if replication else "none",
+        replication=_replication(server),
         state=state,
         **_ends(client.sock, worker.config.settings.listen_port),
         connect_time=_wall(client.connected_at, now),
@@ -101,9 +101,10 @@ def _client(worker: Worker, client: Client) -> Connection:
     )
 
 
-def _replication(client: Client) -> str:
-    # A walsender with a database is for logical replication, as PgBouncer calls it.
-    return "logical" if client.pool.key.database else "physical"
+def _replication(server: Server | None) -> str:
+    if not isinstance(server, ReplicationServer):
+        return "none"
+    return "logical" if server.logical else "physical"
 
 
 def _server(worker: Worker, server: Server) -> Connection:
@@ -113,7 +114,7 @@ def _server(worker: Worker, server: Server) -> Connection:
         type="S",
         user=server.pool.key.user,
         database=server.pool.key.database,
-        replication="logical" if isinstance(server, ReplicationServer) else "none",
+        replication=_replication(server),
         state={"testing": "tested"}.get(server.state, server.state),
         **_ends(server.sock, server.host.port),
         connect_time=_wall(server.connected_at, now),
@@ -285,6 +286,10 @@ def _plain(
     return lambda worker: (_without_sockets(c) for c in connections(worker))
 
 
+def _config(worker: Worker) -> Iterator[Row]:
+    return worker_rows(worker.metrics.worker, worker.config.settings)
+
+
 ROWS: dict[str, Callable[[Worker], Iterator[Row]]] = {
     "CLIENTS": _plain(_clients),
     "SERVERS": _plain(_servers),
@@ -293,4 +298,5 @@ ROWS: dict[str, Callable[[Worker], Iterator[Row]]] = {
     "FDS": _show_fds,
     "PREPARED_STATEMENTS": _show_prepared,
     "CLOSE_NEEDED": _close_needed,
+    "WORKER_CONFIG": _config,
 }

@@ -8,6 +8,7 @@ at most as many as servers; idle clients are looked at only where client_idle_ti
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import partial
 from time import monotonic, process_time
 
 import trio
@@ -20,7 +21,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import is_unused
-from poolproxy.worker import draining, leaving, patience, queue_notice
+from poolproxy.worker import draining, fast_close, leaving, parting, patience, queue_notice
 from poolproxy.worker.replication import make_way
 from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
@@ -54,6 +55,7 @@ CLIENT_IDLE_TIMEOUT = _timeout("client_idle_timeout", "client_idle_timeout", "57
 
 async def keep_house(worker: Worker) -> None:
     """Run for as long as the worker does."""
+    worker.may_leave = partial(consider, worker)
     while True:
         due = trio.current_time() + TICK
         await trio.sleep_until(due)
@@ -91,6 +93,7 @@ def tick(worker: Worker, now: float) -> None:
         _servers(pool, now)
         for server, reason in pool.to_close(now, worker.config.settings.server_idle_timeout):
             server.end(reason)
+        fast_close.tick(worker, pool, now)
         unblock(worker, pool)
         make_way(worker, pool)
         want = pool.refreshed_want()
@@ -104,8 +107,17 @@ def tick(worker: Worker, now: float) -> None:
     _idle_clients(worker, now)
     _tell_load(worker, now)
     patience.enforce(worker, now)
+    parting.tick(worker, now)
     draining.tick(worker, now)
     leaving.look(worker)
+
+
+def consider(worker: Worker, client: Client) -> None:
+    """A transaction of a client has just ended: is this a moment to send it away?"""
+    if worker.clients.get(client.id) is client:  # else it is one of our own, see worker.lookup
+        now = monotonic()
+        fast_close.consider(worker, client, now)
+        draining.consider(worker, client, now)
 
 
 def _tell_load(worker: Worker, now: float) -> None:

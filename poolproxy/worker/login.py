@@ -21,6 +21,7 @@ from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
 from poolproxy.log.party import Party
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
+from poolproxy.relay.extended import extended_only
 from poolproxy.relay.guard import client_class
 from poolproxy.relay.replication import ReplicationClient, ReplicationServer
 from poolproxy.relay.session import SessionClient, SessionServer
@@ -403,6 +404,8 @@ class ClientLogin:
         kind: type[Client] = SessionClient if in_session else client_class(pool)
         if isinstance(server, ReplicationServer):
             kind = ReplicationClient
+        if worker.config.settings.disable_pqexec:
+            kind = extended_only(kind)
         if self.opening.tls is not None:
             kind = over_tls(kind)
         client = kind(

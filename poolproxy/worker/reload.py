@@ -47,6 +47,7 @@ def reload(worker: Worker, configure: Configure) -> None:
     for pool in list(worker.pools.values()):
         settings = worker.config.pool_of((pool.key.database, pool.key.user))
         if settings is None:
+            pool.unwanted = True
             end_all(worker, pool, REMOVED)
         else:
             _change(worker, pool, settings, tls_changed=tls_changed)

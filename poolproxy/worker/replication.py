@@ -21,6 +21,7 @@ from poolproxy.worker.options import Wishes
 from poolproxy.worker.session import Claim, Own
 from poolproxy.worker.worker import Worker
 
+REPLICATION, LOGICAL = "replication", "database"
 GIVEN_BACK = "given to another worker or pool"
 
 
@@ -43,6 +44,7 @@ class ReplicationClaim(Claim):
 
     def deliver(self, server: Server, now: float) -> None:
         if isinstance(server, ReplicationServer) and not self.over:
+            server.logical = self.own.parameters.get(REPLICATION) == LOGICAL
             self.server = server
         else:
             server.pass_on(now)
@@ -57,7 +59,7 @@ async def own_server(
     ``check`` raises PoolerError when there is nothing to wait for any more.
     """
     tracker = worker.context.tracker
-    parameters = {**wanted.parameters, "replication": wanted.replication}
+    parameters = {**wanted.parameters, REPLICATION: wanted.replication}
     own = Own(parameters, tracker.nothing, tracker.nothing)
     since = monotonic()
     while True:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 
 from poolproxy.ipc.messages import Snapshot
-from poolproxy.metrics.schema import CLIENT_STATES, SERVER_STATES, STATE_KINDS
+from poolproxy.metrics.schema import CANCEL_STATES, CLIENT_STATES, SERVER_STATES, STATE_KINDS
 from poolproxy.metrics.snapshot import encode
 from poolproxy.relay.context import Pool
 from poolproxy.relay.guard import pinned_by
@@ -39,6 +39,7 @@ def report(worker: Worker, request: int) -> None:
         pinned[client.pool][pinned_by(client)] += 1
         state = "active" if client.server else "waiting" if client.wait_since else "idle"
         clients[client.pool][state] += 1
+    cancels = _cancels(worker)
     closing = Counter(worker.closings.values())
     for pool in worker.pools.values():
         stats = pool.statistics()
@@ -48,6 +49,8 @@ def report(worker: Worker, request: int) -> None:
         servers["login"] = pool.opening
         servers["closing"] = closing[pool.key]
         stats.servers = {state: servers[state] for state in SERVER_STATES}
+        stats.cancels = {state: cancels[pool][state] for state in CANCEL_STATES}
+        stats.cancel_connections = cancels[pool]["connections"]
         since = pool.waiting_since()
         stats.maxwait = now - since if since else 0.0
     changed, dropped = worker.reported.changes(pool.stats for pool in worker.pools.values())
@@ -56,3 +59,15 @@ def report(worker: Worker, request: int) -> None:
         changed, dropped = changed[ROWS:], []
     worker.channel.post(Snapshot(request, encode(metrics, changed, dropped)))
     metrics.loop_lag_max = 0.0
+
+
+def _cancels(worker: Worker) -> defaultdict[Pool, Counter[str]]:
+    """By pool how many cancel requests of clients wait and are active, and the ``connections`` for all."""
+    found: defaultdict[Pool, Counter[str]] = defaultdict(Counter)
+    for pool, wish in worker.canceller.queued():
+        found[pool]["waiting"] += wish.asked
+    for flight in worker.canceller.flights:
+        state = "active" if flight.connected else "waiting"
+        found[flight.pool][state] += sum(wish.asked for wish in flight.wishes)
+        found[flight.pool]["connections"] += flight.connected
+    return found

@@ -60,7 +60,6 @@ from poolproxy.worker.cancel import (
     WAITING,
     Canceller,
     Wish,
-    cancel,
 )
 from poolproxy.worker.departing import Departing
 from poolproxy.worker.first_use import first_use
@@ -114,6 +113,9 @@ class Worker:
         )
         self.goodbyes: set[Closing] = set()  # clients that were told to go and have not closed yet
         self.drains: dict[str, Draining] = {}  # by database, "" for all
+        self.parting: set[Client] = (
+            set()
+        )  # clients that hear why when they ask next, or fall silent
         self.may_leave: Callable[[Client], None] = lambda client: None
         self.admissions: dict[int, Callable[[str], None]] = {}
         self.welcomed: dict[PoolKey, trio.Event] = {}
@@ -253,6 +255,7 @@ class Worker:
         del self.clients[client.id]
         del self.keys[client.key]
         client.pool.clients -= 1
+        self.parting.discard(client)
 
     def shared_values(self, values: Values) -> Values:
         """An equal tuple that other clients have already: most clients ask for the same."""
@@ -369,12 +372,12 @@ class Worker:
 
     async def _cancel_then_shutdown(self, server: Server, closing: Closing) -> None:
         try:
-            await cancel(server, self.handshakes, CANCEL_PATIENCE)
+            await self.canceller.send(server, CANCEL_PATIENCE)
         finally:
             closing.shutdown()
         while not closing.ended:
             await trio.sleep(CANCEL_EVERY)
-            await cancel(server, self.handshakes, CANCEL_PATIENCE)
+            await self.canceller.send(server, CANCEL_PATIENCE)
 
     def server_turned(self, server: Server, role: Role) -> None:
         """A server has turned out to be this now: tell the acceptor, which orders the hosts by it."""
@@ -396,7 +399,8 @@ class Worker:
         elif server is None or not server.back.owed:
             done(NOTHING)
         else:
-            self.canceller.request(server, Wish(lambda: _runs(server, client), done))
+            wish = Wish(lambda: _runs(server, client), done, asked=True)
+            self.canceller.request(server, wish)
 
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         self.start(self.canceller.repeat, server, runs)

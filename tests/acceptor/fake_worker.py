@@ -162,7 +162,7 @@ class FakeWorker:
         number = int(words[1]) if len(words) > 1 else 0
         target = 0 if with_server else number
         state = m.ClientState(
-            client, POOL, "alice", False, key, (), None, "", 0, 0.0, 0.0, 0.0, None,
+            client, POOL, "alice", False, False, key, (), None, "", 0, 0.0, 0.0, 0.0, None,
             m.ClientSecrets(b"", b"", None, None, 0.0),
         )  # fmt: skip
         fds = [os.dup(stream.socket.fileno())]

@@ -104,7 +104,13 @@ def test_states_are_stacked():
         if panel["fieldConfig"]["defaults"].get("custom", {}).get("stacking", {}).get("mode")
         == "normal"
     }
-    assert stacked == {"Clients by state", "Pinned clients", "Servers by state", "Workers"}
+    assert stacked == {
+        "Cancel requests under way",
+        "Clients by state",
+        "Pinned clients",
+        "Servers by state",
+        "Workers",
+    }
 
 
 def test_variables_are_those_that_the_linter_asks_for():

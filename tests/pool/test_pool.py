@@ -16,7 +16,6 @@ from poolproxy.pool.pool import (
     IDLE_TIMEOUT,
     LIFETIME_OVER,
     NEVER,
-    UNUSED,
     WorkerPool,
 )
 from poolproxy.settings.toml import load_toml
@@ -236,10 +235,23 @@ def test_single_statements_are_counted_as_queries_and_transactions() -> None:
 def test_an_unused_pool_is_forgotten_after_an_hour() -> None:
     """With a * entry any name makes a pool; one that is used again begins anew."""
     pool = make_pool()
+    pool.settings = attrs.evolve(pool.settings, idle_timeout=60.0)
     assert not pool.forgotten(10.0)
-    assert not pool.forgotten(10.0 + UNUSED - 1)
+    assert not pool.forgotten(69.0)
     pool.clients = 1
-    assert not pool.forgotten(10.0 + UNUSED + 1)
+    assert not pool.forgotten(71.0)
     pool.clients = 0
-    assert not pool.forgotten(20.0 + UNUSED)
-    assert pool.forgotten(20.0 + 2 * UNUSED)
+    assert not pool.forgotten(80.0)
+    assert pool.forgotten(140.0)
+
+
+def test_a_pool_that_is_not_wanted_any_more_is_forgotten_when_it_is_free() -> None:
+    """Its database was removed; else 0 keeps pools for good."""
+    pool = make_pool()
+    assert not pool.forgotten(10.0)
+    assert not pool.forgotten(1e9)
+    pool.unwanted = True
+    pool.clients = 1
+    assert not pool.forgotten(1e9)
+    pool.clients = 0
+    assert pool.forgotten(1e9)

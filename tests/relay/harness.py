@@ -75,6 +75,9 @@ class Host:
     def server_turned(self, server: Server, role: Role) -> None:
         self.turned.append((server, role))
 
+    def between_transactions(self, client: Client) -> None:
+        assert client.server is not None
+
     def hand_over(self, server: Server) -> None:
         self.handed_over.append(server)
         server.pool.call(server.pool.called - 1, server.pool.called_since)

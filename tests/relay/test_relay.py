@@ -647,7 +647,7 @@ def test_a_cancel_on_its_way_holds_the_server_back() -> None:
         postgres.send(DONE)
         other_app.send(SELECT)
         assert other.server is None
-        assert server.state == "testing"
+        assert server.state == "being_canceled"
         server.cancel_done()
         assert other.server is None
         server.cancel_done()

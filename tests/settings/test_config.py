@@ -39,6 +39,7 @@ def test_a_pool_without_settings_of_its_own_has_the_proxys() -> None:
         query_timeout=0.0,
         transaction_timeout=0.0,
         idle_transaction_timeout=0.0,
+        idle_timeout=0.0,
     )
 
 

@@ -16,6 +16,7 @@ import pytest
 from poolproxy.demo.binaries import Binaries
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.system.consoles import give
 from tests.system.protocol_client import (
     Eof,
     ErrorAnswer,
@@ -52,7 +53,14 @@ def config(primary: PostgresServer, **proxy: object) -> dict[str, Any]:
     databases = {mode: {"pool_mode": mode, "pool_size": 2} for mode in MODES}
     # The name that PostgreSQL's tools give to the database of a physical replication connection.
     databases["replication"] = {"pool_size": 5}
-    return tables(primary, databases, {"plain": {"password": "secret"}}, workers=2, **proxy)
+    return tables(
+        primary,
+        databases,
+        {"plain": {"password": "secret"}, "boss": {}},
+        workers=2,
+        admin_users=["boss"],
+        **proxy,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +135,10 @@ def test_commands(
             [one.key[0]],
         ).fetchone()
         assert row == ("walsender", "mine")
+        shown = {"database": "logical", "true": "physical"}[kind]
+        for show in ("clients", "servers"):
+            rows = [r for r in give(proxy, f"show {show}") if r["application_name"] == "mine"]
+            assert [r["replication"] for r in rows] == [shown]
         assert one.value("SHOW wal_level") == "logical"
         if kind == "database":
             assert one.value("select pg_backend_pid()") == str(one.key[0])

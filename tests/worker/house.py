@@ -6,8 +6,9 @@ import itertools
 import os
 import resource
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -22,6 +23,7 @@ from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.read import ErrorFields, MessageReader, error_fields
+from poolproxy.worker.janitor import consider
 from poolproxy.worker.worker import Worker
 from tests.fixtures.toml import to_toml
 
@@ -32,15 +34,18 @@ DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
 class House:
     """``worker`` and what the acceptor hears of it."""
 
-    def __init__(self, proxy: Mapping[str, Any], database: Mapping[str, Any]) -> None:
+    def __init__(
+        self, proxy: Mapping[str, Any], database: Mapping[str, Any], more: Iterable[str] = ()
+    ) -> None:
         tables = {
             "poolproxy": {**PROXY, **proxy},
-            "databases": {"db": {**DATABASE, **database}},
+            "databases": {name: {**DATABASE, **database} for name in ("db", *more)},
         }
         ours, theirs = pair()
         self.acceptor = Channel(theirs)
         configure = Configure(1, "test.toml", to_toml(tables), "", bytes(32))
         self.worker = Worker(Channel(ours), 0, configure)
+        self.worker.may_leave = partial(consider, self.worker)
         self._numbers = itertools.count(1)
         self._sockets = [ours, theirs]
 
@@ -167,9 +172,10 @@ def house(
     proxy: Mapping[str, Any] | None = None,
     database: Mapping[str, Any] | None = None,
     nursery: trio.Nursery | None = None,
+    more: Iterable[str] = (),
 ) -> Iterator[House]:
-    """A worker with one database, db, whose pool user is ann."""
-    one = House(proxy or {}, database or {})
+    """A worker with one database, db, whose pool user is ann; and ``more`` of the same."""
+    one = House(proxy or {}, database or {}, more)
     one.worker.nursery = nursery
     try:
         yield one

@@ -8,8 +8,8 @@ from time import monotonic
 import pytest
 
 from poolproxy.ipc.messages import Drain
-from poolproxy.worker import draining
-from poolproxy.worker.draining import LULL
+from poolproxy.worker import draining, parting
+from poolproxy.worker.parting import LULL
 from tests.system.protocol_client import query
 from tests.worker.house import House, error, house
 
@@ -87,7 +87,7 @@ def test_a_busy_client_that_falls_silent_is_told_without_asking() -> None:
         drain(one)
         answered(server, one, READY)
         theirs.recv(100)
-        draining.tick(one.worker, client.last_activity + 2 * LULL)
+        parting.tick(one.worker, client.last_activity + 2 * LULL)
         assert error(theirs).sqlstate == "57P01"
 
 

@@ -8,7 +8,6 @@ import pytest
 import trio
 
 from poolproxy.ipc.messages import ServerClosed, Want
-from poolproxy.pool.pool import UNUSED
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.task import TASK_TIMEOUT
 from poolproxy.wire.build import message, query, ready_for_query
@@ -194,11 +193,19 @@ def test_wants_are_brought_up_to_date() -> None:
         assert Want(key, 0, 0.0, False, False) in h.heard()
 
 
-def test_an_unused_pool_is_forgotten() -> None:
-    """Names come from clients, so pools must have an end."""
-    with house() as h:
-        key = h.pool.key
-        tick(h.worker, 10.0)
-        assert key in h.worker.pools
-        tick(h.worker, 10.0 + UNUSED)
-        assert key not in h.worker.pools
+@pytest.mark.parametrize(
+    ("setting", "database"), [("autodb_idle_timeout", "anything"), ("pool_idle_timeout", "db")]
+)
+def test_an_unused_pool_is_forgotten(setting: str, database: str) -> None:
+    """Names come from clients, so pools of * must have an end; others have one where it is asked for."""
+    with house({"autodb_idle_timeout": 0, setting: "50s"}, more=["*"]) as h:
+        for name in ("db", "anything"):
+            settings = h.worker.config.pool(name, "ann")
+            assert settings is not None
+            h.worker.pool(settings)
+        both = set(h.worker.pools)
+        for now in (10.0, 59.9):
+            tick(h.worker, now)
+            assert set(h.worker.pools) == both
+        tick(h.worker, 60.0)
+        assert {key.database for key in both - set(h.worker.pools)} == {database}

@@ -40,7 +40,7 @@ class Database:
 
 
 def _rows(view: View) -> Iterator[Row]:
-    made = {pool.database for pool in view.pools} | {pool.pool.database for pool in view.ledger}
+    made = {pool.database for pool in view.standing} | {pool.pool.database for pool in view.ledger}
     for name in sorted(
         {*view.config.databases, *made, *view.holds.databases} - {TEMPLATE, CONSOLE}
     ):

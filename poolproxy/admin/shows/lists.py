@@ -28,7 +28,7 @@ def _rows(view: View) -> Iterator[Row]:
         "databases": sum(1 for _ in DATABASES.rows(view)),
         "users": sum(1 for _ in USERS.rows(view)),
         "peers": len(view.config.peers),
-        "pools": len(view.pools),
+        "pools": len(view.standing),
         "peer_pools": len(view.config.peers),
         # PgBouncer's memory that waits for clients and servers; none is kept here.
         "free_clients": 0,
@@ -38,7 +38,7 @@ def _rows(view: View) -> Iterator[Row]:
         "used_servers": sum(pool.opening + pool.up + pool.closing for pool in view.ledger),
         "dns_names": len(view.names),
         "dns_zones": 0,
-        "dns_queries": 0,
+        "dns_queries": sum(name.running for name in view.names),
         "dns_pending": 0,
     }
     for name, number in counts.items():

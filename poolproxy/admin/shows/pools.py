@@ -24,13 +24,21 @@ class Pool:
     cl_active: int = column(Type.INT, "Clients that are linked with a server, or idle.")
     cl_waiting: int = column(Type.INT, "Clients that wait for a server.")
     cl_active_cancel_req: int = column(
-        Type.INT, "Cancel requests under way to a server.", default=0
+        Type.INT, "Cancel requests that have been sent to a server, and are not done yet."
     )
-    cl_waiting_cancel_req: int = column(Type.INT, "Always 0: none has to wait.", default=0)
+    cl_waiting_cancel_req: int = column(
+        Type.INT,
+        "Cancel requests that can't be sent yet: the connection for it is being made, or one before is"
+        " not done.",
+    )
     sv_active: int = column(Type.INT, "Servers that are linked with a client.")
-    sv_active_cancel: int = column(Type.INT, "Always 0: cancel requests need no place.", default=0)
+    sv_active_cancel: int = column(
+        Type.INT,
+        "Connections by which cancel requests are sent, also for what clients have left behind; no limit"
+        " counts them.",
+    )
     sv_being_canceled: int = column(
-        Type.INT, "Always 0: counted in sv_tested until the cancel has arrived.", default=0
+        Type.INT, "Servers that are free, but a cancel request for them is not done yet."
     )
     sv_idle: int = column(Type.INT, "Servers that the next client can have.")
     sv_used: int = column(
@@ -51,7 +59,7 @@ class Pool:
 
 
 def _rows(view: View) -> Iterator[Row]:
-    for pool in sorted(view.pools, key=lambda pool: (pool.database, pool.user)):
+    for pool in sorted(view.standing, key=lambda pool: (pool.database, pool.user)):
         yield values_of(_pool(view, pool))
 
 
@@ -63,7 +71,11 @@ def _pool(view: View, pool: PoolMetrics) -> Pool:
         user=pool.user,
         cl_active=clients["active"] + clients["idle"],
         cl_waiting=clients["waiting"],
+        cl_active_cancel_req=pool.cancels["active"],
+        cl_waiting_cancel_req=pool.cancels["waiting"],
         sv_active=servers["active"],
+        sv_active_cancel=pool.cancel_connections,
+        sv_being_canceled=servers["being_canceled"],
         sv_idle=servers["idle"],
         sv_tested=servers["testing"],
         sv_login=servers["login"],

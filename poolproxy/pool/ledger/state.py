@@ -284,12 +284,16 @@ class PoolState:
         )
 
     @property
-    def forgettable(self) -> bool:
-        """Nothing is lost with it. A pool that a server once welcomed is remembered."""
-        used = (
+    def used(self) -> bool:
+        """Whether anybody has to do with it now."""
+        return bool(
             self.leases or self.wants or self.clients or self.asks or self.logins or self.searches
         )
-        return not (used or self.welcome)
+
+    @property
+    def forgettable(self) -> bool:
+        """Nothing is lost with it. A pool that a server once welcomed is remembered."""
+        return not (self.used or self.welcome)
 
 
 @attrs.frozen
