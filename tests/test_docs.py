@@ -89,8 +89,9 @@ def check_command(words: list[str]) -> None:
     options = {name for each in main.params for name in each.opts}
     for word in words:
         if isinstance(command, click.Group) and not word.startswith("-"):
-            assert word in command.commands, words
-            command = command.commands[word]
+            found = command.get_command(click.Context(command), word)
+            assert found is not None, words
+            command = found
             options |= {name for each in command.params for name in each.opts}
         elif word.startswith("--"):
             assert word.partition("=")[0] in options, words

@@ -84,9 +84,9 @@ class Doors:
     ) -> None:
         """Let clients and scrapers in."""
         self._nursery, self._accept, self._serve, self._take = nursery, accept, serve, take
-        await self._serve_metrics(self.metrics)
         for listener in self.listeners:
             self._start(listener)
+        await self._serve_metrics(self.metrics)
 
     def _start(self, listener: Listener) -> None:
         if self._nursery is not None:

@@ -16,6 +16,7 @@ import math
 import os
 import socket
 import struct
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -46,14 +47,20 @@ SEND_PIECE = 64 * 1024
 GRACE_SECONDS = 3.0
 
 
+_loading = threading.Lock()
+
+
 def preload() -> None:
-    """Import what :func:`serve_http` needs; for a thread."""
-    for name in (
-        "hypercorn.trio.tcp_server",
-        "poolproxy.metrics.exposition",
-        "poolproxy.admin.exporter",
-    ):
-        importlib.import_module(name)
+    """Import what :func:`serve_http` needs; for a thread. Who comes second waits for the first: of two that
+    import packages whose modules import each other, one may find its import to be a deadlock.
+    """
+    with _loading:
+        for name in (
+            "hypercorn.trio.tcp_server",
+            "poolproxy.metrics.exposition",
+            "poolproxy.admin.exporter",
+        ):
+            importlib.import_module(name)
 
 
 def listen(host: str, port: int, beside: Sequence[socket.socket] = ()) -> list[socket.socket]:
@@ -135,6 +142,7 @@ async def serve_http(
     the fresh numbers of each page of metrics, in a form that another thread may read: encoding them is done
     in one.
     """
+    await trio.to_thread.run_sync(preload)
     server = _Server(App(scrapes, health))
     listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in sockets]
     grace = 0.0

@@ -76,7 +76,8 @@ class Reloader:
             raise
         # From here on nothing can fail.
         for note in new.notes:
-            log.warning("%s", note)
+            if note not in old.notes:  # else it has been told
+                log.warning("%s", note)
         found = (*changes(old.config, new.config), *file_changes(_texts(old), _texts(new)))
         hub.configure(attrs.evolve(new, config=settled(old.config, new.config)))
         await self._doors.commit(opening)

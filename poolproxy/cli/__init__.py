@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import platform
+from importlib import import_module
 
 import click
 
 from poolproxy import __version__
-from poolproxy.cli.check import check
-from poolproxy.cli.config import config
-from poolproxy.cli.console import console
-from poolproxy.cli.demo import demo
-from poolproxy.cli.run import run
-from poolproxy.cli.top import top
 
+# Each is the function of its name in the module of its name, which is loaded when it is needed.
+COMMANDS = ("check", "config", "console", "demo", "run", "top")
 EPILOG = """\b
 Examples:
   poolproxy demo                               try it, with a database of its own
@@ -36,7 +33,22 @@ def _print_version(context: click.Context, option: click.Parameter, wanted: bool
     context.exit()
 
 
+class Commands(click.Group):
+    """The commands by their names: most have modules of their own, and ``run`` is waited for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"poolproxy.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
 @click.group(
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=EPILOG,
 )
@@ -53,11 +65,3 @@ def main() -> None:
 
     Clients connect to it as if to a server; many clients share few server connections.
     """
-
-
-main.add_command(run)
-main.add_command(check)
-main.add_command(demo)
-main.add_command(config)
-main.add_command(console)
-main.add_command(top)

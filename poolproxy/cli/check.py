@@ -9,8 +9,10 @@ import click
 from poolproxy.auth.hba import Visit
 from poolproxy.cli.explain import explain, is_address
 from poolproxy.cli.loading import load_or_exit
-from poolproxy.settings import Address, Settings, worst_case
+from poolproxy.settings.addresses import Address
+from poolproxy.settings.capacity import worst_case
 from poolproxy.settings.files import LoadedConfig
+from poolproxy.settings.schema import Settings
 
 EPILOG = """\b
 Examples:

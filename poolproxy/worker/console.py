@@ -31,6 +31,7 @@ from poolproxy.ipc.messages import (
     ConsoleRows,
     ConsoleUp,
 )
+from poolproxy.log.party import Party
 from poolproxy.settings.access import AuthFiles, way_in
 from poolproxy.settings.config import Config
 from poolproxy.wire import build
@@ -92,10 +93,10 @@ class Console:
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
 
     @property
-    def name(self) -> str:
+    def name(self) -> Party:
         """For the log, as PgBouncer writes it."""
         a = self.accepted
-        return f"C-{a.id}: {CONSOLE}/{self.user}@{a.peer}:{a.port}"
+        return Party(f"C-{a.id}", CONSOLE, self.user, f"{a.peer}:{a.port}")
 
     def send_away(self, error: PoolerError) -> None:
         """End the connection with this error."""

@@ -43,7 +43,7 @@ def test_bad_urls_are_refused(url: str, reason: str) -> None:
 def test_the_files_are_without_mistakes(password: str) -> None:
     """The configuration and the userlist hold what the backend says, whatever characters it has."""
     from poolproxy.auth.userlist import parse_userlist
-    from poolproxy.settings import load_toml
+    from poolproxy.settings.toml import load_toml
 
     backend = Backend("/run/pg", 5433, 'a"b', password, "dä\\ta.base")
     config = load_toml(render_config(backend, 6000, 6001), "demo.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -137,6 +138,14 @@ def test_the_owner_needs_no_password(one_postgres: PostgresServer, start_proxy: 
         assert "password" in stranger.stderr
     with_socket.stop()
     Path(folder).rmdir()
+
+
+def test_the_log_names_consoles_as_all_clients(proxy: ProxyProcess) -> None:
+    """Both lines of one begin as those that tools for PgBouncer's log look for."""
+    give(proxy, "show version")
+    line = r"\] LOG C-\d+: pgbouncer/boss@127\.0\.0\.1:\d+ "
+    for text in ("login attempt: db=pgbouncer", "closing because: client close request"):
+        eventually(lambda text=text: re.search(line + text, proxy.log), text)
 
 
 # -- what they show -------------------------------------------------------------------------------

@@ -192,6 +192,9 @@ def test_pgbouncers_files_as_they_are(one_postgres: PostgresServer) -> None:
         pool.daemon()
         assert f"{pool.ini}:11: pkt_buf does nothing here" in pool.log
         assert "could not parse hba config line 1" in pool.log
+        pool.signal(signal.SIGHUP)
+        eventually(lambda: "configuration reloaded" in pool.log, "the reload is logged")
+        assert pool.log.count("pkt_buf does nothing here") == 1
         sql = "select current_user, current_database()"
         with pool.connect("my db", "ann") as client:
             assert client.execute(sql).fetchone() == (server.user, "postgres")

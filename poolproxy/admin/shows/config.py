@@ -39,7 +39,7 @@ class WorkerSetting:
 def worker_rows(worker: int, settings: Settings) -> Iterator[Row]:
     """Those of a worker that obeys these settings."""
     for key, value in _values(settings):
-        yield values_of(WorkerSetting(worker, key, value))
+        yield values_of(WorkerSetting(worker=worker, key=key, value=value))
 
 
 def _values(settings: Settings) -> Iterator[tuple[str, str]]:
