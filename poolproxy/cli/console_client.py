@@ -50,9 +50,9 @@ class Answer:
 
 
 class Console:
-    """A connection to the console; raises ConsoleError."""
+    """A connection to the console; raises ConsoleError. ``patience``: seconds for each answer, if any."""
 
-    def __init__(self, where: Target) -> None:
+    def __init__(self, where: Target, patience: float | None = None) -> None:
         self._where = where
         self._messages = MessageReader(MAX_MESSAGE)
         try:
@@ -63,7 +63,7 @@ class Console:
             ) from None
         try:
             self._log_in()
-            self._sock.settimeout(None)
+            self._sock.settimeout(patience)
         except BaseException:
             self._sock.close()
             raise
@@ -213,10 +213,10 @@ def _error(body: bytes) -> str:
     return error_fields(body).message + (f" ({hint})" if hint else "")
 
 
-def connected(where: Target) -> Console:
+def connected(where: Target, patience: float | None = None) -> Console:
     """The console; if it can't be had, the reason goes to stderr and the process ends (status 1)."""
     try:
-        return Console(where)
+        return Console(where, patience)
     except ConsoleError as error:
         click.echo(f"poolproxy: {error}", err=True)
         raise click.exceptions.Exit(1) from None

@@ -22,19 +22,10 @@ HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the other screen, without a cursor
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 CONSOLE = "pgbouncer"
-POOL_COLUMNS = (
-    *(
-        "database",
-        "user",
-        "pool_mode",
-        "cl_active",
-        "cl_waiting",
-        "sv_active",
-        "sv_idle",
-        "sv_tested",
-    ),
-    "sv_login",
-)
+PATIENCE = 3.0  # seconds for an answer
+LONGEST = 24  # characters of a name: what follows is what one looks for
+POOL_COLUMNS = ("cl_active", "sv_active", "sv_idle", "sv_tested", "sv_login", "pool_mode")
+FRAME = 6  # lines that are no pool and no worker
 WORKER_COLUMNS = ("worker", "pid", "state", "clients", "queued", "lag_us", "age")
 
 
@@ -70,7 +61,7 @@ def top(
     Pools where clients wait come first, then those that do most. Where to find the console is told as
     with `poolproxy console`.
     """
-    with connected(where) as connection:
+    with connected(where, PATIENCE) as connection:
         sample = take(connection)
     if once:
         click.echo("\n".join(lines(sample, None)))
@@ -88,11 +79,11 @@ def _watch(where: Target, sample: Sample, interval: float) -> None:
     connection: Console | None = None
     trouble = ""
     while True:
-        _draw(lines(sample, before), trouble)
+        _draw(sample, before, trouble)
         if _wants_to_leave(interval):
             return
         try:
-            connection = connection or Console(where)
+            connection = connection or Console(where, PATIENCE)
             sample, before, trouble = take(connection), sample, ""
         except ConsoleError as error:
             connection, trouble = None, str(error)
@@ -111,8 +102,10 @@ def take(connection: Console) -> Sample:
     )
 
 
-def lines(sample: Sample, before: Sample | None) -> Iterator[str]:
-    """The screen; rates are those since the sample ``before``, none without one."""
+def lines(sample: Sample, before: Sample | None, height: int | None = None) -> Iterator[str]:
+    """The screen; rates are those since the sample ``before``, none without one. With a ``height`` there are
+    so many lines at most.
+    """
     pools, workers = _rows(sample.pools), _rows(sample.workers)
     rates = _rates(sample, before)
     state = next((row["key"] for row in _rows(sample.state) if row["value"] == "yes"), "")
@@ -122,25 +115,42 @@ def lines(sample: Sample, before: Sample | None) -> Iterator[str]:
     total = sum(rate for database, (rate, _) in rates.items() if database != CONSOLE)
     yield f"{printable(sample.version)}   {state}   {time.strftime('%H:%M:%S')}"
     yield (
-        f"clients {clients}   waiting {waiting}   workers {len(workers)}"
+        f"clients {clients}   waiting {waiting}   pools {len(pools)}   workers {len(workers)}"
         f"   transactions/s {_rate(total, before)}"
     )
     yield ""
-    head = (*POOL_COLUMNS, "maxwait", "xact/s", "avg ms")
+    most_pools, most_workers = _shares(len(pools), len(workers), height)
     ordered = sorted(pools, key=lambda pool: _urgency(pool, rates))
-    body = [
-        (
-            *(pool[name] for name in POOL_COLUMNS),
-            f"{int(pool['maxwait']) + int(pool['maxwait_us']) / 1e6:.1f}",
-            *_work(pool["database"], rates, before),
-        )
-        for pool in ordered
-    ]
-    yield from aligned([head, *body])
+    head = ("database", "user", "cl_waiting", "maxwait", "xact/s", "avg ms", *POOL_COLUMNS)
+    yield from aligned([head, *(_pool(pool, rates, before) for pool in ordered[:most_pools])])
     yield ""
-    yield from aligned(
-        [WORKER_COLUMNS, *(tuple(worker[name] for name in WORKER_COLUMNS) for worker in workers)]
+    body = [tuple(worker[name] for name in WORKER_COLUMNS) for worker in workers[:most_workers]]
+    yield from aligned([WORKER_COLUMNS, *body])
+
+
+def _pool(
+    pool: dict[str, str], rates: dict[str, tuple[float, float]], before: Sample | None
+) -> tuple[str, ...]:
+    return (
+        *(_short(pool[name]) for name in ("database", "user")),
+        pool["cl_waiting"],
+        f"{int(pool['maxwait']) + int(pool['maxwait_us']) / 1e6:.1f}",
+        *_work(pool["database"], rates, before),
+        *(pool[name] for name in POOL_COLUMNS),
     )
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else name[: LONGEST - 2] + ".."
+
+
+def _shares(pools: int, workers: int, height: int | None) -> tuple[int, int]:
+    """How many pools and workers there is room for: workers may have a third, pools the rest."""
+    if height is None:
+        return pools, workers
+    room = max(0, height - FRAME)
+    shown = min(workers, max(1, room // 3, room - pools))
+    return max(0, room - shown), shown
 
 
 def _urgency(
@@ -182,11 +192,12 @@ def _rows(answer: Answer) -> list[dict[str, str]]:
     ]
 
 
-def _draw(content: Iterator[str], trouble: str) -> None:
+def _draw(sample: Sample, before: Sample | None, trouble: str) -> None:
     width, height = shutil.get_terminal_size()
-    shown = [line[: width - 1] for line in content][: height - 1]
+    height -= 1 + bool(trouble)
+    shown = [line[: width - 1] for line in lines(sample, before, height)][:height]
     if trouble:
-        shown = [f"{BOLD}{printable(trouble)[: width - 1]}{PLAIN}", *shown][: height - 1]
+        shown = [f"{BOLD}{printable(trouble)[: width - 1]}{PLAIN}", *shown]
     sys.stdout.write(HOME + "".join(f"{line}{CLEAR_LINE}\n" for line in shown) + CLEAR_BELOW)
     sys.stdout.flush()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import attrs
+
 from poolproxy.cli.console import aligned, as_objects, as_table
 from poolproxy.cli.console_client import Answer
 from poolproxy.cli.top import Sample, lines
@@ -52,6 +54,29 @@ def test_top_shows_rates_and_who_waits_first() -> None:
     assert "waiting 4" in second[1]
     assert "transactions/s 100" in second[1]
     assert second[4].split() == [
-        *("shop", "ann", "transaction", "3", "4", "2", "0", "0", "0", "1.5", "100", "2.0")
+        *("shop", "ann", "4", "1.5", "100", "2.0", "3", "2", "0", "0", "0", "transaction")
     ]
     assert "77" in second[-1]
+
+
+def test_top_fits_into_its_terminal() -> None:
+    """Both pools and workers show, the more urgent pools; a long name leaves room for the figures."""
+    one = sample(10.0, 100, 2)
+    row = dict(zip(one.pools.columns, one.pools.rows[0], strict=True))
+    many = [row | {"database": f"d{number}" * 20} for number in range(50)]
+    crowd = attrs.evolve(
+        one,
+        pools=attrs.evolve(one.pools, rows=tuple(tuple(r.values()) for r in (*many, *_dicts(one)))),
+        workers=attrs.evolve(one.workers, rows=one.workers.rows * 16),
+    )
+    shown = list(lines(crowd, None, 20))
+    assert len(shown) == 20
+    assert sum("77" in line for line in shown) == 4
+    assert shown[4].startswith("shop")
+    assert shown[6].startswith("d0d0d0d0d0d0d0d0d0d0d0..")
+    assert len(list(lines(crowd, None))) == 6 + 52 + 16
+    assert len(list(lines(one, None, 20))) == 6 + 2 + 1
+
+
+def _dicts(one: Sample) -> list[dict[str, str | None]]:
+    return [dict(zip(one.pools.columns, row, strict=True)) for row in one.pools.rows]

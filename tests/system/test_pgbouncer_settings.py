@@ -42,11 +42,12 @@ def watcher(one_postgres: PostgresServer) -> Iterator[psycopg.Connection]:
 def test_simple_queries_are_refused(
     start_proxy: StartProxy, one_postgres: PostgresServer, watcher: psycopg.Connection, mode: str
 ) -> None:
-    """The client is disconnected and the query not executed; extended ones are served, also after a reload
-    that changes the setting for new clients only.
+    """The client is disconnected and the query not executed; extended ones are served. A reload changes it
+    for new clients only; others take it along to another worker.
     """
     databases = {"db": {"pool_mode": mode, "pool_size": 2}}
-    config = tables(one_postgres, databases, workers=1, disable_pqexec=True)
+    rest = {"workers": 1, "admin_users": ["boss"]}
+    config = tables(one_postgres, databases, {"boss": {}}, disable_pqexec=True, **rest)
     proxy = start_proxy(config)
     sql = f"create table should_not_be_{mode} ()"
     with client(proxy, "db") as fine, client(proxy, "db") as amid, client(proxy, "db") as bad:
@@ -62,9 +63,14 @@ def test_simple_queries_are_refused(
             assert (error.message, error.sqlstate) == ("PQexec disallowed", "08P01")
             assert "disable_pqexec" in error.hint
         assert watcher.execute(f"select to_regclass('should_not_be_{mode}')").fetchone() == (None,)
-        reload(proxy, tables(one_postgres, databases, workers=1))
+        reload(proxy, tables(one_postgres, databases, {"boss": {}}, **rest))
+        (before,) = proxy.worker_pids()
+        give(proxy, "recycle worker 0")
+        eventually(lambda: before not in proxy.worker_pids(), "its clients have moved")
         with client(proxy, "db") as newcomer:
             assert newcomer.value("select 1") == "1"
+        fine.send(run("select 'served'") + SYNC)
+        assert fine.results() == [("served",)]
         fine.send(query("select 1"))
         assert fine.farewell().message == "PQexec disallowed"
 
