@@ -28,7 +28,7 @@ from tests.system.support import PATIENCE, Tables, tables
 
 ALL = {setting.name: setting for setting in settings_of(Settings)}
 RELOADED = "configuration reloaded"
-HBA = "host all all 127.0.0.1/32 trust\n"
+HBA = "host all all 127.0.0.1/32 trust\nlocal all all trust\n"
 
 
 def others(folder: Path, certificates: Certificates) -> dict[str, Any]:
@@ -121,5 +121,5 @@ def _is_reachable(proxy: ProxyProcess, values: dict[str, Any]) -> None:
     """At the new port and socket, and not at the old ones."""
     moved = attrs.make_class("Moved", ["host", "port"])
     for host in ("127.0.0.2", values["unix_socket_dir"]):
-        with console(moved(host, values["listen_port"]), "another") as again:
+        with console(moved(host, values["listen_port"])) as again:
             assert again.execute("show version").fetchone()
