@@ -284,11 +284,11 @@ class Ledger:
 
     def unused(self, keys: Iterable[PoolKey], now: float) -> Sends:
         """No worker has these pools any more: nothing of them is remembered, but for what is in use again."""
-        pools = [p for p in map(self._pools.get, keys) if p is not None and not p.used]
+        pools = [p for p in map(self._books.pools.get, keys) if p is not None and not p.used]
         sends: Sends = []
         for pool in pools:
             sends += news.forget_server(pool)
-        return sends + self._settle(pools, now)
+        return sends + self._settling.settle(pools, now)
 
     def leave(self) -> None:
         """The pooler is shutting down: no server is opened any more that no client waits for."""
