@@ -390,6 +390,9 @@ class Server(Connection):
 
     def release(self, now: float) -> None:
         """The server is at rest and its client gone: reset it where that is asked for, pass it on."""
+        self.back.block = (
+            False  # that was the client's, whom nobody can be disconnected for any more
+        )
         if self.pool.session_mode or self.pool.reset_always:
             reset(self, now)
         elif self.back.state.marked:

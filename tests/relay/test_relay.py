@@ -273,6 +273,22 @@ def test_statement_mode_refuses_transactions_in_a_pipeline(pieces: int) -> None:
         assert list(r.pool.idle) == [server]
 
 
+def test_statement_mode_refuses_transactions_to_who_has_begun_them() -> None:
+    """A client that leaves amid such a pipeline takes the reason along: the next one on its server stays."""
+    with relay(database={"pool_mode": "statement"}) as r:
+        server, postgres = r.server()
+        _, app = r.client()
+        app.send(query("begin") + query("commit") + TERMINATE)
+        other, other_app = r.client()
+        other_app.send(SELECT)
+        postgres.send(IN_BLOCK)
+        postgres.send(DONE)
+        assert server.client is other
+        postgres.send(DONE)
+        assert other_app.receive() == DONE
+        assert list(r.pool.idle) == [server]
+
+
 def test_a_session_keeps_its_server_and_is_reset() -> None:
     """Until the client leaves; then the reset query runs, and only then the next client is served."""
     with relay(database={"pool_mode": "session"}) as r:
