@@ -109,7 +109,8 @@ class ServerState:
     configuration has it; ``role`` as in :class:`HostSeen`. ``family`` and ``where``: its address, as
     socket.connect takes it. ``tracked``: the names of the parameters whose ``values`` are known, the last
     value being that of the unreported ones. ``prepared``: names of the shared statements that it has, the
-    least recently used first. ``doomed``: why it is closed when it is free, "" if it is not.
+    least recently used first, and their ``shapes`` there (``wire.shapes``). ``doomed``: why it is closed when
+    it is free, "" if it is not.
     """
 
     permit: int
@@ -129,6 +130,7 @@ class ServerState:
     tracked: tuple[str, ...]
     values: tuple[str | None, ...]
     prepared: tuple[bytes, ...]
+    shapes: tuple[bytes, ...]
     leftovers: tuple[Leftover, ...]
     was_reset: bool
     doomed: str
@@ -147,13 +149,14 @@ class Candidate:
 @attrs.frozen
 class NamedStatement:
     """A prepared statement that a client has: its own ``name`` of it, the name that ``servers`` know it by,
-    and the ``tail`` of its Parse message (``wire.statements``). ``told``: it knows the result's columns.
+    and the ``tail`` of its Parse message (``wire.statements``). ``told``: the shape (``wire.shapes``) that it
+    knows, b"" if it has not asked.
     """
 
     name: bytes
     servers: bytes
     tail: bytes
-    told: bool
+    told: bytes
 
 
 @attrs.frozen

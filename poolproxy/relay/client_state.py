@@ -90,7 +90,7 @@ def _told(names: Names | None) -> ClientNames | None:
     if names is None:
         return None
     statements = tuple(
-        NamedStatement(name, statement.name, statement.tail, name in names.told | names.telling)
+        NamedStatement(name, statement.name, statement.tail, names.told.get(name, b""))
         for name, statement in names.statements.items()
     )
     return ClientNames(statements, names.unnamed, names.passed)
@@ -142,6 +142,6 @@ def _remembered(told: ClientNames, shared: Statements, place: str) -> Names:
     for one in told.statements:
         names.put(one.name, shared.known(one.servers, one.tail, place))
         if one.told:
-            names.told.add(one.name)
+            names.told[one.name] = one.told
     names.unnamed, names.passed = told.unnamed, told.passed
     return names

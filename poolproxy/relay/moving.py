@@ -49,7 +49,7 @@ def server_state(server: Server, generation: int) -> ServerState:
     session = None
     if isinstance(server, SessionServer):
         session = SessionPart(server.welcome, server.wish, server.initial)
-    prepared = back.prepared if isinstance(back, PreparedBackend) else ()
+    prepared = back.prepared if isinstance(back, PreparedBackend) else {}
     return ServerState(
         permit=server.permit,
         pool=server.pool.key,
@@ -68,6 +68,7 @@ def server_state(server: Server, generation: int) -> ServerState:
         tracked=server.context.tracker.names,
         values=server.values,
         prepared=tuple(statement.name for statement in prepared),
+        shapes=tuple(prepared.values()),
         leftovers=tuple(Leftover(*key, phrase) for key, phrase in back.state.dirt.items()),
         was_reset=back.state.was_reset,
         doomed=server.doomed,
@@ -128,8 +129,8 @@ def _go_on(server: Server, state: ServerState) -> None:
     dirt = {(left.kind, left.name): left.phrase for left in state.leftovers}
     back.state.take_over(dirt, was_reset=state.was_reset)
     if isinstance(back, PreparedBackend):
-        for name in state.prepared:
-            back.prepared[back.pool.named(name)] = None
+        for name, shape in zip(state.prepared, state.shapes, strict=True):
+            back.prepared[back.pool.named(name)] = shape
         back.awake = bool(back.prepared)
 
 

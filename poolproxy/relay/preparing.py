@@ -130,7 +130,7 @@ class PreparingClient(Client):
             return
         said = back.said if back.owed or back.status == UNSYNCED else b""
         execution, self.execution = self.execution, None
-        if execution is not None and back.execute(execution[0], execution[2]):
+        if execution is not None and back.execute(*execution, names.told):
             self._execute(server, *execution)
             return
         try:
@@ -141,7 +141,7 @@ class PreparingClient(Client):
         back.said = joined(said, self.raw[: result.used])
         self.raw = self.raw[result.used :]
         self.front.left = result.left
-        if result.messages and not server.query_since:
+        if (result.messages or result.out) and not server.query_since:
             server.query_since = monotonic()
             server.xact_since = server.xact_since or server.query_since
         self.answered = len(result.answer) // HEADER if not said else self.answered

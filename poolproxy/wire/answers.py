@@ -13,10 +13,13 @@ from poolproxy.wire.codes import (
     DESCRIBE,
     ERROR_RESPONSE,
     IN_FAILED_TRANSACTION,
+    PARAMETER_DESCRIPTION,
     QUERY,
+    ROW_DESCRIPTION,
 )
 from poolproxy.wire.frontend import HEADER
 from poolproxy.wire.said import named
+from poolproxy.wire.shapes import MAX_SHAPE, SHAPES, parameters, shape
 from poolproxy.wire.statements import Entry, Kind, Names, Statement, Statements
 
 _unpack_header = Struct(">BI").unpack_from
@@ -36,8 +39,9 @@ _ALL_GONE_MESSAGES = (b"C\0\0\0\x13DEALLOCATE ALL\0", b"C\0\0\0\x10DISCARD ALL\0
 class PreparedAnswers(Backend):
     """The half of a PreparedBackend that reads the server.
 
-    ``prepared`` are those that it has or will have, the least recently used first. ``special`` counts
-    the entries of the FIFO: while there are any, :meth:`feed` takes the way through here.
+    ``prepared`` are those that it has or will have, the least recently used first, each with its shape there,
+    b"" while that is not known. ``special`` counts the entries of the FIFO: while there are any, :meth:`feed`
+    takes the way through here.
     """
 
     __slots__ = (
@@ -55,7 +59,7 @@ class PreparedAnswers(Backend):
         super().__init__()
         self.pool = pool
         self.limit = limit
-        self.prepared: OrderedDict[Statement, None] = OrderedDict()
+        self.prepared: OrderedDict[Statement, bytes] = OrderedDict()
         self.unsettled: dict[Statement, Entry] = {}
         self.special = 0
         self.failed = False
@@ -82,6 +86,7 @@ class PreparedAnswers(Backend):
         entry.segment = self._segment
         entry.epoch = self._epoch
         entry.refused = False
+        entry.shape = b""
         if names is not None:
             names.unsettled[name] = entry
         self.owed.append(entry)
@@ -124,7 +129,7 @@ class PreparedAnswers(Backend):
             if length < 4:
                 raise Violation(f"length {length} of message type {code:#04x}")
             stop = position + length + 1
-            if stop > end and code in (ERROR_RESPONSE, COMMAND_COMPLETE) and length < MAX_ERROR:
+            if stop > end and length < _WANTED_WHOLE.get(code, 0):
                 break
             message = data[position:stop]
             out.append(self._message(code, message))
@@ -149,6 +154,8 @@ class PreparedAnswers(Backend):
             entry.refused = True
             if entry.kind in (Kind.DUPLICATE, Kind.MISSED):
                 message = _with_name(message, entry.statement.name, entry.name)
+            elif entry.kind is Kind.STALE and _MISSING in message:
+                message = _STALE_PLAN
         shown, _ = super().feed(message)
         if code == COMMAND_COMPLETE:
             if message[HEADER:] in _ALL_GONE:
@@ -157,9 +164,23 @@ class PreparedAnswers(Backend):
                 return b""
             elif entry and entry.kind is Kind.DEALLOCATION and message[HEADER:] != _DEALLOCATED:
                 self._undo(entry)  # the portal was bound to something else, by a short way
+        if entry is not None and code in SHAPES and entry.kind in _DESCRIBES:
+            self._described(entry, code, message)
+            shown = b"" if entry.kind is Kind.CHECKED else shown
         if entry is not None and code != ERROR_RESPONSE and not self._owes(entry):
             shown = self._answered(entry, shown)
         return shown if self.left else shown + self._due_fakes()
+
+    def _described(self, entry: Entry, code: int, message: bytes) -> None:
+        """PostgreSQL tells what a statement takes, or then what it gives."""
+        if code == PARAMETER_DESCRIPTION:
+            entry.shape = parameters(message[HEADER:])
+            return
+        found, statement, names = shape(entry.shape, message[HEADER:]), entry.statement, entry.names
+        if statement in self.prepared:
+            self.prepared[statement] = found
+        if names is not None and names.statements.get(entry.name) is statement:
+            names.told[entry.name] = found
 
     def ended_with(self, tag: bytes) -> None:
         first = self.owed[0] if self.owed else 0
@@ -190,6 +211,8 @@ class PreparedAnswers(Backend):
         self.special -= 1
         if self.unsettled.get(entry.statement) is entry:
             del self.unsettled[entry.statement]
+        if entry.kind is Kind.DESCRIBED and entry.names is not None:
+            entry.names.telling.discard(entry.name)
         if entry.names is not None and entry.names.unsettled.get(entry.name) is entry:
             del entry.names.unsettled[entry.name]
 
@@ -205,7 +228,7 @@ class PreparedAnswers(Backend):
         if entry.kind in (Kind.PARSED, Kind.INJECTED_PARSE):
             self.prepared.pop(statement, None)
         elif entry.kind is Kind.EVICTED and entry.epoch == self._epoch:
-            self.prepared[statement] = None
+            self.prepared[statement] = entry.shape
             self.prepared.move_to_end(statement, last=False)
         if names is None:
             return
@@ -242,11 +265,19 @@ class PreparedAnswers(Backend):
         names = self.names
         if names is None:
             return
-        name = named(self.said, sum(code in _NAMING for code in self.owed))
+        first = self.owed[0] if self.owed else 0
+        if isinstance(first, Entry) and first.kind is Kind.CHECKED:
+            name: bytes | None = first.name
+        else:
+            name = named(self.said, sum(map(_names_one, self.owed)))
         self.stale = name in names.statements and name not in names.told
         # From this error the client has to learn that the result's columns have changed.
-        for known in (names.told, names.telling):
-            known.difference_update(known.copy() if name is None else (name,))
+        if name is None:
+            names.told.clear()
+            names.telling.clear()
+        else:
+            names.told.pop(name, None)
+            names.telling.discard(name)
 
 
 def is_stale(answer: bytes) -> bool:
@@ -266,11 +297,29 @@ def refuses_stale_plan(answer: bytes) -> bool:
     return start + length + 1 == len(answer) - 6
 
 
+def _names_one(code: int) -> bool:
+    """Whether this is owed for a Bind or Describe of the client's."""
+    return code in _NAMING and not (isinstance(code, Entry) and code.kind is Kind.CHECKED)
+
+
 _STALE = (b"\0C0A000\0", b"\0RRevalidateCachedQuery\0")
+_STALE_ERROR = (
+    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0"
+    b"Fplancache.c\0RRevalidateCachedQuery\0\0"
+)
+_STALE_PLAN = _pack_header(ERROR_RESPONSE, len(_STALE_ERROR) + 4) + _STALE_ERROR
+_MISSING = b"\0C26000\0"
 _TOUCHED = re.compile(rb"\0C(?:26000|42P05)\0")  # does not exist, exists already
 _NAMING = frozenset((BIND, DESCRIBE))
 _DEALLOCATE_OURS = frozenset((Kind.DEALLOCATED, Kind.DEALLOCATION))
-_SWALLOWED = frozenset((Kind.INJECTED_PARSE, Kind.EVICTED, Kind.PASSING))
+_SWALLOWED = frozenset((Kind.INJECTED_PARSE, Kind.EVICTED, Kind.PASSING, Kind.CHECKED))
+_DESCRIBES = frozenset((Kind.DESCRIBED, Kind.CHECKED))
+_WANTED_WHOLE = {
+    ERROR_RESPONSE: MAX_ERROR,
+    COMMAND_COMPLETE: MAX_ERROR,
+    PARAMETER_DESCRIPTION: MAX_SHAPE,
+    ROW_DESCRIPTION: MAX_SHAPE,
+}
 FAKES = {Kind.FAKED_PARSE: PARSE_COMPLETE, Kind.FAKED_CLOSE: CLOSE_COMPLETE}
 
 

@@ -20,26 +20,26 @@ answered by PostgreSQL too: the server is made to refuse, and the name in its te
 
 While the transaction has failed PostgreSQL refuses every Parse with 25P02, so none is faked then.
 
+Who has been told what a statement takes and gives, by a Describe of it, relies on that: PostgreSQL refuses
+to execute it once DDL has changed its result. So before such a client's Bind goes to a server where nobody
+has asked yet, a Describe is injected; where its answer is another one, the Bind is made to fail as
+PostgreSQL would let it fail (see ``wire.shapes``).
+
 https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
 """
 
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
-
-import attrs
+from typing import TYPE_CHECKING, TypeAlias
 
 from poolproxy.errors import PoolerError
-from poolproxy.wire.answers import FAKED, FAKES, PreparedAnswers
 from poolproxy.wire.build import SYNC_MESSAGE
 from poolproxy.wire.codes import (
     BIND,
     CLOSE,
     DESCRIBE,
     EXECUTE,
-    FLUSH,
-    FUNCTION_CALL,
     IDLE,
     IN_FAILED_TRANSACTION,
     PARSE,
@@ -55,6 +55,14 @@ from poolproxy.wire.frontend import (
     bad_message,
     may_name,
 )
+from poolproxy.wire.provision import (
+    ENDS_SEGMENT,
+    FLUSH_MESSAGE,
+    Forwarded,
+    Incomplete,
+    Provision,
+    Wait,
+)
 from poolproxy.wire.statements import (
     ALL,
     DEALLOCATE_STAND_IN,
@@ -62,7 +70,6 @@ from poolproxy.wire.statements import (
     NO_STATEMENT,
     STAND_IN,
     UNNAMED,
-    Entry,
     Kind,
     Names,
     Statement,
@@ -71,6 +78,8 @@ from poolproxy.wire.whole import SMALL
 
 if TYPE_CHECKING:
     from poolproxy.wire.whole import Whole
+
+Told: TypeAlias = dict[bytes, bytes]
 
 _unpack_header = Struct(">BI").unpack_from
 _pack_header = Struct(">BI").pack
@@ -88,41 +97,14 @@ MOST_PORTALS = 100  # bound to a DEALLOCATE at a time; those of more don't find 
 # never reaches the server, so nothing else would bound it.
 MAX_OWED = 4096
 
-_ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
 _NO_PORTALS = frozenset((IDLE, IN_FAILED_TRANSACTION))  # they end with their transaction
 # Stands in for a Query that deallocates a shared statement: refused and answered as that would be.
 _INSTEAD_OF_DEALLOCATE = (
     b'PREPARE "POOLPROXY_0" AS SELECT 1; DEALLOCATE "POOLPROXY_0"\0'  # never a statement's name
 )
-_FLUSH_MESSAGE = _pack_header(FLUSH, 4)
 
 
-@attrs.define
-class Forwarded:
-    """What became of a client's bytes: ``out`` goes to the server, ``answer`` to the client now.
-
-    ``used`` of the bytes are dealt with; the rest is incomplete or, with ``waits``, must be offered again
-    when the server has answered more. ``left``: bytes of the last message that are still to come.
-    """
-
-    out: list[bytes] = attrs.field(factory=list)
-    answer: bytes = b""
-    used: int = 0
-    left: int = 0
-    waits: bool = False
-    terminated: bool = False
-    messages: int = 0
-
-
-class _Wait(Exception):
-    """The message hangs on what an earlier segment does."""
-
-
-class _Incomplete(Exception):
-    """More bytes of the message are needed."""
-
-
-class PreparedBackend(PreparedAnswers):
+class PreparedBackend(Provision):
     """A server connection that shares prepared statements; ``limit`` bounds how many it keeps."""
 
     __slots__ = ()
@@ -135,11 +117,8 @@ class PreparedBackend(PreparedAnswers):
         self.awake = True
         if names.unsettled or self.unsettled:
             self._note_end_of_segment()
-        if not self.owed:
-            names.told |= names.telling
-            names.telling.clear()
-            if self.status in _NO_PORTALS:
-                names.portals.clear()
+        if not self.owed and self.status in _NO_PORTALS:
+            names.portals.clear()
         result = Forwarded()
         end = len(data)
         while result.used + HEADER <= end and not result.left:
@@ -157,19 +136,24 @@ class PreparedBackend(PreparedAnswers):
                 continue
             try:
                 self._one(names, code, data[result.used : stop], length + 1, result)
-            except _Wait:
+            except Wait:
                 result.waits = True
                 break
-            except _Incomplete:
+            except Incomplete:
                 break
             result.messages += 1
             result.left = max(0, stop - end)
             result.used = min(stop, end)
         return result
 
-    def execute(self, whole: Whole, statement: Statement) -> bool:
-        """Owe the answer to an execution of ``statement``, if nothing else is owed and the server has it."""
-        if self.owed or statement not in self.prepared or self.status != IDLE:
+    def execute(self, whole: Whole, name: bytes, statement: Statement, told: Told) -> bool:
+        """Owe the answer to an execution of ``statement``, if nothing else is owed and the server has it as
+        the client has been ``told``.
+        """
+        shape = self.prepared.get(statement)
+        if self.owed or shape is None or self.status != IDLE:
+            return False
+        if told and told.get(name, shape) != shape:
             return False
         self.prepared.move_to_end(statement)
         self.awake = True
@@ -203,7 +187,7 @@ class PreparedBackend(PreparedAnswers):
                 break
             types.append(code)
             position += length + 1
-            if code in _ENDS_SEGMENT:
+            if code in ENDS_SEGMENT:
                 self._segment += 1
             if code == QUERY:
                 names.drop(UNNAMED)  # as PostgreSQL does
@@ -218,8 +202,8 @@ class PreparedBackend(PreparedAnswers):
         """One message, whose bytes may be incomplete: ``size`` is what it has in all."""
         if not self.skipping:
             if len(self.owed) >= MAX_OWED:
-                result.out.append(_FLUSH_MESSAGE)
-                raise _Wait
+                result.out.append(FLUSH_MESSAGE)
+                raise Wait
             self._note_transaction()
             if not self.copy_in:
                 self.client_copies = False  # as in Backend: a failed COPY without its end
@@ -235,7 +219,7 @@ class PreparedBackend(PreparedAnswers):
                 return
         result.out.append(message)
         self.owe((code,))
-        if code in _ENDS_SEGMENT:
+        if code in ENDS_SEGMENT:
             self._segment += 1
 
     def _parse(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
@@ -246,7 +230,7 @@ class PreparedBackend(PreparedAnswers):
         if size > MAX_STATEMENT:
             raise _too_long()
         if len(message) < size:
-            raise _Incomplete
+            raise Incomplete
         end = message.find(b"\0", HEADER)
         if end < 0:
             return False
@@ -276,7 +260,7 @@ class PreparedBackend(PreparedAnswers):
             self._evict(statement, result)
             self._send_parse(Kind.PARSED, statement, name, names, result)
         elif self._amid_segments():
-            raise _Wait  # an earlier segment may fail the transaction
+            raise Wait  # an earlier segment may fail the transaction
         else:
             self.prepared.move_to_end(statement)
             self._fake(Kind.FAKED_PARSE, statement, name, names, result)
@@ -291,7 +275,7 @@ class PreparedBackend(PreparedAnswers):
             return False
         if names.briefly or not names.unnamed:
             if len(message) < size < SMALL:
-                raise _Incomplete
+                raise Incomplete
             names.briefly = size < SMALL and deallocated(message, HEADER + 1) is not None
             names.unnamed = names.briefly
         return names.unnamed
@@ -301,16 +285,23 @@ class PreparedBackend(PreparedAnswers):
         end = message.find(b"\0", portal_end + 1) if portal_end >= 0 else -1
         if end < 0:
             if len(message) < size and len(message) < MAX_HEAD:
-                raise _Incomplete
+                raise Incomplete
             return False
         if names.portals:
             names.portals.pop(message[HEADER:portal_end], None)
-        statement = self._find(names, message[portal_end + 1 : end])
+        name = message[portal_end + 1 : end]
+        statement = self._find(names, name)
         if statement is None:
             return False
         if statement.deallocates is not None:
             statement = self._bound(names, message[HEADER:portal_end], statement)
         self._ensure(statement, result)
+        stale = names.told and not self._is_as_told(names, name, statement, result)
+        if stale:
+            self._entry(BIND, Kind.STALE, statement, name, None)
+            statement = MISSING  # so that PostgreSQL fails the transaction
+        else:
+            self.owe((BIND,))
         length = size - 1 - (end - portal_end - 1) + len(statement.name)
         result.out += [
             _pack_header(BIND, length),
@@ -318,7 +309,6 @@ class PreparedBackend(PreparedAnswers):
             statement.name,
             message[end:],
         ]
-        self.owe((BIND,))
         self.pool.binds += 1
         return True
 
@@ -328,7 +318,7 @@ class PreparedBackend(PreparedAnswers):
         if len(message) < size:
             if size > MAX_HEAD:
                 return False
-            raise _Incomplete
+            raise Incomplete
         if size < HEADER + 2 or message[HEADER] != STATEMENT or message[-1]:
             return False
         name = message[HEADER + 1 : -1]
@@ -339,12 +329,13 @@ class PreparedBackend(PreparedAnswers):
             names.drop(name)
             self._fake(Kind.FAKED_CLOSE, statement, name, names, result)
             return True
-        if statement is not MISSING:
-            names.telling.add(name)
         self._ensure(statement, result)
-        result.out.append(_pack_header(DESCRIBE, len(statement.name) + 6))
-        result.out.append(b"S" + statement.name + b"\0")
-        self.owe((DESCRIBE,))
+        result.out.append(statement.describe_message())
+        if statement is MISSING:
+            self.owe((DESCRIBE,))
+            return True
+        names.telling.add(name)
+        self._entry(DESCRIBE, Kind.DESCRIBED, statement, name, None).names = names
         return True
 
     def _bound(self, names: Names, portal: bytes, statement: Statement) -> Statement:
@@ -360,12 +351,12 @@ class PreparedBackend(PreparedAnswers):
         if not names.portals:
             return False
         if len(message) < size < MAX_HEAD:
-            raise _Incomplete
+            raise Incomplete
         name = names.portals.get(message[HEADER : message.find(b"\0", HEADER)])
         if name is None:
             return False
         if self._amid_segments():
-            raise _Wait  # an earlier segment may fail the transaction
+            raise Wait  # an earlier segment may fail the transaction
         statement = self._find(names, name)
         result.out.append(STAND_IN.close_message())
         self._entry(CLOSE, Kind.PASSING, STAND_IN, b"", None)
@@ -383,7 +374,7 @@ class PreparedBackend(PreparedAnswers):
         if not names.statements and not names.unsettled:
             return False
         if len(message) < size < MAX_HEAD:
-            raise _Incomplete
+            raise Incomplete
         name = deallocated(message, HEADER) if size < MAX_HEAD else None
         statement = self._find(names, name) if name is not None else None
         if name is None or statement is None:
@@ -402,89 +393,6 @@ class PreparedBackend(PreparedAnswers):
         self._entry(QUERY, Kind.SWEEP, NO_STATEMENT, ALL, names)
         self._segment += 1
         return True
-
-    def _find(self, names: Names, name: bytes) -> Statement | None:
-        if not name and not names.unnamed:
-            return None
-        if names.unsettled:
-            self._settled_name(names, name)
-        found = names.statements.get(name)
-        if found is None:
-            return None if name or names.passed else MISSING
-        if found.superseded and name not in names.told and name not in names.telling:
-            found = names.statements[name] = self.pool.get(found.tail, names.place)
-        return found
-
-    def _settled_name(self, names: Names, name: bytes) -> None:
-        for entry in (names.unsettled.get(name), names.unsettled.get(ALL)):
-            if entry is not None and entry.segment != self._segment:
-                raise _Wait
-
-    def _settled(self, statement: Statement) -> None:
-        entry = self.unsettled.get(statement)
-        if entry is not None and entry.segment != self._segment:
-            raise _Wait
-
-    def _note_end_of_segment(self) -> None:
-        """What names no statement may have come here another way, its Sync too."""
-        for code in reversed(self.owed):
-            if code in _ENDS_SEGMENT:
-                self._segment += 1
-                return
-            if isinstance(code, Entry):
-                return
-
-    def _amid_segments(self) -> bool:
-        owed = self.owed
-        return SYNC in owed or QUERY in owed or FUNCTION_CALL in owed
-
-    def _ensure(self, statement: Statement, result: Forwarded) -> None:
-        """Make sure that the server has the statement when it gets to the next message."""
-        if statement is MISSING:
-            return
-        self._settled(statement)
-        if statement in self.prepared:
-            self.prepared.move_to_end(statement)
-            return
-        self._make_room(statement, result)
-        self._send_parse(Kind.INJECTED_PARSE, statement, b"", None, result)
-
-    def _send_parse(
-        self, kind: Kind, statement: Statement, name: bytes, names: Names | None, result: Forwarded
-    ) -> None:
-        result.out.append(statement.parse_message())
-        self.pool.server_parses += 1
-        self.prepared[statement] = None
-        self.unsettled[statement] = self._entry(PARSE, kind, statement, name, names)
-
-    def _refuse_duplicate(
-        self, known: Statement, name: bytes, tail: bytes, result: Forwarded
-    ) -> None:
-        self._ensure(known, result)
-        body = known.name + b"\0" + tail
-        result.out.append(_pack_header(PARSE, len(body) + 4) + body)
-        self._entry(PARSE, Kind.DUPLICATE, known, name, None)
-
-    def _make_room(self, statement: Statement, result: Forwarded) -> None:
-        surplus = len(self.prepared) + 1 - self.limit
-        if surplus > 0:
-            settled = [s for s in self.prepared if s not in self.unsettled and s is not statement]
-            for oldest in settled[:surplus]:
-                self._evict(oldest, result)
-
-    def _evict(self, statement: Statement, result: Forwarded) -> None:
-        result.out.append(statement.close_message())
-        del self.prepared[statement]
-        self.unsettled[statement] = self._entry(CLOSE, Kind.EVICTED, statement, b"", None)
-
-    def _fake(
-        self, kind: Kind, statement: Statement, name: bytes, names: Names, result: Forwarded
-    ) -> None:
-        if not self.owed:
-            result.answer += FAKES[kind]
-            return
-        code = PARSE if kind is Kind.FAKED_PARSE else CLOSE
-        self._entry(FAKED + code, kind, statement, name, names)
 
 
 def _too_long() -> PoolerError:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from struct import Struct
 from weakref import WeakValueDictionary
 
-from poolproxy.wire.codes import CLOSE, PARSE
+from poolproxy.wire.codes import CLOSE, DESCRIBE, PARSE
 from poolproxy.wire.deallocate import deallocated
 from poolproxy.wire.frontend import PLAIN_BUT_PORTALS, PLAIN_BUT_SQL, PLAIN_BUT_UNNAMED
 
@@ -47,6 +47,9 @@ class Statement:
     def parse_message(self) -> bytes:
         body = self.name + b"\0" + self.tail
         return _pack_header(PARSE, len(body) + 4) + body
+
+    def describe_message(self) -> bytes:
+        return _pack_header(DESCRIBE, len(self.name) + 6) + b"S" + self.name + b"\0"
 
     def close_message(self) -> bytes:
         return _pack_header(CLOSE, len(self.name) + 6) + b"S" + self.name + b"\0"
@@ -146,9 +149,9 @@ class Names:
     ``unnamed``: the client has used the unnamed statement beyond the Sync of its Parse, or its Bind
     came without a Parse: it is a name among these from then on, but for one that is too long (``passed``),
     which PostgreSQL has as it came. ``briefly``: it is one only because it is a DEALLOCATE.
-    ``portals``: those that are bound to a DEALLOCATE of a name, with the name. ``told``: of which statements
-    the client has been told the result's columns, by a Describe of the statement; ``telling``: by one that
-    may not be answered yet.
+    ``portals``: those that are bound to a DEALLOCATE of a name, with the name. ``told``: the shapes
+    (``wire.shapes``) that the client has been told, by a Describe of the statement; ``telling``: those that
+    it has asked for.
     """
 
     __slots__ = (
@@ -170,7 +173,7 @@ class Names:
         self.unsettled: dict[bytes, Entry] = {}
         self.size = 0
         self.portals: dict[bytes, bytes] = {}
-        self.told: set[bytes] = set()
+        self.told: dict[bytes, bytes] = {}
         self.telling: set[bytes] = set()
         self.unnamed = False
         self.briefly = False
@@ -193,7 +196,7 @@ class Names:
         statement = self.statements.pop(name, None)
         if statement is not None:
             self.size -= len(name) + len(statement.tail)
-            self.told.discard(name)
+            self.told.pop(name, None)
             self.telling.discard(name)
 
 
@@ -213,13 +216,17 @@ class Kind(Enum):
         auto()
     )  # an Execute that is to fail, as it deallocates a name that is not there any more
     SWEEP = auto()  # a Query that may deallocate all
+    DESCRIBED = auto()  # the client's own Describe of a statement
+    CHECKED = auto()  # an injected one
+    STALE = auto()  # a Bind that is to fail, as the client was told another shape
 
 
 class Entry(int):
     """An entry of the FIFO that is more than a type. It equals the type whose answer takes it.
 
     ``segment``: the number of its Sync segment. ``epoch``: how often all statements had been forgotten
-    before. ``refused``: an error has answered it.
+    before. ``refused``: an error has answered it. ``shape``: of what is evicted, or the digest so far of what
+    is described.
     """
 
     kind: Kind
@@ -229,3 +236,4 @@ class Entry(int):
     segment: int
     epoch: int
     refused: bool
+    shape: bytes

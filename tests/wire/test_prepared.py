@@ -291,14 +291,20 @@ def test_parameter_types_make_another_statement(server: Backing, client: Pooled)
 
 
 @pytest.fixture
-def widen(connect: Callable[[], socket.socket]) -> Iterator[Callable[[], object]]:
-    """Alters the table ``planned``."""
-    owner = connect()
-    ask(owner, query("create table planned as select 1 as one"))
+def owner(connect: Callable[[], socket.socket]) -> Iterator[Callable[[str], object]]:
+    """Runs SQL on a connection of its own, about the table ``planned``."""
+    sock = connect()
+    ask(sock, query("create table planned as select 1 as one"))
     try:
-        yield partial(ask, owner, query("alter table planned add two int default 2"))
+        yield lambda sql: ask(sock, query(sql))
     finally:
-        ask(owner, query("drop table planned"))
+        ask(sock, query("drop table planned"))
+
+
+@pytest.fixture
+def widen(owner: Callable[[str], object]) -> Callable[[], object]:
+    """Alters the table ``planned``."""
+    return partial(owner, "alter table planned add two int default 2")
 
 
 def test_cached_plan_does_not_stick(
@@ -330,6 +336,76 @@ def test_who_was_told_the_columns_learns_of_the_change(
         assert errors(each.run(server, use))[0].startswith(b"C0A000")
         assert not errors(each.run(server, use))
     assert not server.back.tainted
+
+
+@pytest.fixture
+def other(connect: Callable[[], socket.socket], server: Backing) -> Backing:
+    """Another server connection of the same pool."""
+    return Backing(connect(), PreparedBackend(server.back.pool, 100))
+
+
+CHANGES = {
+    "columns": ("SELECT * FROM planned", "alter table planned add two int default 2"),
+    "names": ("SELECT * FROM planned", "alter table planned rename one to uno"),
+    "type": ("SELECT one FROM planned", "alter table planned alter one type text"),
+    "parameter": (
+        "SELECT 'x' FROM planned WHERE one = $1",
+        "alter table planned alter one type text",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("is_there", [False, True])
+def test_who_was_told_the_columns_gets_no_others_elsewhere(
+    server: Backing,
+    other: Backing,
+    client: Pooled,
+    owner: Callable[[str], object],
+    change: str,
+    is_there: bool,
+) -> None:
+    """A statement that another server connection knows otherwise, or only since the DDL, is refused there as
+    by PostgreSQL: the transaction has failed; the client sees it once.
+    """
+    sql, ddl = CHANGES[change]
+    values = (b"1",) if "$1" in sql else ()
+    use = bind("all", *values) + EXECUTE + SYNC
+    client.run(server, parse("all", sql) + describe("all") + SYNC + use)
+    owner(ddl)
+    if is_there:
+        Pooled(random.Random(2)).run(other, parse("its", sql) + SYNC)
+    answers = client.run(other, query("BEGIN") + use)
+    assert errors(answers)[0].startswith(b"C0A000\0Mcached plan must not change result type")
+    assert answers[-1] == ("Z", b"E")
+    client.run(other, query("ROLLBACK"))
+    assert not errors(client.run(other, use))
+    assert not errors(client.run(other, close("all") + parse("all", sql) + SYNC + use))
+    assert not other.back.tainted
+
+
+def test_who_was_told_the_columns_gets_the_same_elsewhere(
+    server: Backing, other: Backing, client: Pooled, owner: Callable[[str], object]
+) -> None:
+    """A table that was made anew with the same columns is no other one; a server is asked once."""
+    use = bind("all") + EXECUTE + SYNC
+    client.run(server, parse("all", "SELECT * FROM planned") + describe("all") + SYNC)
+    owner("drop table planned; create table planned as select 7 as one")
+    assert column(client.run(other, use + use)) == ["7", "7"]
+    assert len(set(other.back.prepared.values())) == 1
+    assert other.back.prepared == server.back.prepared
+
+
+def test_who_was_told_the_columns_waits_for_a_table_in_vain(
+    server: Backing, other: Backing, client: Pooled, owner: Callable[[str], object]
+) -> None:
+    """Where the column is gone by then the client gets its error, and the rest of its batch is skipped."""
+    use = bind("all") + EXECUTE
+    client.run(server, parse("all", "SELECT one FROM planned") + describe("all") + SYNC)
+    owner("alter table planned rename one to uno")
+    answers = client.run(other, use + use + SYNC + query("SELECT 5"))
+    assert [code for code, _ in answers] == ["E", "Z", "T", "D", "C", "Z"]
+    assert errors(answers)[0].startswith(b"C42703")
 
 
 def test_who_prepares_anew_gets_a_new_plan_everywhere(
