@@ -13,6 +13,7 @@ from tests.differential.arena import arena
 from tests.differential.script import read_script
 from tests.fixtures.postgres import SERVER
 from tests.fixtures.proxy import started_proxies
+from tests.fixtures.tls import new_authority
 
 
 def main() -> None:
@@ -23,7 +24,8 @@ def main() -> None:
     with (
         PostgresServer(**SERVER) as server,
         started_proxies() as start,
-        arena(server, start) as ground,
+        new_authority() as certificates,
+        arena(server, start, certificates) as ground,
     ):
         for _ in range(times):
             used.update(ground.run(example))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from signal import SIGKILL
 from typing import Any
 
 import attrs
@@ -20,11 +18,15 @@ from tests.differential.programs import CLIENTS
 from tests.differential.script import Example, Who
 from tests.differential.statements import SEQUENCE, SETUP
 from tests.differential.table import MODES
+from tests.fixtures.ownership import Fallen, kill_worker
 from tests.fixtures.postgres import TRUSTING
-from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy
+from tests.fixtures.tls import Certificates
+from tests.system.consoles import give
 from tests.system.support import tables
 
 POOLED = "pooled"
+WORKERS = 2
 SERVERS = 3
 KEPT = 3  # prepared statements on a server connection: few, so that they make way
 ROWS = "select life, n, tag from tagged order by life, n"
@@ -43,6 +45,7 @@ class Database:
         for (gid,) in self.connection.execute(mine).fetchall():
             self.connection.execute(f"rollback prepared '{gid}'")
         self.connection.execute("delete from tagged")
+        self.connection.execute("drop schema if exists shapes cascade; create schema shapes")
         self.heard.clear()
 
     def listen(self) -> None:
@@ -67,14 +70,16 @@ class Database:
 
 @attrs.define
 class Arena:
-    """``direct`` and ``pooled`` are two databases of ``server``; clients of the pool use the second."""
+    """``direct`` and ``pooled`` are two databases of ``server``; clients of the pool use the second.
+    ``authority`` certifies the proxy.
+    """
 
     server: PostgresServer
     proxy: ProxyProcess
+    authority: str
     admin: psycopg.Connection
     direct: Database
     pooled: Database
-    _killed: set[int] = attrs.Factory(set)
 
     def run(self, example: Example) -> Counter[str]:
         """The masks that were used; raises Difference, with a script of the example."""
@@ -89,7 +94,7 @@ class Arena:
     def compare(self, example: Example, expected: dict[Who, Expected]) -> Counter[str]:
         """As :meth:`run`."""
         address, user = (self.proxy.host, self.proxy.port), self.server.user
-        run = Run(example, expected, address, user, self._kill)
+        run = Run(example, expected, address, user, self.authority, self._kill)
         try:
             run.run()
             self._compare_what_is_left(run.whole)
@@ -103,17 +108,23 @@ class Arena:
             if wanted.get(who.tag) != left.get(who.tag):
                 raise Difference(f"{who} left {left.get(who.tag)}, not {wanted.get(who.tag)}")
 
-    def _kill(self, what: str, number: int) -> None:
-        """A worker process, or one of the pool's server connections."""
+    def _kill(self, what: str, number: int) -> Fallen | None:
+        """A worker process, or one of the pool's server connections; or have a worker replaced."""
         if what == "server":
             self._terminate(number)
-            return
-        # Who was killed a moment ago may not have ended yet, and must not be hit again: it may end just then.
-        workers = sorted(set(self.proxy.worker_pids()) - self._killed)
-        if workers:
-            victim = workers[number % len(workers)]
-            os.kill(victim, SIGKILL)
-            self._killed.add(victim)
+        elif what == "recycle":
+            self._recycle(number)
+        else:
+            workers = sorted(self.proxy.worker_pids())
+            return kill_worker(self.proxy, workers[number % len(workers)]) if workers else None
+        return None
+
+    def _recycle(self, number: int) -> None:
+        try:
+            give(self.proxy, f"recycle worker {number % WORKERS}", self.server.user)
+        except psycopg.DatabaseError as error:
+            if "can't be replaced now" not in str(error):
+                raise
 
     def _terminate(self, number: int) -> None:
         """One of the pool's server connections."""
@@ -131,8 +142,10 @@ HOW_TO_REPEAT = (
 
 
 @contextmanager
-def arena(server: PostgresServer, start_proxy: StartProxy) -> Iterator[Arena]:
-    """The databases are dropped at the end."""
+def arena(
+    server: PostgresServer, start_proxy: StartProxy, certificates: Certificates, **settings: object
+) -> Iterator[Arena]:
+    """The databases are dropped at the end. ``settings``: more of the proxy's."""
     entry = {"dbname": POOLED, "pool_size": SERVERS}
     databases = {mode: {**entry, "pool_mode": mode} for mode in MODES}
     with ExitStack() as stack:
@@ -156,5 +169,14 @@ def arena(server: PostgresServer, start_proxy: StartProxy) -> Iterator[Arena]:
         for database in found:
             database.listen()
             stack.callback(database.prepare)  # nothing prepared may be left when it is dropped
-        config = tables(server, databases, workers=2, max_prepared_statements=KEPT)
-        yield Arena(server, start_proxy(config), admin, *found)
+        pem = certificates.issue("differential", HOST)
+        own = {
+            "workers": WORKERS,
+            "max_prepared_statements": KEPT,
+            "admin_users": [server.user],
+            "client_tls_sslmode": "allow",
+            "client_tls_key_file": str(pem.key),
+            "client_tls_cert_file": str(pem.cert),
+        }
+        proxy = start_proxy(tables(server, databases, **own, **settings))
+        yield Arena(server, proxy, str(certificates.ca), admin, *found)

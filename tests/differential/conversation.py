@@ -25,8 +25,8 @@ class Conversation:
     """A life, from its connection to its end. ``over``: it has ended; ``cut``: before its time.
 
     ``masks``: what may come, and ``used`` how often it did. ``blocked``: the socket takes no more now.
-    ``closing``: the pooler has said that it will close the connection. ``orphaned``: a worker process has
-    been killed, so that it may end without a word.
+    ``closing``: the pooler has said that it will close the connection. ``orphaned``: the worker process that
+    had the connection has been killed, so that it may end without a word.
     """
 
     mode: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.differential import statements
 from tests.differential.arena import KEPT
 from tests.differential.script import SYNC, Batch, Example, Kill, Life, Message, query
 from tests.differential.table import MODES
@@ -32,12 +33,29 @@ def _prepares_more_than_is_kept() -> Life:
     )
 
 
+PREPARES_OWN: Batch = Batch((("Close", "S", "a"), ("Parse", "a", statements.RESHAPED[0]), SYNC))
+USES: Batch = Batch((("Bind", "", "a"), ("Describe", "P", ""), ("Execute", "", 0), SYNC))
+ADD, DROP = query(statements.DDL[0]), query("drop table {own}")
+TABLE, BEGIN, COMMIT = query(statements.OWN_TABLE), query("begin"), query("commit")
+USES_AFTER_DDL = Life((TABLE, PREPARES_OWN, USES, ADD, USES))
+PREPARES_AFTER_DDL = Life((TABLE, BEGIN, PREPARES_OWN, USES, ADD, PREPARES_OWN, USES, COMMIT))
+PREPARES_AFTER_DROP = Life((TABLE, BEGIN, PREPARES_OWN, USES, DROP, PREPARES_OWN, COMMIT))
+
 KNOWN = {
     "session": Example("session", ((HEARS_ITSELF,),)),
     "transaction": Example(
-        "transaction", ((DISCARDS,), (BINDS_TOO_LITTLE,), (_prepares_more_than_is_kept(),))
+        "transaction",
+        (
+            (DISCARDS,),
+            (BINDS_TOO_LITTLE,),
+            (_prepares_more_than_is_kept(),),
+            (USES_AFTER_DDL,),
+            (PREPARES_AFTER_DDL, PREPARES_AFTER_DROP),
+        ),
     ),
-    "statement": Example("statement", ((DISCARDS,), (BINDS_TOO_LITTLE,), (BEGINS,))),
+    "statement": Example(
+        "statement", ((DISCARDS,), (BINDS_TOO_LITTLE,), (BEGINS,), (USES_AFTER_DDL,))
+    ),
 }
 
 SLEEPS = Life((query("select '{me}', pg_sleep(0.3)"),))

@@ -92,6 +92,24 @@ def _no_blocks(moment: Moment) -> bool:
     return moment.block and moment.refused_with("08P01", words)
 
 
+def _is_stale(reply: Reply | None) -> bool:
+    words = "cached plan must not change result type"
+    return reply is not None and reply.code == "E" and reply.error().message == words
+
+
+def _stale_no_more(moment: Moment) -> bool:
+    return _is_stale(moment.want) and not _is_stale(moment.got)
+
+
+def _stale_once(moment: Moment) -> bool:
+    return _is_stale(moment.got) and not _is_stale(moment.want)
+
+
+def _not_looked_at(moment: Moment) -> bool:
+    want = moment.want
+    return want is not None and want.code == "E" and moment.got == Reply("1", b"")
+
+
 def _cancelled(moment: Moment) -> bool:
     words = "canceling statement due to user request"
     return moment.cancelled and moment.refused_with("57014", words)
@@ -120,6 +138,41 @@ MASKS = (
         _aborted,
         modes=("transaction",),
         seldom=("statement",),  # only in a transaction that passes because it came in one go
+        ends=True,
+    ),
+    Mask(
+        "a statement does not stay refused after DDL",
+        FEATURES,
+        statements.NAMED,
+        _stale_no_more,
+        modes=("transaction", "statement"),
+        ends=True,
+    ),
+    Mask(
+        "a statement is refused as PostgreSQL would have refused it, without the line in its source",
+        FEATURES,
+        statements.NAMED,
+        lambda moment: _is_stale(moment.want) and _is_stale(moment.got),
+        modes=(),
+        seldom=("transaction", "statement"),  # when another server is found to differ
+    ),
+    # What others have prepared, or this client before, is not prepared again by its Parse.
+    Mask(
+        "a statement of before DDL is refused though the client has prepared it anew",
+        FEATURES,
+        statements.NAMED,
+        _stale_once,
+        modes=("transaction",),
+        seldom=("statement",),
+        ends=True,
+    ),
+    Mask(
+        "Parse does not look at the tables",
+        FEATURES,
+        statements.NAMED,
+        _not_looked_at,
+        modes=("transaction",),
+        seldom=("statement",),
         ends=True,
     ),
     Mask(

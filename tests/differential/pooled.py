@@ -15,8 +15,10 @@ import attrs
 
 from tests.differential.conversation import Conversation, Difference
 from tests.differential.direct import Expected
+from tests.differential.encrypted import encrypt
 from tests.differential.masks import LOSSES, MASKS
 from tests.differential.script import Example, Kill, Life, Who
+from tests.fixtures.ownership import Fallen
 from tests.system.protocol_client import Connection, RawClient, cancel_request, startup
 
 PATIENCE = 15.0  # seconds in which somebody must get on
@@ -24,7 +26,8 @@ PATIENCE = 15.0  # seconds in which somebody must get on
 
 @attrs.define
 class Run:
-    """One run of an example; ``kill`` ends a server connection of the pool ("server") or a "worker".
+    """One run of an example; ``kill`` does what a Kill says of the pool, and tells of a worker that it has
+    killed. ``authority``: the file with who certifies the pooler.
 
     Afterwards ``whole`` has the lives that were lived to their end, and ``used`` counts the masks.
     """
@@ -33,10 +36,10 @@ class Run:
     expected: Mapping[Who, Expected]
     address: tuple[str, int]
     user: str
-    kill: Callable[[str, int], None]
+    authority: str
+    kill: Callable[[str, int], Fallen | None]
     used: Counter[str] = attrs.Factory(Counter)
     whole: set[Who] = attrs.Factory(set)
-    orphaned: bool = False
     _waiting: list[deque[tuple[Who, Life]]] = attrs.field(init=False)
     _talking: dict[int, Conversation] = attrs.Factory(dict)
 
@@ -79,13 +82,13 @@ class Run:
     def _connect(self, who: Who, life: Life) -> Conversation:
         mode, losses = self.example.mode, LOSSES if self.example.kills else ()
         client = RawClient(self.address, log_in=False)
+        if life.tls:
+            encrypt(client, self.authority)
         client.send(startup({"user": self.user, "database": mode, **who.parameters(life)}))
         client.sock.setblocking(False)
         expected = self.expected[who]
         masks = MASKS + losses
-        talk = Conversation(mode, who, life, expected, client, masks, self.used)
-        talk.orphaned = self.orphaned
-        return talk
+        return Conversation(mode, who, life, expected, client, masks, self.used)
 
     def _poll(self, seconds: float) -> bool:
         """Read what has come, waiting for it so long; whether anything happened."""
@@ -115,14 +118,23 @@ class Run:
         if not victims:
             return
         victim = victims[kill.victim % len(victims)]
-        if kill.what in ("server", "worker"):
-            self.kill(kill.what, kill.victim)
-            self.orphaned = self.orphaned or kill.what == "worker"
-            for one in self._talking.values():
-                one.orphaned = self.orphaned
-        elif kill.what == "client":
+        if kill.what == "client":
             victim.cut_off()
-        elif victim.welcome:
+        elif kill.what == "query":
+            self._cancel(victim)
+        else:
+            fallen = self.kill(kill.what, kill.victim)
+            if fallen is not None:
+                self._bereave(victims, fallen)
+
+    def _bereave(self, talking: list[Conversation], fallen: Fallen) -> None:
+        """Only who was in the hands of a killed worker may be gone."""
+        for one in talking:
+            port = one.client.sock.getsockname()[1]
+            one.orphaned |= fallen.may_lose(port, logged_in=one.welcome)
+
+    def _cancel(self, victim: Conversation) -> None:
+        if victim.welcome:
             victim.cancelled = True
             with Connection(self.address) as canceller:
                 canceller.send(cancel_request(victim.client.key))

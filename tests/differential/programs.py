@@ -105,6 +105,32 @@ def blocks(_: Sequence[str]) -> SearchStrategy[Scene]:
     return scenes.map(lambda scene: (*scene, query("rollback")))
 
 
+def reshaped(_: Sequence[str]) -> SearchStrategy[Scene]:
+    """A named statement whose tables and functions change between its uses."""
+
+    def scene(drawn: tuple[str, str, bool, list[Batch | str]]) -> Scene:
+        name, sql, told, steps = drawn
+        describe: Messages = (("Describe", "S", name),) if told else ()
+        parse: Messages = (("Close", "S", name), ("Parse", name, sql), *describe, SYNC)
+        bind: Message = ("Bind", "", name)
+        use = {
+            "use": Batch((bind, ("Execute", "", 0), SYNC)),
+            "show": Batch((bind, ("Describe", "P", ""), ("Execute", "", 0), SYNC)),
+            "parse": Batch(parse),
+            "both": Batch((*parse[:-1], bind, ("Execute", "", 0), SYNC)),
+        }
+        found = [step if isinstance(step, Batch) else use[step] for step in steps]
+        return (query(texts.OWN_TABLE), use["parse"], use["show"], *found)
+
+    alone = [sql for sql in texts.DDL if ";" not in sql]
+    by_name = st.sampled_from(alone).map(lambda sql: Batch((*run(sql), SYNC)))
+    change = st.one_of(by_name, st.sampled_from(texts.DDL).map(query))
+    step = st.one_of(change, st.sampled_from(("use", "show", "parse", "both")))
+    steps = st.lists(step, min_size=2, max_size=6)
+    sql = st.sampled_from(texts.RESHAPED)
+    return st.tuples(st.sampled_from(texts.NAMES), sql, st.booleans(), steps).map(scene)
+
+
 def portals(_: Sequence[str]) -> SearchStrategy[Scene]:
     """A portal that is read in portions, in one segment or, in a transaction, over several."""
     sizes = st.lists(st.sampled_from((1, 2, 0)), min_size=1, max_size=4)
@@ -233,6 +259,7 @@ SCENES: tuple[tuple[str, Callable[[Sequence[str]], SearchStrategy[Scene]], int],
     (texts.BASE, large, 1),
     (texts.NAMED, lambda _: named(), 3),
     (texts.NAMED, lambda _: known_name(), 2),
+    (texts.NAMED, reshaped, 2),
     (texts.COPY, fill, 3),
     (texts.COPY, late_data, 1),
     (texts.CURSORS, portals, 1),
@@ -329,7 +356,8 @@ def lives(draw: st.DrawFn, mode: str) -> Life:
             batches = (*batches[:index], new, *batches[index + 1 :])
     blind = not any(map(_must_have_read, batches)) and draw(st.booleans())
     parameters = [p for row, found in PARAMETERS.items() if promised(row, mode) for p in found]
-    return Life(batches, draw(st.sampled_from(parameters)), blind, end, sent)
+    tls = draw(st.sampled_from((False, False, True)))
+    return Life(batches, draw(st.sampled_from(parameters)), blind, end, sent, tls)
 
 
 def _must_have_read(batch: Batch) -> bool:

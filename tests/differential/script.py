@@ -1,8 +1,8 @@
 """What the clients of a differential test do, as data that prints, shrinks and can be run again.
 
 A message is a tuple of its name and its arguments: ``("Parse", "a", "select $1::text")``. In its texts
-``{me}`` stands for the life's tag, which is in every row that the life writes or reads, and ``{n}`` for
-the client's number.
+``{me}`` stands for the life's tag, which is in every row that the life writes or reads, ``{n}`` for the
+client's number, and ``{own}`` for a name that only this life gives to tables.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Life:
     """One connection: its start-up parameters, its batches, its end.
 
     ``blind``: it does not wait before the last batch that says so. ``sent``: percent of the last batch
-    that is still sent.
+    that is still sent. ``tls``: it is encrypted.
     """
 
     batches: tuple[Batch, ...]
@@ -83,11 +83,14 @@ class Life:
     blind: bool = False
     end: str = "terminate"
     sent: int = 100
+    tls: bool = False
 
 
 @attrs.frozen
 class Kill:
-    """At the turn ``turn`` a ``what`` ("client", "server", "worker") dies, or a "query" is cancelled."""
+    """At the turn ``turn`` a ``what`` ("client", "server", "worker") dies, a "query" is cancelled, or one
+    worker makes way for another ("recycle").
+    """
 
     turn: int
     what: str
@@ -125,7 +128,9 @@ class Who:
         return f"<{self.client}.{self.life}>"
 
     def fill(self, template: str) -> str:
-        return template.replace("{me}", self.tag).replace("{n}", str(self.client))
+        own = f"shapes.own_{self.client}_{self.life}"
+        filled = template.replace("{me}", self.tag).replace("{n}", str(self.client))
+        return filled.replace("{own}", own)
 
     def parameters(self, life: Life) -> dict[str, str]:
         """Of its start-up packet."""

@@ -145,6 +145,33 @@ SHARED = (
     "select $1 from nothing",
     "selec",
 )
+# Of tables that only this life has. No column is a table's own: it would tell the table's number.
+OWN_TABLE = (
+    "drop table if exists {own} cascade; create table {own} (n int, tag text);"
+    " insert into {own} values (1, '{me}');"
+    " create function {own}() returns table (n int, tag text) language sql as"
+    " $$ select 1, '{me}' $$"
+)
+RESHAPED = (
+    "select * from {own} union all select * from {own} where false",
+    "select n + 1, tag || '' from {own}",
+    "insert into {own} (tag) values ('{me}') returning tag || ''",
+    "update {own} set n = n where tag = '{me}'",
+    "select * from {own}()",
+)
+DDL = (
+    "alter table {own} add column more int default 7",
+    "alter table {own} drop column n",
+    "alter table {own} alter column n type bigint",
+    "alter table {own} alter column n type text",
+    "alter table {own} rename column tag to label",
+    "drop table {own}",
+    "drop table if exists {own}; create table {own} (tag text, n int)",
+    "create or replace function {own}() returns table (n int, tag text) language sql as"
+    " $$ select 2, '{me}' $$",
+    "drop function if exists {own}(); create function {own}() returns table (tag text) language sql"
+    " as $$ select '{me}' $$",
+)
 WITHOUT_VALUE = ("begin", "commit", "rollback", "set timezone = 'Asia/Tokyo'", "")
 NAMES = ("a", "b", "C d")
 BY_NAME = {

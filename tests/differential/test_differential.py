@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from poolproxy.demo.postgres import PostgresServer
-from tests.differential.arena import Arena, arena
+from tests.differential.arena import POOLED, Arena, arena
 from tests.differential.conversation import Difference
 from tests.differential.direct import Expected
 from tests.differential.known import DYING, KNOWN, ORPHANS
@@ -19,7 +19,10 @@ from tests.differential.masks import LOSSES, MASKS, Mask
 from tests.differential.programs import examples
 from tests.differential.script import Example, Life, Who, query
 from tests.differential.table import MODES
+from tests.fixtures.postgres import SERVER
 from tests.fixtures.proxy import StartProxy
+from tests.fixtures.tls import Certificates, encrypted_server
+from tests.system.support import client
 
 # So many random examples for each test, always the same ones; or as many as the variable says, and new
 # ones each time (or those of --hypothesis-seed).
@@ -32,9 +35,21 @@ patient = pytest.mark.timeout(600 + 5 * LONG)  # Hypothesis shrinks for 5 minute
 
 
 @pytest.fixture(scope="module")
-def ground(postgres: PostgresServer, start_module_proxy: StartProxy) -> Iterator[Arena]:
+def ground(
+    postgres: PostgresServer, start_module_proxy: StartProxy, certificates: Certificates
+) -> Iterator[Arena]:
     """One for all tests here, of each PostgreSQL."""
-    with arena(postgres, start_module_proxy) as found:
+    with arena(postgres, start_module_proxy, certificates) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def encrypted_ground(start_module_proxy: StartProxy, certificates: Certificates) -> Iterator[Arena]:
+    """One whose server connections are encrypted, too."""
+    with (
+        encrypted_server(certificates, **SERVER) as server,
+        arena(server, start_module_proxy, certificates, server_tls_sslmode="require") as found,
+    ):
         yield found
 
 
@@ -48,6 +63,11 @@ def run_all(
         if not missing:
             break
     assert not missing
+    run_random(ground, others)
+
+
+def run_random(ground: Arena, examples: SearchStrategy[Example]) -> None:
+    """SHORT or LONG many of these."""
 
     @settings(
         max_examples=LONG or SHORT,
@@ -56,7 +76,7 @@ def run_all(
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(others)
+    @given(examples)
     def run(one: Example) -> None:
         ground.run(one)
 
@@ -82,8 +102,28 @@ def test_nothing_goes_astray_when_clients_and_servers_die(ground: Arena, mode: s
 @each_mode
 @patient
 def test_nothing_goes_astray_when_workers_die(ground: Arena, mode: str) -> None:
-    """With worker processes killed at random: their clients are gone without a word, all others go on."""
-    run_all(ground, ORPHANS[mode], examples(mode, "worker", "client"), ())
+    """With worker processes killed and replaced at random: the clients that a killed one had are gone without
+    a word, all others go on.
+    """
+    run_all(ground, ORPHANS[mode], examples(mode, "worker", "client", "recycle"), ())
+
+
+ENCRYPTED = (
+    "select ssl from pg_stat_ssl join pg_stat_activity using (pid) where datname = %s and pid <> %s"
+)
+
+
+@pytest.mark.needs_system_postgres
+@each_mode
+@patient
+def test_answers_over_encrypted_server_connections(encrypted_ground: Arena, mode: str) -> None:
+    """The same over server connections that can't move, while all that can die does."""
+    run_random(encrypted_ground, examples(mode, "server", "client", "query", "worker", "recycle"))
+    own = encrypted_ground.pooled.connection.info.backend_pid
+    with client(encrypted_ground.proxy, mode) as one:
+        assert one.backend()
+        found = encrypted_ground.admin.execute(ENCRYPTED, (POOLED, own)).fetchall()
+    assert set(found) == {(True,)}
 
 
 TALK = Example("transaction", ((Life((query("select '{me}'"), query("select '{me} again'"))),),))

@@ -1,0 +1,39 @@
+"""Clients that speak TLS, with sockets that don't block."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+from tests.fixtures.tls import HOST
+from tests.system.protocol_client import SSL_REQUEST, RawClient
+
+
+class Encrypted(ssl.SSLSocket):
+    """What can't be done now raises BlockingIOError, and what can't be any more BrokenPipeError, as on a
+    socket without TLS. After the first the same bytes have to be sent again.
+    """
+
+    def recv(self, buflen: int = 65536, flags: int = 0) -> bytes:
+        try:
+            return super().recv(buflen, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+
+    def send(self, data, flags: int = 0) -> int:  # type: ignore[no-untyped-def]
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+            raise BlockingIOError from error
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise BrokenPipeError from error
+
+
+def encrypt(client: RawClient, authority: str) -> None:
+    """Go over to TLS; blocks. ``authority``: the file with who is believed."""
+    context = ssl.create_default_context(cafile=authority)
+    context.sslsocket_class = Encrypted
+    client.send(SSL_REQUEST)
+    assert client.read_bytes(1) == b"S"
+    plain: socket.socket = client.sock
+    client.sock = context.wrap_socket(plain, server_hostname=HOST)
