@@ -194,7 +194,8 @@ class Client(Connection):
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         """(bytes to forward as they are, the types of the messages that begin in them)."""
-        return self.front.feed(data, self.context.max_packet_size)
+        data, types, _ = self.front.feed(data, self.context.max_packet_size)
+        return data, types
 
     def forward_raw(self) -> None:
         """Forward what is in ``raw``, as far as it goes."""

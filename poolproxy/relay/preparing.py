@@ -78,7 +78,7 @@ class PreparingClient(Client):
         plain = PLAIN if self.names is None else self.names.plain
         limit = self.context.max_packet_size
         before = self.front.left
-        data, types, self.raw = self.front.feed_until_named(data, limit, plain)
+        data, types, self.raw = self.front.feed(data, limit, plain)
         if self.raw and self.names is None:
             self.names = Names(self.context.tracker.place(self.values))
         if self.names is not None and self.names.unnamed and QUERY in types:
@@ -198,7 +198,7 @@ class PreparingClient(Client):
     def _forward_untouched(self, server: Server) -> None:
         """max_prepared_statements has been set to 0: PostgreSQL gets the names as they are."""
         try:
-            data, types = self.front.feed(self.raw, self.context.max_packet_size)
+            data, types, _ = self.front.feed(self.raw, self.context.max_packet_size)
         except PoolerError as error:
             self.fail(error)
             return

@@ -34,9 +34,11 @@ _unpack_header = Struct(">BI").unpack_from
 
 HEADER = 5  # bytes of type and length
 ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
-# How the body of a message begins that names no prepared statement (Describe and Close of the unnamed
-# one begin otherwise); b"" where the type says it.
-PLAIN = dict.fromkeys(ORDINARY, b"") | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
+# How the body of a message begins that names no prepared statement; b"" where the type says it. For those
+# whose names are nobody's business:
+ALL_PLAIN = dict.fromkeys(ORDINARY, b"")
+# For the others; Describe and Close of the unnamed statement begin otherwise.
+PLAIN = ALL_PLAIN | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
 # The same where SQL may name one, too: no text of a Query begins with a zero byte but the empty one, and no
 # Parse with five of them.
 PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0", PARSE: b"\0" * 5}
@@ -67,39 +69,13 @@ class Frontend:
         """True when no message is half way through."""
         return not self.left and not self.head
 
-    def feed(self, data: bytes, max_packet_size: int) -> tuple[bytes, list[int]]:
-        """(bytes to forward, types of the messages that begin in them); raises PoolerError."""
-        if self.head:
-            data = self.head + data
-            self.head = b""
-        end = len(data)
-        position = self.left
-        types: list[int] = []
-        last = end - HEADER
-        while position <= last:
-            code, length = _unpack_header(data, position)
-            if code not in ORDINARY or not 4 <= length < max_packet_size:
-                if code == TERMINATE:
-                    self.terminated = True
-                    self.left = 0
-                    return data[:position], types
-                raise bad_message(code, data[position : position + HEADER])
-            types.append(code)
-            position += length + 1
-        if position >= end:
-            self.left = position - end
-            return data, types
-        self.left = 0
-        self.head = data[position:]
-        return data[:position], types
-
-    def feed_until_named(
-        self, data: bytes, max_packet_size: int, plain: dict[int, bytes]
+    def feed(
+        self, data: bytes, max_packet_size: int, plain: dict[int, bytes] = ALL_PLAIN
     ) -> tuple[bytes, list[int], bytes]:
-        """As :meth:`feed`, but it stops before the first message that names a prepared statement.
+        """(bytes to forward, types of the messages that begin in them, the rest); raises PoolerError.
 
-        ``plain``: PLAIN or PLAIN_BUT_SQL. The third value is the rest from there on, with which this
-        object has nothing to do.
+        The rest begins with the first message that names a prepared statement, that is, does not begin as
+        ``plain`` says; this object has nothing to do with it.
         """
         if self.head:
             data = self.head + data
@@ -117,11 +93,10 @@ class Frontend:
                     self.left = 0
                     return data[:position], types, b""
                 raise bad_message(code, data[position : position + HEADER])
-            body = position + HEADER
             if (
                 start
-                and not data.startswith(start, body)
-                and may_name(code, data, body, length, plain)
+                and not data.startswith(start, position + HEADER)
+                and may_name(code, data, position + HEADER, length, plain)
             ):
                 self.left = 0
                 return data[:position], types, data[position:]

@@ -53,7 +53,7 @@ class Conversation:
 
     def client_sends(self, data: bytes, unasked: str = "") -> None:
         """Forward a chunk; the server works on what is whole of it, and its answer sets out."""
-        forward, types = self.front.feed(data, MAX_PACKET)
+        forward, types, _ = self.front.feed(data, MAX_PACKET)
         if types:
             self.back.owe(types)
         self.forwarded += forward

@@ -29,7 +29,7 @@ def test_any_chunks_give_the_same_bytes_and_types(sent: list[bytes], data: st.Da
     forwarded, types = b"", []
     while stream:
         size = data.draw(st.integers(1, len(stream)))
-        chunk, found = front.feed(stream[:size], LIMIT)
+        chunk, found, _ = front.feed(stream[:size], LIMIT)
         forwarded += chunk
         types += found
         stream = stream[size:]
@@ -42,9 +42,9 @@ def test_any_chunks_give_the_same_bytes_and_types(sent: list[bytes], data: st.Da
 def test_half_a_header_is_held_back() -> None:
     """Nobody gets a message's first bytes before its type and length are known."""
     front = Frontend()
-    assert front.feed(SELECT + SELECT[:4], LIMIT) == (SELECT, [ord("Q")])
+    assert front.feed(SELECT + SELECT[:4], LIMIT) == (SELECT, [ord("Q")], b"")
     assert not front.between_messages
-    assert front.feed(SELECT[4:], LIMIT) == (SELECT, [ord("Q")])
+    assert front.feed(SELECT[4:], LIMIT) == (SELECT, [ord("Q")], b"")
 
 
 @pytest.mark.parametrize("length", [0, 3, LIMIT, 2**31 - 1, 2**32 - 1])
@@ -66,7 +66,11 @@ def test_an_unknown_type_is_refused(code: int) -> None:
 def test_what_follows_terminate_is_ignored() -> None:
     """Terminate is not forwarded, and neither is anything behind it."""
     front = Frontend()
-    assert front.feed(SELECT + message(ord("X"), b"") + b"rubbish", LIMIT) == (SELECT, [ord("Q")])
+    assert front.feed(SELECT + message(ord("X"), b"") + b"rubbish", LIMIT) == (
+        SELECT,
+        [ord("Q")],
+        b"",
+    )
     assert front.terminated
 
 

@@ -35,7 +35,7 @@ class Session:
         self.at_rest = True
 
     def send(self, data: bytes) -> None:
-        forward, types = self.front.feed(data, LIMIT)
+        forward, types, _ = self.front.feed(data, LIMIT)
         if types:
             self.back.owe(types)
         self.sock.sendall(forward)

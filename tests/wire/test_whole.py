@@ -78,7 +78,7 @@ def check_request(data: bytes) -> Whole | None:
     whole = whole_request(data)
     if whole is not None:
         front = Frontend()
-        assert front.feed(data, LIMIT) == (data, list(whole.types))
+        assert front.feed(data, LIMIT) == (data, list(whole.types), b"")
         assert front.between_messages
         assert not front.terminated
     return whole
