@@ -31,14 +31,13 @@ from poolproxy.relay.context import Context
 from poolproxy.relay.guard import clean, keeps, tracked_names
 from poolproxy.relay.task import Task, reset
 from poolproxy.settings.hosts import Host
+from poolproxy.wire.answering import may_come_unasked, only_notifications
 from poolproxy.wire.backend import (
     MALFORMED,
     REFUSED_WRITE,
     UNASKED,
     Backend,
     Violation,
-    may_come_unasked,
-    only_notifications,
 )
 from poolproxy.wire.build import query
 from poolproxy.wire.codes import (

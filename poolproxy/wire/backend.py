@@ -35,37 +35,30 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import TYPE_CHECKING
 
+from poolproxy.wire.answering import (
+    ANSWERED,
+    ANSWERED_BY_READY,
+    COPY_ENDS,
+    HEADER,
+    IN_QUERY,
+    NOTICES,
+    QUIET,
+    QUIET_IN_QUERY,
+    TAKES,
+)
 from poolproxy.wire.codes import (
     BIND,
-    BIND_COMPLETE,
-    CLOSE,
-    CLOSE_COMPLETE,
     COMMAND_COMPLETE,
     COPY_BOTH_RESPONSE,
-    COPY_DATA,
     COPY_DONE,
-    COPY_FAIL,
     COPY_IN_RESPONSE,
-    COPY_OUT_RESPONSE,
-    DATA_ROW,
-    DESCRIBE,
-    EMPTY_QUERY_RESPONSE,
     ERROR_RESPONSE,
     EXECUTE,
-    FUNCTION_CALL,
-    FUNCTION_CALL_RESPONSE,
     IDLE,
-    NO_DATA,
-    NOTICE_RESPONSE,
-    NOTIFICATION_RESPONSE,
-    PARAMETER_DESCRIPTION,
     PARAMETER_STATUS,
     PARSE,
-    PARSE_COMPLETE,
-    PORTAL_SUSPENDED,
     QUERY,
     READY_FOR_QUERY,
-    ROW_DESCRIPTION,
     SYNC,
 )
 from poolproxy.wire.session_state import SessionState
@@ -76,7 +69,6 @@ if TYPE_CHECKING:
 
 _unpack_header = Struct(">BI").unpack_from
 
-HEADER = 5  # bytes of type and length
 UNSYNCED = 0
 MAX_PARAMETER_STATUS = 65_536  # bytes; held back until whole, so bounded
 
@@ -88,50 +80,8 @@ _S = ord("S")
 _BEGINNINGS = (b"2\0\0\0\4", b"n\0\0\0\4")  # BindComplete, NoData
 _BEFORE_NO_ROWS = b"\0\4"  # the last bytes of a CommandComplete, and of these
 
-# What a server message takes off the FIFO; 0: nothing.
-TAKES = {
-    PARSE_COMPLETE: PARSE,
-    BIND_COMPLETE: BIND,
-    CLOSE_COMPLETE: CLOSE,
-    ROW_DESCRIPTION: DESCRIBE,
-    NO_DATA: DESCRIBE,
-    COMMAND_COMPLETE: EXECUTE,
-    EMPTY_QUERY_RESPONSE: EXECUTE,
-    PORTAL_SUSPENDED: EXECUTE,
-    PARAMETER_DESCRIPTION: 0,
-    DATA_ROW: 0,
-    COPY_OUT_RESPONSE: 0,
-    COPY_DATA: 0,
-    COPY_DONE: 0,
-    FUNCTION_CALL_RESPONSE: 0,
-    NOTICE_RESPONSE: 0,
-    NOTIFICATION_RESPONSE: 0,
-}
-# What takes nothing is an answer too, and only to what is owed first. Notices are no answers.
-_NOTICES = frozenset((NOTICE_RESPONSE, NOTIFICATION_RESPONSE))
-_ROWS = _NOTICES | {DATA_ROW, COPY_OUT_RESPONSE, COPY_DATA, COPY_DONE}
-_QUIET_IN_QUERY = _ROWS | {ROW_DESCRIPTION, EMPTY_QUERY_RESPONSE}
-_IN_QUERY = _QUIET_IN_QUERY | {COMMAND_COMPLETE}
-_QUIET = {
-    QUERY: _QUIET_IN_QUERY,
-    EXECUTE: _ROWS,
-    DESCRIBE: _NOTICES | {PARAMETER_DESCRIPTION},
-    FUNCTION_CALL: _NOTICES | {FUNCTION_CALL_RESPONSE},
-}
-_ANSWERED_BY_READY = frozenset((QUERY, SYNC, FUNCTION_CALL))
-_ANSWERED = frozenset((PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, FUNCTION_CALL))
-_COPY_ENDS = frozenset((COPY_DONE, COPY_FAIL))
-
-
 # Kinds of violations: an answer to nothing, a type that has no place here, an impossible message.
 UNASKED, UNEXPECTED, MALFORMED = "unasked", "unexpected", "malformed"
-# What PostgreSQL sends on its own account: a notice, a notification, a parameter that has changed
-# by a reload, the reason for which it closes the connection.
-_ASYNCHRONOUS = frozenset(
-    (NOTICE_RESPONSE, NOTIFICATION_RESPONSE, PARAMETER_STATUS, ERROR_RESPONSE)
-)
-
-
 # read_only_sql_transaction: it is a standby, or the transaction is read-only by whoever's wish.
 _REFUSES_WRITE = b"\0C25006\0"
 REFUSED_WRITE = b""  # no body of a ParameterStatus
@@ -232,20 +182,20 @@ class Backend:
 
     def owe(self, types: Sequence[int]) -> None:
         """Messages of these types (at least one) have been forwarded to the server."""
-        usual = not (self.skipping or self.client_copies) and _ANSWERED.issuperset(types)
+        usual = not (self.skipping or self.client_copies) and ANSWERED.issuperset(types)
         if usual and (QUERY not in types or (len(types) == 1 and self.status != UNSYNCED)):
             self.owed.extend(types)
-            if types[-1] not in _ANSWERED_BY_READY:
+            if types[-1] not in ANSWERED_BY_READY:
                 self.status = UNSYNCED
             return
         for code in types:
-            if code in _ANSWERED and not self.skipping:
+            if code in ANSWERED and not self.skipping:
                 if code == QUERY and self._is_unsynced():
                     self.tainted = True
                 self.owed.append(code)
                 if code != SYNC and not self.copy_in:
                     self.client_copies = False  # it has given up a failed COPY without CopyDone
-                if code not in _ANSWERED_BY_READY:
+                if code not in ANSWERED_BY_READY:
                     self.status = UNSYNCED
             else:
                 self._owe_unusual(code)
@@ -257,11 +207,11 @@ class Backend:
         statement, another client's, gets XX000 "unexpected state STARTED".
         """
         if self.owed:
-            return self.owed[-1] not in _ANSWERED_BY_READY
+            return self.owed[-1] not in ANSWERED_BY_READY
         return self.status == UNSYNCED
 
     def _owe_unusual(self, code: int) -> None:
-        if code in _COPY_ENDS:
+        if code in COPY_ENDS:
             self.client_copies = False
             if self.owed and not self.skipping:
                 self.owed.append(COPY_DONE)
@@ -282,7 +232,7 @@ class Backend:
         if not position and data.startswith(_PARSED_AND_BOUND) and self._owes_parse_and_bind():
             position = len(_PARSED_AND_BOUND)
         # Most messages take nothing; one look at the FIFO serves for all of them.
-        quiet = _QUIET.get(owed[0], _NOTICES) if owed and not self.copy_in else _NOTICES
+        quiet = QUIET.get(owed[0], NOTICES) if owed and not self.copy_in else NOTICES
         while position <= last:
             code, length = _unpack_header(data, position)
             if code in quiet and length > 3:
@@ -301,7 +251,7 @@ class Backend:
                     not position or data[position - 1] in _BEFORE_NO_ROWS
                 ):
                     self._may_have_created(data, position)
-                if quiet is _QUIET_IN_QUERY:
+                if quiet is QUIET_IN_QUERY:
                     position = stop + 1
                     continue
             if length < 4:
@@ -318,7 +268,7 @@ class Backend:
                         raise Violation(f"ReadyForQuery of {length} bytes")
                     if position + 6 > end:
                         break
-                    if owed and owed[0] in _ANSWERED_BY_READY:
+                    if owed and owed[0] in ANSWERED_BY_READY:
                         owed.popleft()
                         self.status = data[position + HEADER]
                         if self.state.marked:
@@ -341,7 +291,7 @@ class Backend:
             elif not self.tainted:
                 self._check_quiet(code)
             position += length + 1
-            quiet = _QUIET.get(owed[0], _NOTICES) if owed and not self.copy_in else _NOTICES
+            quiet = QUIET.get(owed[0], NOTICES) if owed and not self.copy_in else NOTICES
         if position >= end:
             self.left = left = position - end
             if left:
@@ -356,7 +306,7 @@ class Backend:
     def _check_quiet(self, code: int) -> None:
         """A message that takes nothing and is no answer to what is owed first, as it seems."""
         self._drop_copy_dones()
-        if not self.owed or code not in _QUIET.get(self.owed[0], _NOTICES):
+        if not self.owed or code not in QUIET.get(self.owed[0], NOTICES):
             raise Violation(f"message type {code:#04x} that answers nothing", UNASKED)
 
     def _owes_parse_and_bind(self) -> bool:
@@ -373,7 +323,7 @@ class Backend:
         self.block = self.block or self.status != IDLE
         self.copy_in = False
         self._drop_copy_dones()
-        if self.owed and self.owed[-1] not in _ANSWERED_BY_READY:
+        if self.owed and self.owed[-1] not in ANSWERED_BY_READY:
             self.status = UNSYNCED  # the status told ends before what is still owed
 
     def ended_with(self, tag: bytes) -> None:
@@ -392,7 +342,7 @@ class Backend:
 
     def _ready_unusual(self, status: int) -> None:
         self._drop_copy_dones()
-        if self.owed and self.owed[0] in _ANSWERED_BY_READY:
+        if self.owed and self.owed[0] in ANSWERED_BY_READY:
             self.owed.popleft()
         elif not self.tainted:
             raise Violation("ReadyForQuery that answers nothing", UNASKED)
@@ -412,7 +362,7 @@ class Backend:
         head = self.owed[0] if self.owed else 0
         if head == taken:
             self.owed.popleft()
-        elif (head != QUERY or code not in _IN_QUERY) and not self.tainted:
+        elif (head != QUERY or code not in IN_QUERY) and not self.tainted:
             raise Violation(f"message type {code:#04x} that answers nothing", UNASKED)
 
     def _copy_is_done(self) -> None:
@@ -452,7 +402,7 @@ class Backend:
         if not owed:
             # Nothing asked for it: the server is about to close. Its client has been told, and goes with it.
             self.tainted = self.skipping = True
-        elif owed[0] in _ANSWERED_BY_READY:
+        elif owed[0] in ANSWERED_BY_READY:
             if copying:
                 query = owed.popleft()
                 self._drop_through_copy_done()
@@ -484,17 +434,3 @@ class Backend:
             self.tainted = True
         if owed:
             self.client_copies = False  # it went on without CopyDone before it knew of the error
-
-
-def may_come_unasked(data: bytes) -> bool:
-    """Whether an idle server may send ``data``, as far as its first message tells."""
-    return data[0] in _ASYNCHRONOUS
-
-
-def only_notifications(data: bytes) -> bool:
-    """Whether ``data`` is whole NotificationResponses and nothing else."""
-    position, end = 0, len(data)
-    while position + HEADER <= end and data[position] == NOTIFICATION_RESPONSE:
-        length: int = _unpack_header(data, position)[1]
-        position += length + 1
-    return position == end

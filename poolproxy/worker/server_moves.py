@@ -34,7 +34,7 @@ from poolproxy.relay.moving import CHANGED, is_quiet, server_of, server_state
 from poolproxy.relay.replication import close_all
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import let_go
-from poolproxy.wire.backend import only_notifications
+from poolproxy.wire.answering import only_notifications
 
 if TYPE_CHECKING:
     from poolproxy.worker.worker import Worker

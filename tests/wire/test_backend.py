@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from poolproxy.wire import backend as module
-from poolproxy.wire.backend import MAX_PARAMETER_STATUS, Backend, Violation, only_notifications
+from poolproxy.wire.answering import only_notifications
+from poolproxy.wire.backend import MAX_PARAMETER_STATUS, Backend, Violation
 from poolproxy.wire.build import message, parameter_status, ready_for_query
 
 IN_BLOCK = ready_for_query(ord("T"))
