@@ -16,19 +16,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from bisect import bisect_left
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import CancelKey
-from poolproxy.metrics.registry import BOUNDS
 from poolproxy.pool.hosts import Role
 from poolproxy.relay import turned
 from poolproxy.relay.abandoned import abandon
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
+from poolproxy.relay.counting import count_query, count_transaction
 from poolproxy.relay.guard import clean, keeps, tracked_names
+from poolproxy.relay.refusals import NO_BLOCKS, VIOLATION, server_lost
 from poolproxy.relay.task import Task, reset
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.answering import may_come_unasked, only_notifications
@@ -63,20 +63,6 @@ log = logging.getLogger(__name__)
 MOVED = "host name leads elsewhere"
 
 _IN_BLOCK = (IN_TRANSACTION, IN_FAILED_TRANSACTION)
-
-VIOLATION = PoolerError(
-    "unknown pkt",
-    sqlstate="08006",
-    hint="The database server has sent something that breaks the protocol, or that answers nothing. Its"
-    " connection is closed; the transaction may or may not have been committed. The log says more.",
-    reason="server_violation",
-)
-
-NO_BLOCKS = PoolerError(
-    "transaction blocks not allowed in statement pooling mode",
-    hint="Set pool_mode = transaction or session for this database or user.",
-    reason="statement_mode",
-)
 
 
 class Server(Connection):
@@ -274,26 +260,10 @@ class Server(Connection):
 
     def _between_queries(self, client: Client, now: float) -> None:
         if self.query_since:
-            self._count_query(now)
+            count_query(self, now)
         self.last_activity = now
         if self.pool.statement_mode and self.back.status in _IN_BLOCK and not self.back.left:
             client.fail(NO_BLOCKS)
-
-    def _count_query(self, now: float) -> None:
-        took = now - self.query_since
-        self.query_since = 0.0
-        stats = self.pool.stats
-        stats.query_count += 1
-        stats.query_time += took
-        stats.query_hist[bisect_left(BOUNDS, took)] += 1
-
-    def _count_transaction(self, took: float, now: float) -> None:
-        if self.query_since:
-            self._count_query(now)
-        stats = self.pool.stats
-        stats.xact_count += 1
-        stats.xact_time += took
-        stats.xact_hist[bisect_left(BOUNDS, took)] += 1
 
     # -- release ----------------------------------------------------------------------------------
 
@@ -309,7 +279,7 @@ class Server(Connection):
                 # The usual case, one statement: its time is the transaction's, see WorkerPool.singles.
                 pool.singles.append(took)
             else:
-                self._count_transaction(took, now)
+                count_transaction(self, took, now)
         client.last_activity = now
         if self.back.block:
             self.back.block = False
@@ -479,7 +449,7 @@ class Server(Connection):
             if half_way:
                 client.leave(reason)  # an error amid a message would be read as its data
             else:
-                client.fail(error or _server_error(reason))
+                client.fail(error or server_lost(reason))
         if task is not None:
             task.ended(self)
 
@@ -503,13 +473,3 @@ class Server(Connection):
 
     def crashed(self, error: Exception) -> None:
         self.end(f"error in the pooler: {type(error).__name__}")
-
-
-def _server_error(reason: str) -> PoolerError:
-    return PoolerError(
-        reason,
-        sqlstate="08006",
-        hint="The connection to the database server has ended; the transaction may or may not have"
-        " been committed.",
-        reason="server_lost",
-    )
