@@ -11,7 +11,7 @@ import pytest
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import message, query
+from tests.system.protocol_client import SYNC, bind, execute, message, parse, query
 from tests.system.rough_client import Closed, RoughClient, ServerError
 from tests.system.setups import config, role
 from tests.system.watching import Load, descriptors, eventually, metric, private_bytes
@@ -182,6 +182,26 @@ def test_a_slow_sender_costs_little_memory(
             assert private_bytes(worker) - before < 30 * MEGABYTE
         assert codes == ["T", "D", "C", "Z"]
         assert not load.errors
+        proxy.stop()
+
+
+def test_a_large_bind_and_its_row_cost_little_memory(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """100 MB for a named statement, whose Bind is rewritten, and the row that repeats them are not stored."""
+    with role(one_postgres, "limited"):
+        proxy = start_proxy(config(one_postgres, workers=1, default_pool_size=3))
+        worker = proxy.worker_pids()[0]
+        with RoughClient(proxy.port, timeout=60) as client:
+            client.log_in("limited", "db").send(parse("big", "select $1::text") + SYNC)
+            client.replies()
+            before = private_bytes(worker)
+            client.send(bind("big", b"x" * (100 * MEGABYTE)) + execute() + SYNC)
+            assert private_bytes(worker) - before < 30 * MEGABYTE
+            answer = client.replies()
+            assert private_bytes(worker) - before < 30 * MEGABYTE
+        assert [m.code for m in answer] == ["2", "D", "C", "Z"]
+        assert len(answer[1].body) == 100 * MEGABYTE + 6
         proxy.stop()
 
 
