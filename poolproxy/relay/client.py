@@ -22,6 +22,7 @@ from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
 from poolproxy.relay.engine import CHUNK
+from poolproxy.relay.refusals import login_failing
 from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.backend import UNSYNCED
@@ -276,7 +277,8 @@ class Client(Connection):
             self.serve(pool.idle.pop(), now)
             return
         if pool.failing and not pool.servers:
-            self.fail(self._fast_failure())
+            self.context.host.want(pool, probe=True)
+            self.fail(login_failing(pool.failing))
             return
         pool.waiting[self] = None
         if not pool.want_stands:
@@ -299,17 +301,6 @@ class Client(Connection):
             end += skip_unanswered(data[end:])
         self.drop = max(0, end - len(data))
         return data[end:]
-
-    def _fast_failure(self) -> PoolerError:
-        pool = self.pool
-        self.context.host.want(pool, probe=True)
-        return PoolerError(
-            f"server login has been failing, cached error: {pool.failing} (server_login_retry)",
-            sqlstate="08006",
-            hint="The database server can't be reached or refuses the log-in; the next attempt is"
-            " made after server_login_retry.",
-            reason="server_login_failing",
-        )
 
     # -- servers ----------------------------------------------------------------------------------
 

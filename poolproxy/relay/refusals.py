@@ -1,4 +1,4 @@
-"""What a client is told whose server connection ends, or is refused to it for what it does."""
+"""What a client is told that gets no server connection, or whose own ends."""
 
 from __future__ import annotations
 
@@ -20,10 +20,22 @@ NO_BLOCKS = PoolerError(
 
 
 def server_lost(reason: str) -> PoolerError:
+    """For who has a server connection that ends."""
     return PoolerError(
         reason,
         sqlstate="08006",
         hint="The connection to the database server has ended; the transaction may or may not have"
         " been committed.",
         reason="server_lost",
+    )
+
+
+def login_failing(why: str) -> PoolerError:
+    """For who would wait for a pool whose log-ins fail."""
+    return PoolerError(
+        f"server login has been failing, cached error: {why} (server_login_retry)",
+        sqlstate="08006",
+        hint="The database server can't be reached or refuses the log-in; the next attempt is"
+        " made after server_login_retry.",
+        reason="server_login_failing",
     )
