@@ -48,7 +48,7 @@ class ExtendedClient(Client):
 
     def _refused(self, data: bytes) -> PoolerError | None:
         try:
-            _, types = self.seen.feed(data, self.context.max_packet_size)
+            _, types, _ = self.seen.feed(data, self.context.max_packet_size)
         except PoolerError as error:
             return error
         return DISALLOWED if QUERY in types else None
