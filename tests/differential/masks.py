@@ -105,6 +105,14 @@ def _stale_once(moment: Moment) -> bool:
     return _is_stale(moment.got) and not _is_stale(moment.want)
 
 
+def _sqlstate(reply: Reply | None) -> str:
+    return reply.error().sqlstate if reply is not None and reply.code == "E" else ""
+
+
+def _not_preparable(moment: Moment) -> bool:
+    return _sqlstate(moment.want) == "08P01" and _sqlstate(moment.got)[:2] == "42"
+
+
 def _not_looked_at(moment: Moment) -> bool:
     want = moment.want
     return want is not None and want.code == "E" and moment.got == Reply("1", b"")
@@ -155,6 +163,14 @@ MASKS = (
         lambda moment: _is_stale(moment.want) and _is_stale(moment.got),
         modes=(),
         seldom=("transaction", "statement"),  # when another server is found to differ
+    ),
+    Mask(
+        "what DDL has spoilt in a statement is told before what is wrong with the Bind",
+        FEATURES,
+        statements.NAMED,
+        _not_preparable,
+        modes=(),
+        seldom=("transaction", "statement"),  # where a server lacks the statement, and can't get it
     ),
     # What others have prepared, or this client before, is not prepared again by its Parse.
     Mask(
