@@ -14,7 +14,7 @@ from poolproxy.settings.config import RESERVED, TEMPLATE, Config
 from poolproxy.settings.entries import LONGEST_DATABASE, LONGEST_USER, DatabaseSettings
 from poolproxy.settings.enums import AuthType, Negotiation
 from poolproxy.settings.hosts import Host, pair
-from poolproxy.settings.schema import MOST_PEER_ID
+from poolproxy.settings.sections.listening import MOST_PEER_ID
 
 # Table, name and key of a setting, as far as it has them: ("databases", "app", "host").
 Path = tuple[str, ...]

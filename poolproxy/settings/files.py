@@ -18,7 +18,8 @@ from poolproxy.settings.build import PROXY, Item
 from poolproxy.settings.config import Config
 from poolproxy.settings.extras import missing_libraries
 from poolproxy.settings.ini import load_ini, read_ini
-from poolproxy.settings.schema import MOST_VERBOSE, Settings
+from poolproxy.settings.schema import Settings
+from poolproxy.settings.sections.operation import MOST_VERBOSE
 from poolproxy.settings.toml import load_toml, read_toml
 
 # The settings that name PEM files, by the setting that says whether they are used.

@@ -10,7 +10,7 @@ from poolproxy.settings import extras
 from poolproxy.settings.access import AuthFiles, parse_auth_files, way_in
 from poolproxy.settings.config import Config, Lookup
 from poolproxy.settings.enums import AuthType
-from poolproxy.settings.schema import AUTH_QUERY
+from poolproxy.settings.sections.authentication import AUTH_QUERY
 from tests.settings.loading import load
 
 TEXT = """

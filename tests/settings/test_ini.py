@@ -16,7 +16,8 @@ from poolproxy.settings.field import settings_of
 from poolproxy.settings.files import Format, format_of, read_config
 from poolproxy.settings.ini import DEEPEST, load_ini, pairs
 from poolproxy.settings.pgbouncer import DIFFERENT, GLOBAL, WITHOUT_DEFAULT, WITHOUT_MEANING
-from poolproxy.settings.schema import AUTH_QUERY, Settings
+from poolproxy.settings.schema import Settings
+from poolproxy.settings.sections.authentication import AUTH_QUERY
 from poolproxy.settings.toml import load_toml, take_over
 from poolproxy.settings.write import to_toml
 

@@ -1,0 +1,1 @@
+"""The settings of the proxy by their sections, see ``settings.schema``."""
