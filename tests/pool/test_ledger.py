@@ -265,6 +265,18 @@ def test_a_forced_user_needs_no_client() -> None:
     assert ledger.worker_up(1, 0.0) == []
 
 
+def test_a_pool_that_no_worker_has_is_forgotten() -> None:
+    """With its welcome; one that is in use again stays as it is."""
+    driver = Driver()
+    (permit,) = driver.fill(1, 1)
+    assert driver.ledger.unused([POOL, OTHER], driver.now) == []
+    assert len(driver.ledger.statistics()) == 1
+    driver.closed(permit)
+    assert len(driver.ledger.statistics()) == 1
+    assert driver.ledger.unused([POOL], driver.now) == [(1, Welcome(POOL, ()))]
+    assert driver.ledger.statistics() == ()
+
+
 def test_a_failure_pauses_all_attempts() -> None:
     """server_login_retry counts from the start of the attempt; then the next waiter may try."""
     driver = Driver(server_login_retry=15.0)
