@@ -209,6 +209,13 @@ def test_who_waits_much_longer_than_in_one_queue_gets_one_more() -> None:
     assert not called(driver.taken(2, 1))
 
 
+def test_who_has_its_share_gets_an_idle_server_all_the_same() -> None:
+    """Where another worker has servers and nobody waits there, one of them may be idle."""
+    driver = Mover(pool_size=4)
+    spread(driver, 2, 2)
+    assert called(driver.want(1, since=driver.now)) == [(2, 1)]
+
+
 def test_small_differences_move_nothing() -> None:
     """Of eight servers 4.8, 1.6, 1.2 and 0.4 are a worker's share, and 4, 2, 1 and 1 are good enough."""
     driver = Mover(pool_size=8)

@@ -14,10 +14,11 @@ servers, say 1.8, 0.6, 0.45 and 0.15 of three. Only the parts of servers go roun
   again at once, a saturated server goes round the workers, serves each one's clients once, and moves no
   oftener than that. A fixed time for each worker was tried: it serves the clients of a small worker
   several times in each of its turns.
-* A worker with servers asks for one more if its clients wait ``TOLERANCE`` times as long as they would in
-  one queue, as it has so much less than its share, or if its oldest client is older than another worker's
-  by a good part: its servers may be bound to long transactions. How old such a queue is, is known as it was
-  when it told last (see ``PoolState.waits_since``), so time decides only about larger differences.
+* A worker with servers asks for one more if another one has servers and nobody waits there, if its clients
+  wait ``TOLERANCE`` times as long as they would in one queue, as it has so much less than its share, or if
+  its oldest client is older than another worker's by a good part: its servers may be bound to long
+  transactions. How old such a queue is, is known as it was when it told last (see
+  ``PoolState.waits_since``), so time decides only about larger differences.
 * A holder keeps the whole servers of its share (1 of 1.8) as long as another one has more than that.
   Without this a pool of 3 moved all its servers to each worker in turn, twice as many moves for nothing.
 * Between two workers with servers none is moved for a slice (``state.MOVE_SLICE``) after the last move.
@@ -112,6 +113,8 @@ def _lacks(pool: PoolState, shares: Shares, worker: int, now: float) -> bool:
     held = pool.held(worker)
     if not held or shares.of(worker) > TOLERANCE * held:
         return True
+    if any(other not in pool.wants for other in _movable(pool, LeaseState.UP)):
+        return True  # nobody waits there, so a server may be idle, whatever the shares are
     others = [pool.waits_since(w, now) for w in pool.wants if w != worker and pool.held(w)]
     return _older(pool.waits_since(worker, now), max(others, default=0.0), now)
 
