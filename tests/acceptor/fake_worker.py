@@ -34,7 +34,7 @@ def key_of(pid: str) -> m.CancelKey:
 
 
 def server_state(permit: int) -> m.ServerState:
-    key, times, nothing = key_of("77"), (0.0, 0.0, 0.0), ((), (), (), ())
+    key, times, nothing = key_of("77"), (0.0, 0.0, 0.0), ((), (), (), (), ())
     return m.ServerState(
         permit, POOL, 1, False, "S", key, "host", 1, "", 1, ("/",), *times, *nothing, False, "", None
     )  # fmt: skip

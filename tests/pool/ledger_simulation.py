@@ -309,6 +309,7 @@ def server_state(permit: int, pool: m.PoolKey, keep: bool) -> m.ServerState:
         tracked=(),
         values=(),
         prepared=(),
+        shapes=(),
         leftovers=(),
         was_reset=False,
         doomed="",
