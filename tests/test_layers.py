@@ -17,7 +17,10 @@ IMPURE = {
     *("subprocess", "signal", "time", "random", "secrets", "logging"),
 }
 # Files of packages that are not pure, but are so themselves.
-PURE_FILES = {"ipc/messages.py", "ipc/codec.py"}
+PURE_FILES = {
+    "ipc/codec.py",
+    *(f"ipc/messages/{path.name}" for path in PACKAGE.glob("ipc/messages/*.py")),
+}
 # The program's frame: what starts the rest, and the version.
 FRAME = {"__init__.py", "__main__.py"}
 
