@@ -268,9 +268,11 @@ class PreparedAnswers(Backend):
         first = self.owed[0] if self.owed else 0
         if isinstance(first, Entry) and first.kind is Kind.CHECKED:
             name: bytes | None = first.name
+            is_first = False
         else:
-            name = named(self.said, sum(map(_names_one, self.owed)))
-        self.stale = name in names.statements and name not in names.told
+            name, is_first = named(self.said, sum(map(_names_one, self.owed)))
+        # Only if nothing before it has been answered can all be asked for again.
+        self.stale = is_first and name in names.statements and name not in names.told
         # From this error the client has to learn that the result's columns have changed.
         if name is None:
             names.told.clear()

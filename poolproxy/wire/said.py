@@ -9,7 +9,17 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from poolproxy.wire.codes import BIND, CLOSE, DESCRIBE, EXECUTE, FLUSH, PARSE, QUERY
+from poolproxy.wire.codes import (
+    BIND,
+    CLOSE,
+    DESCRIBE,
+    EXECUTE,
+    FLUSH,
+    FUNCTION_CALL,
+    PARSE,
+    QUERY,
+    SYNC,
+)
 from poolproxy.wire.frontend import HEADER
 
 if TYPE_CHECKING:
@@ -19,6 +29,7 @@ _unpack_header = Struct(">BI").unpack_from
 
 # Bytes that are read: 16 kB of the worst take 7 ms. Of a client that says more at once nothing is known.
 MOST = 16_384
+_ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
 
 
 class Unreadable(Exception):
@@ -54,7 +65,9 @@ def texts(said: bytes | None, names: Names | None) -> list[bytes]:
 
 
 def without_first(said: bytes | None, count: int) -> bytes | None:
-    """``said`` from the message on that is behind ``count`` others; None if no Describe is in that."""
+    """``said`` from the message on that is behind ``count`` others; None if no Describe is in that, or if it
+    goes on behind a Sync or Query: then what is before that has been done.
+    """
     if said is None:
         return None
     codes, position = [], 0
@@ -66,25 +79,29 @@ def without_first(said: bytes | None, count: int) -> bytes | None:
         if len(codes) == count:
             said, position = said[position:], 0
     faked = set(codes[:count]) <= {PARSE, CLOSE}
-    return said if faked and DESCRIBE in codes[count:] else None
+    done = _ENDS_SEGMENT.intersection(codes[count:-1])
+    return said if faked and DESCRIBE in codes[count:] and not done else None
 
 
-def named(said: bytes | None, place: int) -> bytes | None:
-    """The statement that the ``place``-th last Bind or Describe names; None if it can't be told."""
+def named(said: bytes | None, place: int) -> tuple[bytes | None, bool]:
+    """The statement that the ``place``-th last Bind or Describe names, None if it can't be told; and whether
+    that is the first one of all.
+    """
     found = []
     position, end = 0, len(said or b"")
     while said is not None and position + HEADER <= end:
         code, length = _unpack_header(said, position)
         stop = position + length + 1
         if length < 4:
-            return None
+            return None, False
         if code == BIND:
             found.append(said[position + HEADER : stop].split(b"\0", 2)[1:2])
         elif code == DESCRIBE:
             statement = said.startswith(b"S", position + HEADER)
             found.append([said[position + HEADER + 1 : stop - 1]] if statement else [])
         position = stop
-    return found[-place][0] if 0 < place <= len(found) and found[-place] else None
+    known = 0 < place <= len(found) and bool(found[-place])
+    return (found[-place][0] if known else None), place == len(found)
 
 
 class _Reader:

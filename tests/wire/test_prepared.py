@@ -16,12 +16,14 @@ from poolproxy.errors import PoolerError
 from poolproxy.wire import prepared
 from poolproxy.wire.deallocate import deallocated
 from poolproxy.wire.prepared import PreparedBackend
+from poolproxy.wire.said import named, without_first
 from poolproxy.wire.statements import STAND_IN, Names, Statements, statement_name
 from tests.system.protocol_client import (
     FLUSH,
     SYNC,
     TERMINATE,
     bind,
+    call,
     close,
     describe,
     execute,
@@ -336,6 +338,18 @@ def test_who_was_told_the_columns_learns_of_the_change(
         assert errors(each.run(server, use))[0].startswith(b"C0A000")
         assert not errors(each.run(server, use))
     assert not server.back.tainted
+
+
+def test_what_has_been_done_is_not_asked_for_again() -> None:
+    """Of a pipeline only its first segment can be repeated, and that only from its first Bind on."""
+    use = bind("all") + describe("", "P") + EXECUTE + SYNC
+    assert without_first(use, 0) == use
+    assert without_first(parse("all", "SELECT 1") + use, 1) == use
+    for before in (query("INSERT"), use, call(1258)):
+        assert without_first(before + use, 0) is None
+    assert named(use, 2) == (b"all", True)
+    assert named(bind("all") + EXECUTE + SYNC, 1) == (b"all", True)
+    assert named(bind("x") + EXECUTE + bind("all") + EXECUTE + SYNC, 1) == (b"all", False)
 
 
 @pytest.fixture
