@@ -124,7 +124,8 @@ def test_the_owner_needs_no_password(one_postgres: PostgresServer, start_proxy: 
     config["poolproxy"]["unix_socket_dir"] = folder
     with_socket = start_proxy(config)
     uid = os.stat(f"/proc/{with_socket.worker_pids()[0]}").st_uid
-    command = ["psql", "-X", "-h", folder, "-p", str(with_socket.port)]
+    psql = one_postgres.binaries.tool("psql")
+    command = [str(psql), "-X", "-h", folder, "-p", str(with_socket.port)]
     command += ["-U", "pgbouncer", "-w", "-Atc", "show fds", "pgbouncer"]
 
     def run(user: int) -> subprocess.CompletedProcess[str]:
@@ -265,7 +266,7 @@ def test_asyncpg(proxy: ProxyProcess) -> None:
     asyncio.run(look())
 
 
-def test_psycopg2_and_psql(proxy: ProxyProcess) -> None:
+def test_psycopg2_and_psql(one_postgres: PostgresServer, proxy: ProxyProcess) -> None:
     """The simple protocol, as exporters and people use it."""
     connection = psycopg2.connect(
         host=proxy.host, port=proxy.port, user="looker", dbname="pgbouncer"
@@ -275,8 +276,9 @@ def test_psycopg2_and_psql(proxy: ProxyProcess) -> None:
         cursor.execute("SHOW STATS;")
         assert next(column.name for column in cursor.description) == "database"
     connection.close()
+    psql = [one_postgres.binaries.tool("psql"), "-X", "-h", proxy.host, "-p", str(proxy.port)]
     shown = subprocess.run(
-        ["psql", "-X", "-h", proxy.host, "-p", str(proxy.port), "-U", "boss", "pgbouncer"],
+        [*psql, "-U", "boss", "pgbouncer"],
         input="set application_name = 'x';\nshow help;\n;\nshow nothing;\nshow state;\n",
         capture_output=True,
         text=True,
