@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
+from typing import get_args
 
-from benchmarks.figures import Figure, Memory, Sample, Transactions, Transfer, figures
+from benchmarks.figures import Figure, Sample, figures
 from benchmarks.machine import Setting
 from benchmarks.plan import Cell
 from benchmarks.runner import Results
 from benchmarks.targets import DIRECT, OURS, REFERENCE
 
-_KINDS: tuple[type[Sample], ...] = (Transactions, Transfer, Memory)
+_KINDS: tuple[type[Sample], ...] = get_args(Sample)
 
 _HOW_TO_READ = f"""\
 ## How to read this
@@ -36,6 +37,9 @@ _HOW_TO_READ = f"""\
 - Large results are one client reading 64 MB answers. Memory is PSS of all processes of a fresh
   pooler, before and after the clients log in; socket buffers in the kernel do not count. poolproxy keeps no
   spare worker here, which by default is one process more.
+- In the rows with *shared* 200 clients are spread over four processes as 120, 40, 30 and 10. poolproxy's
+  processes share one pool of that size. PgBouncer's have as many server connections in all, each its part, so
+  with a pool of 1 there is one process, and with 3 there are three. Each is compared with one of its kind.
 - Goals hold for the rows that show one, ✓ met or ✗ missed.
 """
 

@@ -105,6 +105,15 @@ def test_cells_have_names_of_their_own() -> None:
         assert len({cell.name for cell in cells}) == len(cells)
 
 
+def test_every_kind_of_figure_is_in_the_report() -> None:
+    """Whatever a full run measures has its tables."""
+    cells = plan.full()
+    text = render(SETTING, cells, [DIRECT, REFERENCE, OURS], Results())
+    for kind in {cell.kind for cell in cells}:
+        for _, figure in figures(kind):
+            assert f"## {figure.title}\n" in text
+
+
 def test_the_full_run_fits_into_ten_minutes() -> None:
     """Seconds of load alone, on all targets, leave a quarter for log-ins and starts."""
 

@@ -59,6 +59,7 @@ class Limits:
                 "admin_users": ADMIN,
                 "pool_mode": "transaction",
                 "server_idle_timeout": 1,
+                "spare_worker": True,
                 "verbose": 2,
             },
             "databases": {

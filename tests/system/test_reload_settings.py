@@ -78,7 +78,8 @@ def _plain(setting: Setting) -> Any:
 
 @pytest.fixture
 def before(one_postgres: PostgresServer) -> Tables:
-    return tables(one_postgres, {"app": {}}, {"boss": {}}, workers=2, admin_users=["boss"])
+    ours = {"workers": 2, "admin_users": ["boss"], "spare_worker": True}
+    return tables(one_postgres, {"app": {}}, {"boss": {}}, **ours)
 
 
 def shown(rows: Rows) -> dict[str, str]:
