@@ -77,7 +77,7 @@ def call(pool: PoolState, now: float) -> float | None:
     covered = len(pool.calls) if patient else 0
     rechecks = [pool.last_move + PATIENCE] if patient else []
     for who, since in applicants[covered:]:
-        holder, recheck = _holder(pool, shares, who, since, now)
+        holder, recheck = _holder(pool, shares, who, since, now, patient=patient)
         if holder is not None:
             pool.calls[holder] = Call(1, _bearable(since, now))
             pool.last_move = now
@@ -136,13 +136,14 @@ class _Holder:
 
 
 def _holder(
-    pool: PoolState, shares: Shares, who: int, since: float, now: float
+    pool: PoolState, shares: Shares, who: int, since: float, now: float, *, patient: bool
 ) -> tuple[int | None, float | None]:
-    """(whom to ask for the sake of ``who``, None; then when to look again, None: when something happens)."""
+    """(whom to ask for the sake of ``who``, None; then when to look again, None: when something happens).
+    ``patient``: those that were called may still answer.
+    """
     movable = _movable(pool, LeaseState.UP, LeaseState.MOVING)
     holders = [_as_holder(pool, shares, w, len(held)) for w, held in movable.items() if w != who]
     spare = [holder for holder in holders if not holder.keeps]
-    patient = bool(pool.calls) and now < pool.last_move + PATIENCE
     rechecks = []
     able = []
     for holder in spare if spare and patient else holders:
