@@ -9,7 +9,6 @@ has a server.
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Sequence
 from time import monotonic
@@ -223,6 +222,10 @@ class Client(Connection):
                 if not server.xact_since:
                     server.xact_since = server.query_since
         back.whole = whole
+        if whole is not None:
+            self.pool.stats.bytes_received += len(data)
+            self.engine.post((server, data))
+            return
         if data:
             self.pool.stats.bytes_received += len(data)
             server.write(data)
@@ -328,17 +331,10 @@ class Client(Connection):
         whole = self.whole
         if whole is not None:
             back.owed.extend(whole.types)
-            try:
-                sent = os.write(server.fd, data)
-            except OSError:
-                sent = 0
-            if sent == len(data):
-                back.whole = whole
-                return
-            server.write(data[sent:])
-            if not server.out:
-                back.whole = whole
-        elif data:
+            back.whole = whole
+            self.engine.post((server, data))
+            return
+        if data:
             back.owe(self.held_types)
             server.write(data)
         if server.out:
@@ -349,6 +345,10 @@ class Client(Connection):
             self.forward_raw()
         elif self.front.terminated:
             self.leave("client close request")
+
+    def clogged(self) -> None:
+        # Nor does it get a further answer before it has read this one.
+        (self.server or self).pause()
 
     def drained(self) -> None:
         """The client has taken what was kept for it."""
@@ -376,6 +376,7 @@ class Client(Connection):
         server = self.server
         if self.closed:
             return
+        self.engine.flush()
         # First the log: who sees the error may look there for more.
         self.context.host.client_fails(self, error.message)
         if not self.out and (server is None or not server.back.left):

@@ -35,6 +35,8 @@ class Connection:
 
     def write(self, data: bytes) -> None:
         """Send, keeping in ``out`` what the kernel does not take now."""
+        if self.engine.posted:
+            self.engine.flush()
         if self.out:
             self.out += data
             return
@@ -48,6 +50,16 @@ class Connection:
             self.out = data[sent:]
             self.writing = True
             self._update()
+
+    def unsent(self, data: bytes) -> None:
+        """The end of what was posted (see :attr:`Engine.post`), which the kernel has not taken."""
+        self.write(data)
+        if self.out:
+            self.clogged()
+
+    def clogged(self) -> None:
+        """Something posted had to be kept in ``out``: nobody shall send more."""
+        raise NotImplementedError
 
     def flush(self) -> None:
         """The socket can take more; calls :meth:`drained` when all is sent."""
@@ -104,6 +116,7 @@ class Connection:
     def close(self) -> None:
         """End the socket; idempotent."""
         if not self.closed:
+            self.engine.flush()
             self.closed = True
             self.fd = -1
             self.engine.close_later(self.sock)

@@ -9,6 +9,10 @@ instead of going back through trio, for at most TURN in all. It does so only whi
 that no trio task is in a hurry (no log-in in progress), and not past the arrival of something that
 :meth:`Engine.yield_to` was told of: else each log-in would begin up to LINGER late.
 
+What the callbacks of a batch send in answer is written when all of them have run (:attr:`Engine.post`). Each
+write wakes a process up, which then competes for the processor and the caches with the rest of the batch; and
+to a peer of several connections, such as pgbench, there is more to do at each wake-up.
+
 epoll reports descriptors, and a number may be used again as soon as it is closed: an event later in
 the same batch would then reach the wrong connection. Descriptors are therefore closed only after
 the batch (:meth:`Engine.close_later`).
@@ -20,7 +24,7 @@ import logging
 import select
 import socket
 from collections.abc import Callable
-from os import read
+from os import read, write
 from time import monotonic
 from typing import Protocol
 
@@ -54,6 +58,15 @@ class Watched(Protocol):
     def crashed(self, error: Exception) -> None: ...
 
 
+class Peer(Protocol):
+    """What is written to. ``out`` waits for its socket to take more; ``fd`` -1: only ``unsent`` can write."""
+
+    fd: int
+    out: bytes
+
+    def unsent(self, data: bytes) -> None: ...
+
+
 class _Yield:
     """Ends the engine's turn when its descriptor is readable."""
 
@@ -71,7 +84,13 @@ class _Yield:
 
 
 class Engine:
-    """Owns the epoll, and the descriptors of the sockets from :meth:`close_later` on."""
+    """Owns the epoll, and the descriptors of the sockets from :meth:`close_later` on.
+
+    ``post`` takes a pair of a peer and bytes for it, to be written at the end of the batch, or at once
+    outside of one. Whoever writes to a peer in another way, closes it or gives it away calls :meth:`flush`
+    before.
+    ``posted``: what was posted and is not written yet.
+    """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
         self._epoll = select.epoll()
@@ -79,6 +98,8 @@ class Engine:
         self._watched: dict[int, Watched] = {}
         self._to_close: list[socket.socket] = []
         self._in_batch = False
+        self.posted: list[tuple[Peer, bytes]] = []
+        self.post: Callable[[tuple[Peer, bytes]], None] = self._post_now
         self._quiet = quiet
         self._resumed: trio.Event | None = None
         self.rounds = 0
@@ -157,6 +178,7 @@ class Engine:
         # costs more, and so do a socket's own methods, whose arguments take a tuple.
         readers = self._readers
         self._in_batch = True
+        self.post = self.posted.append
         for fd, mask in events:
             reader = readers.get(fd)
             if reader is None or mask != READ:
@@ -172,9 +194,31 @@ class Engine:
                 reader.received(data)
             except Exception as error:
                 self._end_crashed(fd, reader, error)
+        self.flush()
+        self.post = self._post_now
         self._in_batch = False
         while self._to_close:
             self._to_close.pop().close()
+
+    def flush(self) -> None:
+        """Write what was posted."""
+        if not self.posted:
+            return
+        posted = self.posted.copy()
+        self.posted.clear()
+        for peer, data in posted:
+            sent = 0
+            if not peer.out:
+                try:
+                    sent = write(peer.fd, data)
+                except OSError:
+                    pass  # it takes nothing now, is broken, or encrypted (fd is -1)
+            if sent != len(data):
+                peer.unsent(data[sent:])
+
+    def _post_now(self, entry: tuple[Peer, bytes]) -> None:
+        self.posted.append(entry)
+        self.flush()
 
     def _dispatch_other(self, fd: int, mask: int) -> None:
         one = self._readers.get(fd) or self._watched.get(fd)

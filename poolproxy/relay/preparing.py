@@ -167,11 +167,8 @@ class PreparingClient(Client):
         server.back.said = self.raw
         self.answered = 0
         self.raw = b""
-        server.write(data)
-        if server.out:
-            self.pause()
-        else:
-            server.back.whole = whole
+        server.back.whole = whole
+        self.engine.post((server, data))
 
     def refused(self, server: Server, data: bytes, *, at_rest: bool) -> bytes:
         # It is asked for again silently if this is all that the client would get to see of the answer, and

@@ -14,7 +14,6 @@ A server that is not certainly at rest is never given to another client: it is e
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -201,12 +200,7 @@ class Server(Connection):
         """
         pool = self.pool
         pool.stats.bytes_sent += len(data)
-        try:
-            sent = os.write(client.fd, data)
-        except OSError:
-            sent = 0
-        if sent != len(data):
-            client.write(data[sent:])
+        self.engine.post((client, data))
         back = self.back
         back.owed.clear()
         now = monotonic()
@@ -215,14 +209,13 @@ class Server(Connection):
             return
         brisk = pool.brisk or pool.goes_on
         if not brisk or self.doomed or self.cancels or now >= self.expires_at:
+            self.engine.flush()
             self.rest(client, now)
             return
         pool.singles.append(now - self.xact_since)
         client.last_activity = self.idle_since = now
         self.client = client.server = None
         client.fresh = True
-        if client.out:
-            client.pause()  # it gets no further answer before it has read this one
         if pool.waiting:
             client = pool.waiting.popitem(last=False)[0]
             if client.values == self.values:
@@ -234,9 +227,8 @@ class Server(Connection):
 
     def _amid_transaction(self, client: Client, status: int, now: float) -> None:
         self.back.status = status
-        if client.out:
-            self.pause()
         if status == IDLE:
+            self.engine.flush()
             self.rest(client, now)
         else:
             self._between_queries(client, now)
@@ -410,6 +402,7 @@ class Server(Connection):
 
     def let_go(self) -> None:
         """Another process has the connection from now on; here it is as if it had been closed."""
+        self.engine.flush()
         self.closed = True
         self.fd = -1
         self.pool.remove(self)
@@ -436,6 +429,7 @@ class Server(Connection):
         """
         if self.closed:
             return
+        self.engine.flush()
         self.closed = True
         self.fd = -1
         self.pool.remove(self)
@@ -462,6 +456,11 @@ class Server(Connection):
         else:
             self.pool.requeue(client)
             self.context.host.want(self.pool)
+
+    def clogged(self) -> None:
+        self.back.whole = None  # the short way asks no more for what is unsent
+        if self.client is not None:
+            self.client.pause()
 
     def drained(self) -> None:
         """The server has taken what its client had sent."""

@@ -127,6 +127,8 @@ class TlsConnection(Connection):
 
     def write(self, data: bytes) -> None:
         """Send, keeping in ``out`` what can't be sent now, from the first byte that OpenSSL has not taken."""
+        if self.engine.posted:
+            self.engine.flush()
         if self.out:
             self.out += data
             return
@@ -166,6 +168,7 @@ class TlsConnection(Connection):
 
     def close(self) -> None:
         if not self.closed:
+            self.engine.flush()
             say_goodbye(self.sock)
             try:
                 # Closing with unread bytes sends a reset, and the peer may lose what it was told before.

@@ -226,3 +226,91 @@ def test_a_reset_is_an_end_too(engine: Engine) -> None:
     listener.close()
     engine.turn()
     assert told == [True]
+
+
+class Taker:
+    """What is posted to, with a connection of its own."""
+
+    def __init__(self) -> None:
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setblocking(False)
+        self.peer.setblocking(False)
+        self.fd = self.sock.fileno()
+        self.out = b""
+        self.kept = b""
+
+    def unsent(self, data: bytes) -> None:
+        self.kept += data
+
+    def taken(self) -> bytes:
+        try:
+            return self.peer.recv(1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+def test_what_is_posted_in_a_batch_is_written_at_its_end(engine: Engine) -> None:
+    """No peer is woken up before all callbacks of the batch have run, then all get theirs."""
+    taker, seen = Taker(), []
+
+    def answer() -> None:
+        seen.append(taker.taken())
+        engine.post((taker, b"x"))
+
+    watchers = [Watcher(engine, answer) for _ in range(3)]
+    for watcher in watchers:
+        watcher.peer.send(b"hello")
+    engine.turn()
+    assert seen == [b"", b"", b""]
+    assert taker.taken() == b"xxx"
+    for one in (*watchers, taker):
+        one.close()
+
+
+def test_what_is_posted_outside_of_a_batch_is_written_at_once(engine: Engine) -> None:
+    """Nobody waits for the next event to happen."""
+    taker = Taker()
+    engine.post((taker, b"x"))
+    assert taker.taken() == b"x"
+    assert engine.posted == []
+    taker.close()
+
+
+def test_a_flush_writes_in_the_order_of_posting(engine: Engine) -> None:
+    """Who writes in another way flushes before, so that nothing overtakes."""
+    taker = Taker()
+
+    def answer() -> None:
+        engine.post((taker, b"1"))
+        engine.post((taker, b"2"))
+        engine.flush()
+        taker.sock.send(b"3")
+
+    watcher = Watcher(engine, answer)
+    watcher.peer.send(b"hello")
+    engine.turn()
+    assert taker.taken() == b"123"
+    watcher.close()
+    taker.close()
+
+
+@pytest.mark.parametrize("why", ["full", "kept", "no descriptor"])
+def test_what_a_peer_does_not_take_is_left_to_it(engine: Engine, why: str) -> None:
+    """Its socket is full, it keeps older bytes, or is encrypted: then it gets the rest, in order."""
+    taker = Taker()
+    sent = b"y" * (1 << 22) if why == "full" else b"y"
+    if why == "kept":
+        taker.out = b"older"
+    if why == "no descriptor":
+        taker.fd = -1
+    engine.post((taker, sent))
+    got = taker.taken()
+    while why == "full" and (more := taker.taken()):
+        got += more
+    assert taker.kept
+    assert len(got) + len(taker.kept) == len(sent)
+    taker.close()
