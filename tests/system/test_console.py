@@ -377,3 +377,15 @@ def test_a_stopped_worker_is_left_out(
         eventually(replaced, "a new worker is ready")
         connection.execute("show clients")
     assert len(notices) == 1
+
+
+def test_names_of_hosts_are_shown(start_proxy: StartProxy, one_postgres: PostgresServer) -> None:
+    """SHOW DNS_HOSTS has each name of the databases' hosts that was looked up, with its addresses."""
+    entries = tables(one_postgres, {"shop": {"host": "localhost"}}, USERS, admin_users=["boss"])
+    proxy = start_proxy(entries)
+    with client(proxy, "shop") as one:
+        one.value("select 1")
+    eventually(lambda: give(proxy, "show dns_hosts"), "the name is known")
+    (row,) = give(proxy, "show dns_hosts")
+    assert row["hostname"] == "localhost"
+    assert "127.0.0.1" in row["addrs"].split(",")

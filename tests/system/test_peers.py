@@ -18,6 +18,7 @@ from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import wait_for
 from poolproxy.wire.peering import peer_of
 from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy, free_port
+from tests.system.consoles import give
 from tests.system.protocol_client import ErrorAnswer, RawClient, cancel_request, query, startup
 from tests.system.support import client, eventually, sample, tables
 
@@ -39,6 +40,7 @@ def config(
 ) -> dict[str, object]:
     databases = {"db": {"pool_mode": "transaction"}, "session": {"pool_mode": "session"}}
     entries = {name: {"host": HOST, "port": peer.port} for name, peer in peers.items()}
+    proxy = {"admin_users": ["postgres"], **proxy}
     return tables(server, databases, peer_id=peer_id, workers=2, **proxy) | {"peers": entries}
 
 
@@ -50,6 +52,17 @@ def group(start_module_proxy: StartProxy, one_postgres: PostgresServer) -> Group
     one.signal(SIGHUP)
     eventually(lambda: "configuration reloaded" in one.log, "the peers are known")
     return Group(one, two)
+
+
+def test_the_console_shows_the_peers(group: Group) -> None:
+    """SHOW PEERS has where each is, SHOW PEER_POOLS what goes there."""
+    peers = give(group.one, "show peers", "postgres")
+    assert [(row["peer_id"], row["port"]) for row in peers] == [
+        (1, group.one.port),
+        (700, group.two.port),
+    ]
+    pools = give(group.one, "show peer_pools", "postgres")
+    assert [(row["peer_id"], row["sv_login"]) for row in pools] == [(1, 0), (700, 0)]
 
 
 def send_cancel(proxy: ProxyProcess, key: tuple[int, bytes]) -> None:

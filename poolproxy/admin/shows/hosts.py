@@ -38,7 +38,8 @@ class Host:
 
 def _names(view: View) -> Iterator[Row]:
     for name in view.names:
-        yield values_of(Name(name.name, int(name.ttl), ",".join(name.addresses)))
+        addresses = ",".join(name.addresses)
+        yield values_of(Name(hostname=name.name, ttl=int(name.ttl), addrs=addresses))
 
 
 def _hosts(view: View) -> Iterator[Row]:

@@ -38,7 +38,9 @@ def _peers(view: View) -> Iterator[Row]:
     for name, peer in sorted(view.config.peers.items(), key=lambda item: int(item[0])):
         size = peer.pool_size
         size = view.config.settings.default_pool_size if size is None else size
-        yield values_of(Peer(int(name), peer.host or "", peer.port, size))
+        yield values_of(
+            Peer(peer_id=int(name), host=peer.host or "", port=peer.port, pool_size=size)
+        )
 
 
 def _pools(view: View) -> Iterator[Row]:
@@ -46,7 +48,14 @@ def _pools(view: View) -> Iterator[Row]:
     for peer in sorted(map(int, view.config.peers)):
         facts = counts.get(peer)
         active, waiting = (facts.active, facts.waiting) if facts else (0, 0)
-        yield values_of(PeerPool(peer, active, waiting, active))
+        yield values_of(
+            PeerPool(
+                peer_id=peer,
+                cl_active_cancel_req=active,
+                cl_waiting_cancel_req=waiting,
+                sv_active_cancel=active,
+            )
+        )
 
 
 PEERS = Show("PEERS", columns_of(Peer), "The instances of the group.", _peers)
