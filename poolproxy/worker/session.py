@@ -79,8 +79,14 @@ class Claim:
         return refused_parameter(fields)
 
     def deliver(self, server: Server, now: float) -> None:
-        """The server that was opened for it; if nobody waits for a server more urgently."""
-        if self.over or server.pool.waiting or not isinstance(server, SessionServer):
+        """The server that was opened for it, or an idle one of another worker; if nobody waits for a server
+        more urgently, and if it can be brought to the client's parameters: that worker did not know these.
+        """
+        own = self.own
+        fits = isinstance(server, SessionServer) and (
+            server.equals(own.opened) or server.suits(own.values)
+        )
+        if self.over or server.pool.waiting or not fits:
             server.pass_on(now)
         else:
             self.server = server

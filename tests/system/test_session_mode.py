@@ -357,3 +357,20 @@ def test_clients_of_all_workers_are_told_the_truth(spread: ProxyProcess) -> None
         fourth = stack.enter_context(client(spread, "db"))
         clients[0].terminate()
         assert fourth.value("select 1") == "1"
+
+
+def test_nothing_leaks_to_clients_of_another_worker(
+    start_proxy: StartProxy, postgres: PostgresServer
+) -> None:
+    """An idle server of another worker that was opened with a client's parameters is for those who have the
+    same, like one of this worker.
+    """
+    shop = {"pool_mode": "session", "pool_size": 2}
+    proxy = start_proxy(tables(postgres, {"shop": shop}, workers=2))
+    with client(proxy, "shop"):  # it is at one worker, so the next ones come to the other in turn
+        for _ in range(4):
+            with client(proxy, "shop", work_mem="7MB") as special:
+                assert special.value("show work_mem") == "7MB"
+            for _ in range(2):
+                with client(proxy, "shop") as plain:
+                    assert plain.value("show work_mem") == "4MB"
