@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
+from typing import TypeGuard
 
 import attrs
 import trio
@@ -82,15 +83,16 @@ class Claim:
         """The server that was opened for it, or an idle one of another worker; if nobody waits for a server
         more urgently, and if it can be brought to the client's parameters: that worker did not know these.
         """
-        own = self.own
-        fits = isinstance(server, SessionServer) and (
-            server.equals(own.opened) or server.suits(own.values)
-        )
-        if self.over or server.pool.waiting or not fits:
+        if self.over or server.pool.waiting or not self._suits(server):
             server.pass_on(now)
         else:
             self.server = server
         self.settled.set()
+
+    def _suits(self, server: Server) -> TypeGuard[SessionServer]:
+        if not isinstance(server, SessionServer):
+            return False
+        return server.equals(self.own.opened) or server.suits(self.own.values)
 
     def refuse(self, error: PoolerError | None = None) -> None:
         """There will be none; ``error``: PostgreSQL has refused the client's parameters."""
