@@ -144,6 +144,8 @@ class PreparingClient(Client):
         if (result.messages or result.out) and not server.query_since:
             server.query_since = monotonic()
             server.xact_since = server.xact_since or server.query_since
+        if result.unnamed:
+            self.own_since = server.xact_since
         self.answered = len(result.answer) // HEADER if not said else self.answered
         if result.answer:
             self.write(result.answer)

@@ -193,6 +193,7 @@ class PreparedBackend(Provision):
                 names.drop(UNNAMED)  # as PostgreSQL does
         self._note_transaction()
         self.owe(types)
+        result.unnamed = result.unnamed or PARSE in types or QUERY in types
         result.messages += len(types)
         result.left = max(0, position - end)
         result.out.append(data[result.used : position])
@@ -226,6 +227,7 @@ class PreparedBackend(Provision):
         unnamed = len(message) > HEADER and not message[HEADER]
         if unnamed and not self._follows_unnamed(names, message, size):
             names.drop(UNNAMED)
+            result.unnamed = True
             return False
         if size > MAX_STATEMENT:
             raise _too_long()

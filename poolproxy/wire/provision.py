@@ -25,6 +25,7 @@ class Forwarded:
 
     ``used`` of the bytes are dealt with; the rest is incomplete or, with ``waits``, must be offered again
     when the server has answered more. ``left``: bytes of the last message that are still to come.
+    ``unnamed``: the server's unnamed statement is what the client has made it, or gone, as by a Query.
     """
 
     out: list[bytes] = attrs.field(factory=list)
@@ -34,6 +35,7 @@ class Forwarded:
     waits: bool = False
     terminated: bool = False
     messages: int = 0
+    unnamed: bool = False
 
 
 class Wait(Exception):

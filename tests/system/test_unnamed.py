@@ -7,10 +7,12 @@ import pytest
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.system.protocol_client import (
+    FLUSH,
     SYNC,
     ErrorAnswer,
     RawClient,
     bind,
+    close,
     describe,
     execute,
     parse,
@@ -126,3 +128,15 @@ def test_within_a_transaction_it_is_the_clients_own(proxy: ProxyProcess) -> None
             assert rows(one, EXECUTION) == [("mine",)]
         one.send(query("commit"))
         one.results()
+
+
+def test_a_parse_in_a_segment_of_its_own_before_its_batch(
+    proxy: ProxyProcess, database: str
+) -> None:
+    """A client with named statements sends the Parse of a DEALLOCATE alone, and later what executes it."""
+    with client(proxy, database) as one:
+        for sql, result in (("deallocate all", []), ("select 'deallocate'", [("deallocate",)])):
+            rows(one, close("named") + parse("named", "select 1") + SYNC)
+            one.send(parse("", sql), FLUSH)
+            one.read_until("1")
+            assert rows(one, EXECUTION) == result
