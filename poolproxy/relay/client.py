@@ -222,12 +222,11 @@ class Client(Connection):
                 if not server.xact_since:
                     server.xact_since = server.query_since
         back.whole = whole
-        if whole is not None:
-            self.pool.stats.bytes_received += len(data)
-            self.engine.post((server, data))
-            return
         if data:
             self.pool.stats.bytes_received += len(data)
+            if whole is not None:
+                self.engine.post((server, data))
+                return
             server.write(data)
             if server.out:
                 self.pause()

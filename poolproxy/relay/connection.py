@@ -40,12 +40,7 @@ class Connection:
         if self.out:
             self.out += data
             return
-        try:
-            sent = os.write(self.fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            return
+        sent = self._send(data)
         if sent < len(data):
             self.out = data[sent:]
             self.writing = True
@@ -63,16 +58,20 @@ class Connection:
 
     def flush(self) -> None:
         """The socket can take more; calls :meth:`drained` when all is sent."""
-        try:
-            self.out = self.out[os.write(self.fd, self.out) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self.out = b""
+        self.out = self.out[self._send(self.out) :]
         if not self.out:
             self.writing = False
             self._update()
             self.drained()
+
+    def _send(self, data: bytes) -> int:
+        """How many bytes are through with; a broken connection takes them all."""
+        try:
+            return os.write(self.fd, data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(data)
 
     def pause(self) -> None:
         """Stop reading."""

@@ -65,6 +65,7 @@ class Peer(Protocol):
     out: bytes
 
     def unsent(self, data: bytes) -> None: ...
+    def crashed(self, error: Exception) -> None: ...
 
 
 class _Yield:
@@ -88,8 +89,7 @@ class Engine:
 
     ``post`` takes a pair of a peer and bytes for it, to be written at the end of the batch, or at once
     outside of one. Whoever writes to a peer in another way, closes it or gives it away calls :meth:`flush`
-    before.
-    ``posted``: what was posted and is not written yet.
+    before. ``posted``: what was posted and is not written yet, at most what a batch has read.
     """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
@@ -201,20 +201,25 @@ class Engine:
             self._to_close.pop().close()
 
     def flush(self) -> None:
-        """Write what was posted."""
-        if not self.posted:
-            return
-        posted = self.posted.copy()
-        self.posted.clear()
-        for peer, data in posted:
-            sent = 0
-            if not peer.out:
-                try:
-                    sent = write(peer.fd, data)
-                except OSError:
-                    pass  # it takes nothing now, is broken, or encrypted (fd is -1)
-            if sent != len(data):
-                peer.unsent(data[sent:])
+        """Write what was posted; an error ends the peer only."""
+        while self.posted:
+            posted = self.posted.copy()
+            self.posted.clear()
+            for peer, data in posted:
+                sent = 0
+                if not peer.out:
+                    try:
+                        sent = write(peer.fd, data)
+                    except OSError:
+                        pass  # it takes nothing now, is broken, or encrypted (fd is -1)
+                if sent != len(data):
+                    self._keep(peer, data[sent:])
+
+    def _keep(self, peer: Peer, data: bytes) -> None:
+        try:
+            peer.unsent(data)
+        except Exception as error:
+            self._end_crashed(peer.fd, peer, error)
 
     def _post_now(self, entry: tuple[Peer, bytes]) -> None:
         self.posted.append(entry)
@@ -232,7 +237,7 @@ class Engine:
         except Exception as error:
             self._end_crashed(fd, one, error)
 
-    def _end_crashed(self, fd: int, one: Reader | Watched, error: Exception) -> None:
+    def _end_crashed(self, fd: int, one: Reader | Watched | Peer, error: Exception) -> None:
         log.error("a connection is closed because of an error in the pooler", exc_info=error)
         try:
             one.crashed(error)

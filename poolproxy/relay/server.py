@@ -204,12 +204,14 @@ class Server(Connection):
         back = self.back
         back.owed.clear()
         now = monotonic()
-        if back.status != IDLE or status != IDLE:
-            self._amid_transaction(client, status, now)
+        if status != IDLE:
+            back.status = status
+            self._between_queries(client, now)
             return
-        brisk = pool.brisk or pool.goes_on
+        brisk = (pool.brisk or pool.goes_on) and back.status == IDLE
         if not brisk or self.doomed or self.cancels or now >= self.expires_at:
-            self.engine.flush()
+            back.status = IDLE
+            self.engine.flush()  # the client may be given away now
             self.rest(client, now)
             return
         pool.singles.append(now - self.xact_since)
@@ -224,14 +226,6 @@ class Server(Connection):
                 client.serve(self, now)
         else:
             pool.idle.append(self)
-
-    def _amid_transaction(self, client: Client, status: int, now: float) -> None:
-        self.back.status = status
-        if status == IDLE:
-            self.engine.flush()
-            self.rest(client, now)
-        else:
-            self._between_queries(client, now)
 
     def _take_reports(self, client: Client | None) -> None:
         """ParameterStatus: what the server has now, and so the client that it serves."""
@@ -291,6 +285,8 @@ class Server(Connection):
         if client.out:
             client.pause()  # it gets no further answer before it has read this one
             self.resume()
+        elif self.out:
+            client.resume()  # it was stopped for what this server does not take, and now never will
         if pool.reset_always or left_behind:
             self.release(now)
         else:
@@ -401,8 +397,10 @@ class Server(Connection):
     # -- the end ----------------------------------------------------------------------------------
 
     def let_go(self) -> None:
-        """Another process has the connection from now on; here it is as if it had been closed."""
-        self.engine.flush()
+        """Another process has the connection from now on; here it is as if it had been closed.
+
+        Nothing is posted for it, as it is at rest.
+        """
         self.closed = True
         self.fd = -1
         self.pool.remove(self)
@@ -429,7 +427,6 @@ class Server(Connection):
         """
         if self.closed:
             return
-        self.engine.flush()
         self.closed = True
         self.fd = -1
         self.pool.remove(self)

@@ -2,7 +2,7 @@
 
 They are what their kind is in the clear (:func:`over_tls` adds to a class) but for how they read and
 write. The relay writes by ``fd`` where it is in a hurry; that is -1 here, so such a write fails and comes
-to :meth:`TlsConnection.write`, and connections in the clear pay nothing for the difference.
+to :meth:`TlsConnection._send`, and connections in the clear pay nothing for the difference.
 
 What OpenSSL demands:
 
@@ -125,19 +125,6 @@ class TlsConnection(Connection):
 
     # -- writing ----------------------------------------------------------------------------------
 
-    def write(self, data: bytes) -> None:
-        """Send, keeping in ``out`` what can't be sent now, from the first byte that OpenSSL has not taken."""
-        if self.engine.posted:
-            self.engine.flush()
-        if self.out:
-            self.out += data
-            return
-        sent = self._send(data)
-        if sent < len(data):
-            self.out = data[sent:]
-            self.writing = True
-            self._update()
-
     def flush(self) -> None:
         self.write_waits_to_read = False
         self.out = self.out[self._send(self.out) :]
@@ -147,7 +134,7 @@ class TlsConnection(Connection):
             self.drained()
 
     def _send(self, data: bytes) -> int:
-        """How many bytes are through with; a broken connection takes them all."""
+        """The same in the words of OpenSSL, which says how many bytes it has taken, from the first one on."""
         sent = 0
         rest: bytes | memoryview = data
         try:

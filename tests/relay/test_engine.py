@@ -231,7 +231,9 @@ def test_a_reset_is_an_end_too(engine: Engine) -> None:
 class Taker:
     """What is posted to, with a connection of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, then: Callable[[], None] | None = None) -> None:
+        """``then``: it breaks when it is to keep something, and does this."""
+        self.breaks, self.then = then is not None, then or fail
         self.sock, self.peer = socket.socketpair()
         self.sock.setblocking(False)
         self.peer.setblocking(False)
@@ -240,7 +242,12 @@ class Taker:
         self.kept = b""
 
     def unsent(self, data: bytes) -> None:
+        if self.breaks:
+            raise ValueError("oh")
         self.kept += data
+
+    def crashed(self, error: Exception) -> None:
+        self.then()
 
     def taken(self) -> bytes:
         try:
@@ -314,3 +321,24 @@ def test_what_a_peer_does_not_take_is_left_to_it(engine: Engine, why: str) -> No
     assert taker.kept
     assert len(got) + len(taker.kept) == len(sent)
     taker.close()
+
+
+def test_an_error_while_writing_ends_one_connection_and_not_the_batch(engine: Engine) -> None:
+    """The others get what was posted for them, and so do those who are posted to because of the error."""
+
+    def crashed() -> None:
+        engine.post((takers[3], b"gone"))
+
+    takers = [Taker(), Taker(crashed), Taker(), Taker()]
+    takers[1].out = b"older"
+
+    def answer() -> None:
+        for taker in takers[:3]:
+            engine.post((taker, b"x"))
+
+    watcher = Watcher(engine, answer)
+    watcher.peer.send(b"hello")
+    engine.turn()
+    assert [taker.taken() for taker in takers] == [b"x", b"", b"x", b"gone"]
+    for one in (watcher, *takers):
+        one.close()
