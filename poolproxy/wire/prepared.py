@@ -16,7 +16,7 @@ until that is settled; within a segment it shares its fate anyway.
 
 Names that the client has not prepared here are forwarded as they are, so that PostgreSQL itself
 answers 26000, and statements made with SQL's PREPARE work within a transaction. A duplicate name is
-answered by PostgreSQL too: the server is made to refuse, and the name in its text put right.
+answered by PostgreSQL too: a stand-in's name is made one, and in the error put right.
 
 While the transaction has failed PostgreSQL refuses every Parse with 25P02, so none is faked then.
 
@@ -238,11 +238,10 @@ class PreparedBackend(Provision):
             return False
         name, tail = message[HEADER:end], message[end + 1 :]
         self._settled_name(names, name)
-        known = names.statements.get(name)
-        if known is not None and unnamed:
+        if unnamed:
             names.drop(UNNAMED)
-        elif known is not None:
-            self._refuse_duplicate(known, name, tail, result)
+        elif name in names.statements:
+            self._refuse_duplicate(name, tail, result)
             return True
         if len(names.statements) >= MAX_NAMES or names.size + size > MAX_BYTES:
             raise PoolerError(
@@ -360,12 +359,11 @@ class PreparedBackend(Provision):
         if self._amid_segments():
             raise Wait  # an earlier segment may fail the transaction
         statement = self._find(names, name)
-        result.out.append(STAND_IN.close_message())
-        self._entry(CLOSE, Kind.PASSING, STAND_IN, b"", None)
         kind = Kind.MISSED
-        if statement is not None:
-            result.out.append(STAND_IN.parse_message())
-            self._entry(PARSE, Kind.PASSING, STAND_IN, b"", None)
+        if statement is None:
+            self._close_stand_in(result)
+        else:
+            self._make_stand_in(result)
             kind = Kind.DEALLOCATION
             names.drop(name)
         result.out.append(message)

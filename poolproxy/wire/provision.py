@@ -11,7 +11,7 @@ import attrs
 
 from poolproxy.wire.answers import FAKED, FAKES, PreparedAnswers
 from poolproxy.wire.codes import CLOSE, DESCRIBE, FLUSH, FUNCTION_CALL, PARSE, QUERY, SYNC
-from poolproxy.wire.statements import ALL, MISSING, Entry, Kind, Names, Statement
+from poolproxy.wire.statements import ALL, MISSING, STAND_IN, Entry, Kind, Names, Statement
 
 _pack_header = Struct(">BI").pack
 
@@ -122,13 +122,23 @@ class Provision(PreparedAnswers):
         self.prepared[statement] = b""
         self.unsettled[statement] = self._entry(PARSE, kind, statement, name, names)
 
-    def _refuse_duplicate(
-        self, known: Statement, name: bytes, tail: bytes, result: Forwarded
-    ) -> None:
-        self._ensure(known, result)
-        body = known.name + b"\0" + tail
+    def _refuse_duplicate(self, name: bytes, tail: bytes, result: Forwarded) -> None:
+        """Have PostgreSQL say what is wrong, with the text or else with the name. Not with that of the client's
+        statement: DDL can have spoilt it, and then a server that lacks it can't be given it.
+        """
+        self._make_stand_in(result)
+        body = STAND_IN.name + b"\0" + tail
         result.out.append(_pack_header(PARSE, len(body) + 4) + body)
-        self._entry(PARSE, Kind.DUPLICATE, known, name, None)
+        self._entry(PARSE, Kind.DUPLICATE, STAND_IN, name, None)
+
+    def _close_stand_in(self, result: Forwarded) -> None:
+        result.out.append(STAND_IN.close_message())
+        self._entry(CLOSE, Kind.PASSING, STAND_IN, b"", None)
+
+    def _make_stand_in(self, result: Forwarded) -> None:
+        self._close_stand_in(result)
+        result.out.append(STAND_IN.parse_message())
+        self._entry(PARSE, Kind.PASSING, STAND_IN, b"", None)
 
     def _make_room(self, statement: Statement, result: Forwarded) -> None:
         surplus = len(self.prepared) + 1 - self.limit

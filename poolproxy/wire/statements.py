@@ -56,8 +56,8 @@ class Statement:
 
 
 NO_STATEMENT = Statement(b"", b"")
-# What is deallocated in the place of a client's statement, and what deallocates it. The first can stay
-# behind where that fails, so it is closed before it is made.
+# What is deallocated in the place of a client's statement or has its name taken, and what deallocates it. The
+# first can stay behind, so it is closed before it is made. It is empty: a failed transaction takes that, too.
 STAND_IN = Statement(b"POOLPROXY_S", bytes(3))
 DEALLOCATE_STAND_IN = Statement(b"POOLPROXY_D", b'DEALLOCATE "POOLPROXY_S"' + bytes(3))
 # The unnamed statement of a client that has none, on a server where another client's may be: its name there

@@ -161,8 +161,9 @@ class Conversation:
         told = self.expected.answers[: self.seen]
         before = next((one for one in reversed(told) if one.code != "S"), None)
         parameters = bool(self.life.parameters)
+        then = next(iter(self.expected.answers[self.seen + 1 :]), None)
         moment = Moment(
-            self.mode, before, self.status, parameters, self.block, want, got, self.cancelled
+            self.mode, before, self.status, parameters, self.block, want, got, then, self.cancelled
         )
         mask = next((m for m in self.masks if m.fits_in(self.mode) and m.fits(moment)), None)
         if mask is None:

@@ -21,24 +21,24 @@ BINDS_TOO_LITTLE = Life(
 )
 
 
-def _prepares_more_than_is_kept() -> Life:
-    more: list[Message] = [("Parse", f"more {n}", f"select {n}") for n in range(KEPT)]
-    return Life(
-        (
-            Batch((("Parse", "a", "update tagged set n = n where life = $1"), SYNC)),
-            *(Batch((parse, SYNC)) for parse in more),
-            query("begin; select '{me}', 1 / 0"),
-            Batch((("Describe", "S", "a"), SYNC)),
-        )
+MORE: tuple[Message, ...] = tuple(("Parse", f"more {n}", f"select {n}") for n in range(KEPT))
+MORE_THAN_IS_KEPT = tuple(Batch((parse, SYNC)) for parse in MORE)
+DESCRIBES: Batch = Batch((("Describe", "S", "a"), SYNC))
+DESCRIBES_AFTER_FAILURE = Life(
+    (
+        Batch((("Parse", "a", "update tagged set n = n where life = $1"), SYNC)),
+        *MORE_THAN_IS_KEPT,
+        query("begin; select '{me}', 1 / 0"),
+        DESCRIBES,
     )
-
-
+)
 PREPARES_OWN: Batch = Batch((("Close", "S", "a"), ("Parse", "a", statements.RESHAPED[0]), SYNC))
 USES: Batch = Batch((("Bind", "", "a"), ("Describe", "P", ""), ("Execute", "", 0), SYNC))
 ADD, DROP = query(statements.DDL[0]), query("drop table {own}")
 TABLE, BEGIN, COMMIT = query(statements.OWN_TABLE), query("begin"), query("commit")
 USES_AFTER_DDL = Life((TABLE, PREPARES_OWN, USES, ADD, USES))
 PREPARES_AFTER_DDL = Life((TABLE, BEGIN, PREPARES_OWN, USES, ADD, PREPARES_OWN, USES, COMMIT))
+DESCRIBES_AFTER_DROP = Life((TABLE, BEGIN, PREPARES_OWN, *MORE_THAN_IS_KEPT, DROP, DESCRIBES))
 PREPARES_AFTER_DROP = Life((TABLE, BEGIN, PREPARES_OWN, USES, DROP, PREPARES_OWN, COMMIT))
 
 KNOWN = {
@@ -48,7 +48,7 @@ KNOWN = {
         (
             (DISCARDS,),
             (BINDS_TOO_LITTLE,),
-            (_prepares_more_than_is_kept(),),
+            (DESCRIBES_AFTER_FAILURE, DESCRIBES_AFTER_DROP),
             (USES_AFTER_DDL,),
             (PREPARES_AFTER_DDL, PREPARES_AFTER_DROP),
         ),

@@ -18,7 +18,7 @@ ALL = ("session", "transaction", "statement")
 
 @attrs.frozen
 class Moment:
-    """What came from the pool where PostgreSQL has sent ``want`` (None: nothing any more).
+    """What came from the pool where PostgreSQL has sent ``want``, and then ``then`` (None: nothing any more).
 
     ``before``: the message before it that is no ParameterStatus. ``status``: the transaction's, of the last
     ReadyForQuery; ``block``: one of them has told of a transaction. ``parameters``: the client has given
@@ -32,6 +32,7 @@ class Moment:
     block: bool
     want: Reply | None
     got: Reply
+    then: Reply | None = None
     cancelled: bool = False
 
     def refused_with(self, sqlstate: str, words: str) -> bool:
@@ -113,6 +114,12 @@ def _not_preparable(moment: Moment) -> bool:
     return _sqlstate(moment.want) == "08P01" and _sqlstate(moment.got)[:2] == "42"
 
 
+def _not_described(moment: Moment) -> bool:
+    want, then, got = moment.want, moment.then, moment.got
+    described = want is not None and want.code == "t" and then is not None
+    return described and _sqlstate(got)[:2] == "42" and then in (got, Reply("n", b""))
+
+
 def _not_looked_at(moment: Moment) -> bool:
     want = moment.want
     return want is not None and want.code == "E" and moment.got == Reply("1", b"")
@@ -171,6 +178,15 @@ MASKS = (
         _not_preparable,
         modes=(),
         seldom=("transaction", "statement"),  # where a server lacks the statement, and can't get it
+    ),
+    Mask(
+        "a statement that DDL has spoilt is described by the error alone",
+        FEATURES,
+        statements.NAMED,
+        _not_described,
+        modes=("transaction",),
+        seldom=("statement",),
+        ends=True,
     ),
     # What others have prepared, or this client before, is not prepared again by its Parse.
     Mask(

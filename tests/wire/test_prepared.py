@@ -262,6 +262,43 @@ def test_duplicate_name(server: Backing, client: Pooled) -> None:
     assert column(client.run(server, bind("mine") + EXECUTE + SYNC)) == ["1"]
 
 
+@pytest.mark.parametrize(
+    ("batch", "sqlstate"),
+    [
+        (parse("mine", "SELECT 2") + SYNC, "42P05"),
+        (parse("mine", "selec") + SYNC, "42601"),
+        (parse("mine", "SELECT nothing") + SYNC, "42703"),
+        (query("SELECT 1/0") + parse("mine", "SELECT 2") + SYNC, "25P02"),
+        (query("SELECT 1/0") + parse("mine", "COMMIT") + SYNC, "42P05"),
+        (parse("other", "SELECT 3") + parse("mine", "SELECT 2") + bind("") + SYNC, "42P05"),
+        (parse("mine", "SELECT 2") + SYNC + bind("other") + SYNC, "26000"),
+        (close("mine") + parse("mine", "SELECT 2") + parse("mine", "SELECT 3") + SYNC, "42P05"),
+    ],
+    ids=["text", "syntax", "column", "failed", "commit", "amid", "unknown", "closed"],
+)
+def test_duplicate_name_of_a_spoilt_statement(
+    connect: Callable[[], socket.socket], client: Pooled, batch: bytes, sqlstate: str
+) -> None:
+    """The name stays taken on a server that can't be given its statement any more, as on a direct
+    connection: in an open transaction, which the error fails, and with any text.
+    """
+    sock, statements = connect(), Statements()
+    one, two = (Backing(connect(), PreparedBackend(statements, 100)) for _ in range(2))
+    ask(sock, query("CREATE TABLE spoilt (n int)"))
+    make = parse("mine", "SELECT n FROM spoilt") + SYNC
+    assert client.run(one, make) == ask(sock, make)
+    ask(sock, query("DROP TABLE spoilt"))
+    steps = query("BEGIN") + batch + query("SELECT 4") + query("ROLLBACK")
+    answers = client.run(two, steps)
+    assert answers == ask(sock, steps)
+    *_, refused, after = errors(answers)
+    assert refused.startswith(b"C" + sqlstate.encode())
+    assert after.startswith(b"C25P02")
+    assert not two.back.tainted
+    again = close("mine") + parse("mine", "SELECT 5") + bind("mine") + EXECUTE + SYNC
+    assert column(client.run(two, again)) == ["5"]
+
+
 def test_unknown_name(server: Backing, client: Pooled) -> None:
     """A name that was never prepared gets PostgreSQL's 26000 with that name."""
     answers = client.run(server, bind("nothing") + EXECUTE + SYNC)
