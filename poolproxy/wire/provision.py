@@ -123,8 +123,8 @@ class Provision(PreparedAnswers):
         self.unsettled[statement] = self._entry(PARSE, kind, statement, name, names)
 
     def _refuse_duplicate(self, name: bytes, tail: bytes, result: Forwarded) -> None:
-        """Have PostgreSQL say what is wrong, with the text or else with the name. Not with the statement of that
-        name: DDL can have spoilt it, and then a server that lacks it can't be given it.
+        """Have PostgreSQL say what is wrong, with the text or else with the name. Not with what has the name:
+        DDL can have spoilt that, and then a server that lacks it can't be given it.
         """
         self._make_stand_in(result)
         body = STAND_IN.name + b"\0" + tail

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from signal import SIGHUP
 
@@ -18,9 +17,9 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import SYNC, Eof, bind, close, describe, parse, query
+from tests.system.protocol_client import SYNC, Eof, bind, parse, query
 from tests.system.support import client, eventually, sample, tables
-from tests.wire.prepared_traffic import EXECUTE, Answer, ask, column
+from tests.wire.prepared_traffic import EXECUTE, ask, column, sqlstates
 
 KEPT = 5  # statements on a server connection: few, so that all of these tests evict
 USE = bind("mine") + EXECUTE + SYNC
@@ -45,10 +44,6 @@ def database(request: pytest.FixtureRequest) -> str:
 
 def url(proxy: ProxyProcess, database: str) -> str:
     return proxy.url(user="postgres", password="", database=database)
-
-
-def errors(answers: list[Answer]) -> list[str]:
-    return [body[1:6].decode() for code, body in answers if code == "E"]
 
 
 # -- drivers -------------------------------------------------------------------------------------------
@@ -234,95 +229,6 @@ def test_names_do_not_mix(proxy: ProxyProcess, database: str) -> None:
             assert column(ask(two.sock, USE)) == ["2"]
 
 
-@pytest.fixture
-def widened(admin: psycopg.Connection) -> Iterator[Callable[[], object]]:
-    """Adds a column to the table of this name."""
-    admin.execute("create table widened as select 1 as one")
-    yield partial(admin.execute, "alter table widened add two int default 2")
-    admin.execute("drop table widened")
-
-
-DESCRIBED_USE = bind("mine") + describe("", "P") + EXECUTE + SYNC
-
-
-def test_ddl_under_statements(
-    proxy: ProxyProcess, database: str, widened: Callable[[], object]
-) -> None:
-    """ALTER TABLE under a prepared select *: clients that are told the columns each time see no error."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(client(proxy, database)) for _ in range(12)]
-        for each in clients:
-            ask(each.sock, parse("mine", "select * from widened") + SYNC)
-            ask(each.sock, DESCRIBED_USE)
-        before = clients[0].value("select pg_backend_pid()")
-        widened()
-        for _ in range(3):
-            for each in clients:
-                answers = ask(each.sock, DESCRIBED_USE)
-                assert [code for code, _ in answers] == ["2", "T", "D", "C", "Z"], answers
-                assert dict(answers)["D"].startswith(b"\0\2")
-        pids = {each.value("select pg_backend_pid()") for each in clients}
-        assert before in pids  # no server connection was lost
-
-
-def test_ddl_under_described_statements(
-    proxy: ProxyProcess, database: str, widened: Callable[[], object]
-) -> None:
-    """A client that keeps what it was told sees PostgreSQL's error once, wherever it is served, or prepares
-    anew.
-    """
-    with ExitStack() as stack:
-        clients = [stack.enter_context(client(proxy, database)) for _ in range(12)]
-        make = parse("mine", "select * from widened") + describe("mine") + SYNC
-        for each in clients:
-            ask(each.sock, make)
-            ask(each.sock, USE)
-        widened()
-        for each in clients[:6]:
-            failed = [errors(ask(each.sock, USE)) for _ in range(6)]
-            assert [one for one in failed if one] == [["0A000"]]
-        for each in clients[6:]:
-            assert errors(ask(each.sock, USE)) == ["0A000"]
-            ask(each.sock, close("mine") + make)
-            assert not any(errors(ask(each.sock, USE)) for _ in range(6))
-
-
-def test_ddl_in_a_transaction(proxy: ProxyProcess, widened: Callable[[], object]) -> None:
-    """Within a transaction nothing can be repeated: PostgreSQL's error comes, once."""
-    with client(proxy, "alone") as one:
-        ask(one.sock, parse("mine", "select * from widened") + SYNC + DESCRIBED_USE)
-        widened()
-        answers = ask(one.sock, query("begin") + DESCRIBED_USE + query("rollback"))
-        assert errors(answers) == ["0A000"]
-        assert not errors(ask(one.sock, query("begin") + DESCRIBED_USE + query("commit")))
-
-
-def test_ddl_under_drivers(
-    proxy: ProxyProcess, database: str, widened: Callable[[], object]
-) -> None:
-    """psycopg and asyncpg, each with its own way to prepare, see no error."""
-
-    async def use(many: list[asyncpg.Connection]) -> None:
-        for each in many:
-            assert len(await each.fetchrow("select * from widened") or ()) in (1, 2)
-
-    async def run() -> None:
-        many = [await asyncpg.connect(url(proxy, database)) for _ in range(4)]
-        with ExitStack() as stack:
-            connect = partial(psycopg.connect, url(proxy, database), autocommit=True)
-            others = [stack.enter_context(connect()) for _ in range(4)]
-            for round_ in range(4):
-                await use(many)
-                for each in others:
-                    each.execute("select * from widened", prepare=True)
-                if round_ == 1:
-                    widened()
-        for each in many:
-            await each.close()
-
-    asyncio.run(run())
-
-
 def test_deallocate_by_sql(proxy: ProxyProcess, database: str) -> None:
     """psycopg's pipelines send DEALLOCATE by the extended protocol; others by a simple query."""
     with psycopg.connect(url(proxy, database), autocommit=True) as connection:
@@ -428,7 +334,7 @@ def test_switched_off_and_on(start_proxy: StartProxy, postgres: PostgresServer) 
         reload(0, 1)
         with client(proxy, "db") as new:
             for each in (old, new):
-                assert errors(ask(each.sock, USE)) == ["26000"]
+                assert sqlstates(ask(each.sock, USE)) == ["26000"]
             begin = query("begin") + parse("plain", "select 3") + bind("plain") + EXECUTE + SYNC
             assert column(ask(new.sock, begin)) == ["3"]
             assert new.query("select name from pg_prepared_statements") == [("plain",)]

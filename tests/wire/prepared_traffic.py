@@ -114,6 +114,11 @@ def column(answers: Sequence[Answer]) -> list[str]:
     return [body[6:].decode() for code, body in answers if code == "D"]
 
 
+def sqlstates(answers: Sequence[Answer]) -> list[str]:
+    """Those of the errors, as :func:`shown` has them."""
+    return [body[1:6].decode() for code, body in answers if code == "E"]
+
+
 @contextmanager
 def direct_connections(server: PostgresServer) -> Iterator[Callable[[], socket.socket]]:
     """Makes sockets of logged-in connections, every byte of which is the caller's."""
