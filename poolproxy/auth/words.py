@@ -10,8 +10,10 @@ from collections.abc import Iterator
 
 import attrs
 
-# A quote inside of quotes is doubled. What stands in quotes has no special meaning.
-_WORD = re.compile(r'\s*(?:(?P<comma>,)|(?P<end>\#.*|$)|(?P<word>(?:"(?:[^"]|"")*+"|[^\s,#"])++))')
+# A quote inside of quotes is doubled. What stands in quotes has no special meaning. No possessive quantifiers: one
+# within another takes a quote that does not end for a word in Python 3.11.0 to 3.11.3. Without them as much of the
+# text as has a quote too many is a word, and the next one is none.
+_WORD = re.compile(r'\s*(?:(?P<comma>,)|(?P<end>\#.*|$)|(?P<word>(?:"(?:[^"]|"")*"|[^\s,#"])+))')
 
 
 @attrs.frozen
