@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import attrs
 
-# A quote inside of quotes is doubled. What stands in quotes has no special meaning. No possessive quantifiers: one
-# within another takes a quote that does not end for a word in Python 3.11.0 to 3.11.3. Without them as much of the
-# text as has a quote too many is a word, and the next one is none.
+# A quote inside of quotes is doubled. What stands in quotes has no special meaning. No possessive
+# quantifiers: Python 3.11.0 to 3.11.3 take one within another wrongly, so a quote without end for a word.
+# Without them a word is what goes before the quote that is one too many, and behind it there is none.
 _WORD = re.compile(r'\s*(?:(?P<comma>,)|(?P<end>\#.*|$)|(?P<word>(?:"(?:[^"]|"")*"|[^\s,#"])+))')
 
 
