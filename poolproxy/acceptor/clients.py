@@ -11,6 +11,7 @@ from poolproxy.ipc.messages import CancelKey, PoolKey
 from poolproxy.settings.config import ClientSettings
 
 NO_LIMIT = ""
+NOBODY = 0  # the worker of a socket that is still the acceptor's; those of workers begin with 1
 
 
 @attrs.define(eq=False)
@@ -78,10 +79,15 @@ class Clients:
         return self._last_id
 
     def add(self, client: int, worker: int, *, refused: bool) -> None:
-        """A socket was handed to a worker."""
+        """A socket was accepted for a worker, or NOBODY yet."""
         self._clients[client] = Client(client, worker, refused)
         self._by_worker.setdefault(worker, set()).add(client)
         self._exempt += refused
+
+    def hand_on(self, clients: Iterable[int], worker: int) -> None:
+        """Sockets of NOBODY, or of a worker that had never touched them, are another one's now."""
+        for client in clients:
+            self._settle(self._clients[client], worker)
 
     def admit(self, worker: int, client: int, name: tuple[str, str], bound: ClientSettings) -> str:
         """Count a client in, ``name`` being its database and user; returns the setting that forbids it."""

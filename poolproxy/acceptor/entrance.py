@@ -1,69 +1,118 @@
-"""Accepted sockets go to the workers; those over max_client_conn with the order to refuse."""
+"""Accepted sockets go to the workers; those over max_client_conn with the order to refuse.
+
+One that a worker had not read of when it died is as good as just accepted, and goes to another worker.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
 from poolproxy.acceptor.accepting import Arrival
 from poolproxy.acceptor.balancer import batches, spread
+from poolproxy.acceptor.clients import NOBODY
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import Accepted, Handoff
 
 if TYPE_CHECKING:
     from poolproxy.acceptor.hub import Hub
+    from poolproxy.acceptor.workers import Worker
+
+log = logging.getLogger("poolproxy.acceptor")
 
 # While all workers' queues are full there is no event to wait for: look again after this long.
 FULL_PAUSE = 0.05
 
+Socket: TypeAlias = tuple[Accepted, int]  # with its descriptor
+
 
 class Entrance:
-    """Where clients come in."""
+    """Where clients come in. ``nursery`` has those that wait for a worker once more."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, nursery: trio.Nursery) -> None:
         self._hub = hub
+        self._nursery = nursery
 
     async def room(self) -> None:
         """Wait until there is a worker that a client can be given to."""
-        while self._hub.holds.suspended or not self._hub.workers.taking():
-            with trio.move_on_after(FULL_PAUSE):
-                await self._hub.workers.changed.wait()
+        while not self._is_open():
+            await self._change()
+
+    def _is_open(self) -> bool:
+        return not self._hub.holds.suspended and bool(self._hub.workers.taking())
+
+    async def _change(self) -> None:
+        with trio.move_on_after(FULL_PAUSE):
+            await self._hub.workers.changed.wait()
 
     def take(self, arrivals: Sequence[Arrival]) -> None:
         """Hand accepted sockets to workers; those over max_client_conn with the order to refuse."""
-        loads = {
-            worker.number: self._hub.clients.load(worker.number)
-            for worker in self._hub.workers.taking()
-        }
-        if not loads:
-            close_fds(arrival.fd for arrival in arrivals)
-            return
         free = self._hub.loaded.config.settings.max_client_conn - self._hub.clients.count
-        flagged = [(arrival, order >= free) for order, arrival in enumerate(arrivals)]
-        self._hub.reports.proxy.refused += sum(refused for _, refused in flagged)
-        for number, given in spread(flagged, loads).items():
-            for batch in batches(given):
-                self._hand_over(number, batch)
+        sockets = []
+        for order, arrival in enumerate(arrivals):
+            refused = order >= free
+            self._hub.reports.proxy.refused += refused
+            sockets.append((self._introduced(arrival, refused), arrival.fd))
+        self._give(sockets)
 
-    def _hand_over(self, number: int, batch: Sequence[tuple[Arrival, bool]]) -> None:
-        worker = self._hub.workers.get(number)
-        assert worker is not None  # spread() was given live workers only, and nothing has waited
-        accepted = []
-        for arrival, refused in batch:
-            client = self._hub.clients.next_id()
-            self._hub.clients.add(client, number, refused=refused)
-            listener = arrival.listener
-            accepted.append(
-                Accepted(
-                    id=client,
-                    peer=arrival.peer,
-                    port=arrival.port,
-                    local=listener.host,
-                    local_port=listener.port,
-                    accepted_at=arrival.at,
-                    refused=refused,
-                )
-            )
-        worker.channel.post(Handoff(tuple(accepted)), [arrival.fd for arrival, _ in batch])
+    def _introduced(self, arrival: Arrival, refused: bool) -> Accepted:
+        client = self._hub.clients.next_id()
+        self._hub.clients.add(client, NOBODY, refused=refused)
+        listener = arrival.listener
+        return Accepted(
+            id=client,
+            peer=arrival.peer,
+            port=arrival.port,
+            local=listener.host,
+            local_port=listener.port,
+            accepted_at=arrival.at,
+            refused=refused,
+        )
+
+    def _give(self, sockets: Sequence[Socket]) -> None:
+        """Takes the descriptors: they are closed if there is no worker."""
+        clients, workers = self._hub.clients, self._hub.workers
+        loads = {worker.number: clients.load(worker.number) for worker in workers.taking()}
+        if not loads:
+            close_fds(fd for _, fd in sockets)
+            clients.gone(NOBODY, [accepted.id for accepted, _ in sockets])
+            return
+        for number, given in spread(sockets, loads).items():
+            worker = workers.get(number)
+            assert worker is not None  # nothing has waited since it was among those
+            for batch in batches(given):
+                handoff = Handoff(tuple(accepted for accepted, _ in batch))
+                clients.hand_on([accepted.id for accepted in handoff.clients], number)
+                worker.channel.post(handoff, [fd for _, fd in batch])
+
+    # -- those of a dead worker -------------------------------------------------------------------
+
+    def worker_gone(self, worker: Worker) -> None:
+        """Give the clients of which it had not read to others, at once or when there are any.
+
+        They count against max_client_conn all the while.
+        """
+        sockets: list[Socket] = []
+        for message, fds in worker.unread:
+            if isinstance(message, Handoff):
+                # Too few descriptors: we were out of them. Those without are lost with the worker.
+                sockets += zip(message.clients, fds, strict=False)
+            else:
+                close_fds(fds)
+        worker.unread.clear()
+        if sockets:
+            log.info("%d clients that %s had not read of go to others", len(sockets), worker)
+            self._hub.clients.hand_on([accepted.id for accepted, _ in sockets], NOBODY)
+            self._nursery.start_soon(self._give_again, sockets)
+
+    async def _give_again(self, sockets: Sequence[Socket]) -> None:
+        try:
+            while not (self._is_open() or self._hub.leaving):
+                await self._change()
+        except trio.Cancelled:
+            close_fds(fd for _, fd in sockets)
+            raise
+        self._give(sockets)

@@ -105,7 +105,7 @@ class Hub:
         self.clients = Clients()
         self.cancels = Cancels()
         self.cancelling = Cancelling(self)
-        self.entrance = Entrance(self)
+        self.entrance = Entrance(self, nursery)
         self.moves = ClientMoves(self)
         self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)
         self.reports = Reports()
@@ -219,6 +219,7 @@ class Hub:
     def worker_gone(self, worker: Worker) -> None:
         """A worker is dead; its process must have ended."""
         self.workers.remove(worker)
+        self.entrance.worker_gone(worker)
         lost = self.moves.worker_gone(worker)
         if lost and not self._dismissal:
             log.warning("%s took %d clients with it", worker, lost)

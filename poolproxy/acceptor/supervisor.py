@@ -1,7 +1,8 @@
 """Keeps a worker alive in each slot: starts it, watches it, buries it, starts the next one.
 
-A channel's end has one meaning: the worker is gone. Whatever is left of its process is killed, and
-only when it has ended are its clients forgotten and its servers ended.
+When its process has ended, what it had not read is taken back; with that its channel ends, once all that it
+had said is heard. Only then are its clients forgotten and its servers ended; the clients of which it had not
+read yet are given to others.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from poolproxy.ipc.messages import Begin
 log = logging.getLogger("poolproxy.acceptor")
 
 BOOT_SECONDS = 30.0  # an interpreter and some imports: a slow disk may take seconds
-EXIT_SECONDS = 1.0  # from the end of its channel to the end of a process
+EXIT_SECONDS = 1.0  # for a process that is not heard any more to end by itself
 # Only deaths before Ready slow the restarts down: those repeat. Others cost clients, so the
 # successor must be there at once.
 LEFT = "left"  # in a Bye: what is expected
@@ -177,10 +178,9 @@ class Supervisor:
             )
         except BaseException:
             ours.close()
-            raise
-        finally:
             theirs.close()
-        return Process(process, Channel(ours))
+            raise
+        return Process(process, Channel(ours, far_end=theirs))
 
     async def _start(self, slot: int) -> Worker:
         one = self.spare.take() or await self._spawn()
@@ -202,6 +202,7 @@ class Supervisor:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(worker.channel.flush_forever)
                 nursery.start_soon(self._watch, worker)
+                nursery.start_soon(self._see_end, worker)
                 await self._listen(worker)
                 nursery.cancel_scope.cancel()
         finally:
@@ -222,6 +223,11 @@ class Supervisor:
             # its death makes it certain again; the other workers' clients need not suffer.
             log.exception("answering %s has failed", worker)
             self._kill(worker, "its message could not be handled")
+
+    async def _see_end(self, worker: Worker) -> None:
+        # The end of the process, not of the channel, which can't end as long as its far end is kept.
+        await worker.process.wait()
+        _take_back(worker)
 
     async def _watch(self, worker: Worker) -> None:
         is_successor = self._booted
@@ -253,16 +259,22 @@ class Supervisor:
         worker.process.kill()
 
     async def _bury(self, worker: Worker) -> None:
-        worker.state = State.DEAD  # a client that was given to it now would be lost
+        worker.state = State.DEAD
         with trio.move_on_after(EXIT_SECONDS):
             await worker.process.wait()
         if worker.process.returncode is None:
             worker.process.kill()
             await worker.process.wait()
+        _take_back(worker)
         worker.channel.close()
         self._hub.worker_gone(worker)
         worker.over.set()
         worker.gone.set()
+
+
+def _take_back(worker: Worker) -> None:
+    worker.state = State.DEAD  # a client that it was given from now on would be lost
+    worker.unread += worker.channel.take_back()
 
 
 def _cause(worker: Worker) -> str:

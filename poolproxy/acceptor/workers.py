@@ -12,7 +12,7 @@ import attrs
 import trio
 
 import poolproxy
-from poolproxy.ipc.channel import Channel
+from poolproxy.ipc.channel import Channel, Received
 from poolproxy.ipc.messages import Message
 
 COMMAND = (sys.executable, "-m", "poolproxy.worker")
@@ -34,7 +34,7 @@ class Worker:
 
     ``heard`` is when its last message came (``time.monotonic()``), ``blame`` why it was killed.
     ``heard_out``: its channel has ended, and all that it had sent was taken in. ``over``: its slot needs
-    another worker. ``gone``: it is buried.
+    another worker. ``gone``: it is buried. ``unread``: what it was told and had not read when it ended.
     """
 
     number: int
@@ -50,6 +50,7 @@ class Worker:
     ready: trio.Event = attrs.Factory(trio.Event)
     over: trio.Event = attrs.Factory(trio.Event)
     gone: trio.Event = attrs.Factory(trio.Event)
+    unread: list[Received] = attrs.Factory(list)
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.process.pid})"
@@ -105,13 +106,10 @@ class Workers:
         return [worker for worker in self if worker.state is state]
 
     def taking(self) -> list[Worker]:
-        """Those that a client can be given to now.
-
-        A worker may have died without our having heard of it yet, and its clients connect again at once: they
-        must not be given to it.
+        """Those that a client can be given to now. One that has died unnoticed may be among them: what it is
+        given is taken back.
         """
-        ready = self.in_state(State.READY)
-        return [w for w in ready if not (w.channel.full or w.channel.peer_is_gone)]
+        return [worker for worker in self.in_state(State.READY) if not worker.channel.full]
 
 
 def oldest_due(

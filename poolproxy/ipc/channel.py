@@ -8,6 +8,8 @@ A ``SOCK_SEQPACKET`` socket pair: one message, one read, with exactly its own de
   buffer, and splitting would need reassembly state on the other side. A descriptor is kept in reserve for
   that: a process that can open no more files still hears, and says, what is too large to be sent inline.
 * An empty read is the peer's end, so an empty message is never sent.
+* What a peer has not read when it dies is lost with the last descriptor of its end. Who keeps one as well
+  can take it back: the sockets in it have been touched by nobody.
 * When the receiver is out of descriptors the kernel sets MSG_CTRUNC and drops those that did not
   fit: a message with one descriptor each for many items is delivered with the first few, so
   that the receiver can report the others as lost; any other message is an error.
@@ -19,10 +21,9 @@ import array
 import errno
 import logging
 import os
-import select
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import trio
@@ -84,18 +85,22 @@ class Channel:
 
     ``queue_limit`` bounds the messages that wait for a peer that does not read: :attr:`full` says
     so, and the caller decides (another worker, drop a snapshot, give up on the peer).
+
+    ``far_end``: the peer's end, for :meth:`take_back`. As long as it is kept the peer's death does not end
+    the channel.
     """
 
-    def __init__(self, sock: socket.socket, queue_limit: int = 4096) -> None:
+    def __init__(
+        self, sock: socket.socket, queue_limit: int = 4096, far_end: socket.socket | None = None
+    ) -> None:
         sock.setblocking(False)
         self._sock = sock
+        self._far_end = far_end
         self._reserve = Reserve()
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         self._queue_limit = queue_limit
         self._wake = trio.Event()
         self._writing = trio.Lock()
-        self._hangup = select.poll()
-        self._hangup.register(sock, 0)
         self._pause = 0.0
 
     def fileno(self) -> int:
@@ -110,11 +115,6 @@ class Channel:
     @property
     def full(self) -> bool:
         return len(self._queue) >= self._queue_limit
-
-    @property
-    def peer_is_gone(self) -> bool:
-        """Whether the peer has closed its end; what it has said before may still be here to be received."""
-        return bool(self._hangup.poll(0))
 
     @property
     def flushed(self) -> bool:
@@ -212,41 +212,78 @@ class Channel:
             return self.receive_nowait()
         except OSError as error:
             raise ChannelClosed(str(error)) from error
-        fds = _descriptors(ancillary)
         try:
-            return self._unpack(data, fds, flags)
-        except BaseException:
-            close_fds(fds)
-            raise
+            return _unpack(data, _descriptors(ancillary), flags)
         finally:
             self._reserve.fill()
 
-    def _unpack(self, data: bytes, fds: list[int], flags: int) -> Received:
-        if not data:
-            raise ChannelClosed("end of channel")
-        if flags & socket.MSG_TRUNC:
-            raise IpcError(f"message larger than {INLINE_LIMIT} bytes")
-        if data[:1] == _IN_MEMFD:
-            if not fds:
-                raise IpcError("a large message has lost its memfd: out of descriptors")
-            body = _read_memfd(fds[0])
-            os.close(fds.pop(0))
-        else:
-            body = data[1:]
-        message = decode(body)
-        expected = expected_fds(message)
-        partial = bool(flags & socket.MSG_CTRUNC) and FDS[type(message)] == MANY
-        if len(fds) != expected and not (partial and len(fds) < expected):
-            raise IpcError(f"{type(message).__name__} with {len(fds)} of {expected} descriptors")
-        return message, fds
+    def take_back(self) -> list[Received]:
+        """What the peer, whose process has ended, has not read, in order; the caller owns the descriptors.
+
+        That ends the channel: what the peer has said can still be received, then comes ChannelClosed.
+        """
+        if self._far_end is None:
+            return []
+        far_end, self._far_end = Channel(self._far_end), None
+        found = list(far_end.rest())
+        far_end.close()
+        while self._queue:
+            data, fds = self._queue.popleft()
+            found.append(_unpack(data, list(fds)))
+        return found
+
+    def rest(self) -> Iterator[Received]:
+        """What is here to be received now, without what can't be decoded."""
+        while True:
+            try:
+                received = self.receive_nowait()
+            except IpcError as error:
+                log.error("a message is lost: %s", error)
+                continue
+            except ChannelClosed:
+                return
+            if received is None:
+                return
+            yield received
 
     def close(self) -> None:
         """Close; what was not sent is dropped with its descriptors."""
         while self._queue:
             close_fds(self._queue.popleft()[1])
+        if self._far_end is not None:
+            self._far_end.close()
         trio.lowlevel.notify_closing(self._sock.fileno())
         self._reserve.free()
         self._sock.close()
+
+
+def _unpack(data: bytes, fds: list[int], flags: int = 0) -> Received:
+    """Takes the descriptors: they are closed if the message can't be decoded."""
+    try:
+        return _unpacked(data, fds, flags)
+    except BaseException:
+        close_fds(fds)
+        raise
+
+
+def _unpacked(data: bytes, fds: list[int], flags: int) -> Received:
+    if not data:
+        raise ChannelClosed("end of channel")
+    if flags & socket.MSG_TRUNC:
+        raise IpcError(f"message larger than {INLINE_LIMIT} bytes")
+    if data[:1] == _IN_MEMFD:
+        if not fds:
+            raise IpcError("a large message has lost its memfd: out of descriptors")
+        body = _read_memfd(fds[0])
+        os.close(fds.pop(0))
+    else:
+        body = data[1:]
+    message = decode(body)
+    expected = expected_fds(message)
+    partial = bool(flags & socket.MSG_CTRUNC) and FDS[type(message)] == MANY
+    if len(fds) != expected and not (partial and len(fds) < expected):
+        raise IpcError(f"{type(message).__name__} with {len(fds)} of {expected} descriptors")
+    return message, fds
 
 
 def _descriptors(ancillary: Iterable[tuple[int, int, bytes]]) -> list[int]:

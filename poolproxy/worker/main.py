@@ -6,10 +6,8 @@ that takes long, before it is needed (``acceptor.spare``).
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-import resource
 import signal
 import socket
 from typing import TypeVar
@@ -30,7 +28,6 @@ log = logging.getLogger(__name__)
 
 SPARE = "poolproxy-spare"  # names of processes, as ps and top show them; 15 bytes at most
 NAME = "poolproxy-w{}"
-ABOVE = 16384  # descriptors; the kernel's table takes 8 bytes for each up to the highest
 
 T = TypeVar("T", bound=Message)
 
@@ -40,26 +37,10 @@ def run(fd: int) -> int:
     # The terminal's Ctrl-C goes to the whole process group; only the acceptor decides what it means.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    fd = _above_all(fd)
+    os.set_inheritable(fd, False)
     logs.set_up()
     _call_us(SPARE)
     return trio.run(_main, Channel(socket.socket(fileno=fd)))
-
-
-def _above_all(fd: int) -> int:
-    """The channel by another number, above those of clients; that one is closed.
-
-    Linux closes the descriptors of a killed process from the highest down. Clients that have lost their
-    connection come back at once, and by then the acceptor must be able to see that this worker is no more.
-    """
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        above = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, min(most, ABOVE) - 1)
-    except OSError:
-        os.set_inheritable(fd, False)  # it is in use, or no number at all
-        return fd
-    os.close(fd)
-    return above
 
 
 async def _main(channel: Channel) -> int:

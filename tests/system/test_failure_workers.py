@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from signal import SIGKILL, SIGSTOP
 
 import pytest
@@ -20,6 +21,7 @@ from tests.system.watching import (
     backends_of,
     busy_backends,
     client_ports,
+    descriptors,
     eventually,
     fallen_counters,
     metric,
@@ -129,6 +131,36 @@ def test_a_silent_worker_is_killed_and_replaced(
             assert {port for _, port, _ in load.errors} <= client_ports(proxy, victim)
         assert "silent for 1 s (worker_timeout)" in proxy.log
         assert metric(proxy, r'poolproxy_worker_deaths_total\{cause="silent"\}') == 1
+        proxy.stop()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_clients_that_a_killed_worker_had_not_taken_are_served(
+    start_proxy: StartProxy, one_postgres: PostgresServer, workers: int
+) -> None:
+    """Those who came while it was stopped notice nothing, whoever serves them in its place."""
+    with role(one_postgres, "limited", 3):
+        proxy = start_proxy(config(one_postgres, workers=workers, default_pool_size=3))
+        before = descriptors(proxy.pid)
+        victim = proxy.worker_pids()[0]
+        os.kill(victim, SIGSTOP)
+        with ExitStack() as stack:
+            # More than there are workers, and than one message carries.
+            clients = [stack.enter_context(RoughClient(proxy.port)) for _ in range(150)]
+            accepted = r"poolproxy_accepted_connections_total\{.*\}"
+            eventually(lambda: metric(proxy, accepted) >= len(clients), 15, "all are accepted")
+            os.kill(victim, SIGKILL)
+            for client in clients:
+                assert client.log_in("limited", "db").query("select 1") == [("1",)]
+            assert metric(proxy, "poolproxy_clients") == len(clients)
+        # At first a connection to metrics_listen may not be closed yet.
+        eventually(
+            lambda: descriptors(proxy.pid) <= before + permits_out(proxy),
+            15,
+            "the acceptor has its own and those of servers",
+        )
+        assert f"(pid {victim}) had not read of go to others" in proxy.log
+        eventually(lambda: metric(proxy, "poolproxy_clients") == 0, 15, "none is counted any more")
         proxy.stop()
 
 

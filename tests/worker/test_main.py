@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -44,19 +42,3 @@ def test_a_spare_wants_to_know_who_it_is_first() -> None:
     with spare(Leave("now")) as process:
         assert "a worker can't begin: Leave instead of Begin" in process.communicate(timeout=20)[1]
         assert process.returncode == 1
-
-
-def test_the_channel_is_above_all_other_descriptors() -> None:
-    """It is what a death closes first: when clients lose their connections, the acceptor can know why."""
-    ours, theirs = pair()
-    with ours, theirs:
-        fd = theirs.fileno()
-        command = [sys.executable, "-m", "poolproxy.worker", "--fd", str(fd)]
-        with subprocess.Popen(command, pass_fds=[fd]) as process:
-            assert wait_for(lambda: process_name(process.pid) == "poolproxy-spare", 20)
-            folder = Path(f"/proc/{process.pid}/fd")
-            numbers = sorted(int(entry.name) for entry in folder.iterdir())
-            assert (folder / str(numbers[-1])).stat().st_ino == os.fstat(fd).st_ino
-            assert numbers[-1] > 1000 > numbers[-2]
-            ours.close()
-            theirs.close()
