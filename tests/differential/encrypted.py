@@ -11,8 +11,11 @@ from tests.system.protocol_client import SSL_REQUEST, RawClient
 
 class Encrypted(ssl.SSLSocket):
     """What can't be done now raises BlockingIOError, and what can't be any more BrokenPipeError, as on a
-    socket without TLS. After the first the same bytes have to be sent again.
+    socket without TLS. After the first the same bytes have to be sent again. After the second OpenSSL would
+    want them too, and blame others for their length, so it is not asked again.
     """
+
+    lost = False
 
     def recv(self, buflen: int = 65536, flags: int = 0) -> bytes:
         try:
@@ -21,11 +24,14 @@ class Encrypted(ssl.SSLSocket):
             raise BlockingIOError from error
 
     def send(self, data, flags: int = 0) -> int:  # type: ignore[no-untyped-def]
+        if self.lost:
+            raise BrokenPipeError
         try:
             return super().send(data, flags)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
             raise BlockingIOError from error
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError) as error:
+            self.lost = True
             raise BrokenPipeError from error
 
 

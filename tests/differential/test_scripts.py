@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
+import socket
+import ssl
+import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.differential import statements
+from tests.differential.encrypted import encrypt
 from tests.differential.masks import LOSSES, MASKS, Mask
 from tests.differential.programs import SCENES, examples
 from tests.differential.script import Example, read_script
 from tests.differential.table import MODES, PAGE, rows
+from tests.fixtures.tls import HOST, Certificates
+from tests.system.protocol_client import SSL_REQUEST, RawClient
 
 
 @pytest.mark.parametrize("mask", MASKS + LOSSES, ids=lambda mask: mask.name)
@@ -37,3 +44,26 @@ def test_every_row_is_tried() -> None:
 def test_a_script_reads_as_what_it_was(example: Example) -> None:
     """What is printed of an example, amid other lines, is the same example when it is read."""
     assert read_script(f"a report\n{example}\nits end") == example
+
+
+def test_a_lost_encrypted_connection_stays_lost(certificates: Certificates) -> None:
+    """Who goes on sending to it, shorter messages too, is told each time what a socket would tell."""
+    pem = certificates.issue("lost", HOST)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem.cert, pem.key)
+
+    def secured() -> ssl.SSLSocket:
+        other, _ = listener.accept()
+        assert other.recv(len(SSL_REQUEST)) == SSL_REQUEST
+        other.sendall(b"S")
+        return context.wrap_socket(other, server_side=True)
+
+    with socket.create_server((HOST, 0)) as listener, ThreadPoolExecutor(1) as pool:
+        other = pool.submit(secured)
+        with RawClient(listener.getsockname(), log_in=False) as one:
+            encrypt(one, str(certificates.ca))
+            with other.result() as peer:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            for size in (1000, 1000, 10):
+                with pytest.raises(BrokenPipeError):
+                    one.sock.send(bytes(size))
