@@ -18,7 +18,8 @@ NOBODY = 0  # the worker of a socket that is still the acceptor's; those of work
 class Client:
     """An accepted socket. ``pool`` and ``key`` are set once it has logged in.
 
-    ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a ``console``.
+    ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a console.
+    ``console``: the user of one, else "".
     ``moving``: it is on its way to ``worker``, which has not said yet that it has it. ``source``: the worker
     that it can go back to, None if that is dead. ``permit``: that of the server that goes along, 0 for none.
     """
@@ -26,7 +27,7 @@ class Client:
     id: int
     worker: int
     exempt: bool
-    console: bool = False
+    console: str = ""
     moving: bool = False
     source: int | None = None
     permit: int = 0
@@ -45,7 +46,7 @@ class Clients:
         self._databases: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
         self._exempt = 0
-        self.consoles = 0
+        self._consoles: Counter[str] = Counter()
         self._last_id = 0
 
     @property
@@ -64,6 +65,11 @@ class Clients:
     def by_user(self) -> Mapping[str, int]:
         """The same by the user that they have logged in as."""
         return dict(self._users)
+
+    @property
+    def consoles(self) -> Mapping[str, int]:
+        """Consoles by their users; as a copy."""
+        return dict(self._consoles)
 
     def load(self, worker: int) -> int:
         """Sockets that the worker holds."""
@@ -113,15 +119,15 @@ class Clients:
         self._keys[key] = known
         return True
 
-    def console(self, worker: int, client: int, key: CancelKey) -> None:
+    def console(self, worker: int, client: int, key: CancelKey, user: str) -> None:
         """A client has logged in to the console."""
         known = self._known(worker, client)
         if known is None or known.key is not None:
             return
         self._exempt += not known.exempt
-        known.exempt = known.console = True
-        self.consoles += 1
-        known.key = key
+        known.exempt = True
+        known.key, known.console = key, user
+        self._consoles[user] += 1
         self._keys[key] = known
 
     def gone(self, worker: int, clients: Iterable[int]) -> list[PoolKey]:
@@ -213,7 +219,8 @@ class Clients:
         del self._clients[client.id]
         self._by_worker.get(client.worker, set()).discard(client.id)
         self._exempt -= client.exempt
-        self.consoles -= client.console
+        if client.console:
+            _decrement(self._consoles, client.console)
         if client.key is not None and self._keys.get(client.key) is client:
             del self._keys[client.key]
         if client.admitted is not None:

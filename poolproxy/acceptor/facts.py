@@ -38,7 +38,7 @@ def count(pool: PoolMetrics, took: float) -> None:
 def rows(hub: Hub) -> tuple[PoolMetrics, ...]:
     """What workers have reported of their pools, and the consoles' own."""
     own = copied(hub.desk.own)
-    own.clients["active"] = hub.clients.consoles
+    own.clients["active"] = sum(hub.clients.consoles.values())
     return (*hub.reports.totals.rows(), own)
 
 

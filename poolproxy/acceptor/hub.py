@@ -286,8 +286,8 @@ class Hub:
                 self.workers.send(self.cancels.done(worker.number, request))
             case Snapshot(request, data):
                 self.host.pools_unused(self.reports.snapshot(worker, request, data))
-            case ConsoleUp(client, key, _):
-                self.clients.console(worker.number, client, key)
+            case ConsoleUp(client, key, user):
+                self.clients.console(worker.number, client, key, user)
             case ConsoleCommand():
                 self.desk.command(worker, message)
             case ConsoleNext():

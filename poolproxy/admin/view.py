@@ -49,7 +49,8 @@ class View:
 
     ``userlist``: users of auth_file.
 
-    ``database_clients`` and ``user_clients``: logged-in clients. ``now``: monotonic seconds.
+    ``database_clients`` and ``user_clients``: logged-in clients. ``consoles``: theirs, by user.
+    ``now``: monotonic seconds.
     """
 
     config: Config
@@ -66,7 +67,7 @@ class View:
     names: tuple[NameStatistics, ...]
     peers: tuple[PeerFacts, ...]
     clients: int
-    consoles: int
+    consoles: Mapping[str, int]
     version: str
     now: float
 

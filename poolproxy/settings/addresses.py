@@ -128,7 +128,7 @@ MODE = Kind(
     'a mode in octal such as "0770"',
     _read_mode,
     lambda mode: quoted(f"{mode:04o}"),
-    Plain.INTEGER,
+    Plain.OCTAL,
 )
 
 

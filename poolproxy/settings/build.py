@@ -68,7 +68,8 @@ class Dialect:
     """What a file format has of its own.
 
     ``headers``: how it writes the tables, ``noun``: what it calls them; ``read`` and ``expected``: as
-    those of a kind, in its own notation; ``path``: how it names what stands nowhere.
+    those of a kind, in its own notation; ``write``: a value as bare text that ``read`` takes back; ``path``:
+    how it names what stands nowhere.
     ``defaults`` of the proxy differ from ours. A header that comes again leaves the ``lasting`` settings.
     ``idle`` ones are known to do nothing, and why; ``lenient``: what PgBouncer would run with is
     noted, and no mistake.
@@ -76,6 +77,7 @@ class Dialect:
 
     headers: Mapping[str, str]
     read: Callable[[Item, Setting], Any]
+    write: Callable[[Setting, Any], str]
     expected: Callable[[Setting], str]
     path: Callable[[Path], str]
     defaults: Mapping[str, Any] = attrs.field(factory=dict)
@@ -126,6 +128,7 @@ class _Draft:
         self._source = source
         self._dialect = dialect
         self._proxy: dict[str, Any] = dict(dialect.defaults)
+        self._idle: dict[str, str] = {}
         self._entries: dict[str, dict[str, dict[str, Any]]] = {
             DATABASES: {},
             USERS: {},
@@ -155,6 +158,7 @@ class _Draft:
             return
         lasting = {key: self._proxy[key] for key in self._dialect.lasting & self._proxy.keys()}
         self._proxy = {**self._dialect.defaults, **lasting}
+        self._idle.clear()
 
     def _add(self, item: Item) -> str:
         """Read the item's value; returns what is wrong with it, or ""."""
@@ -167,6 +171,7 @@ class _Draft:
         if setting is None and item.name is None and item.key in self._dialect.idle:
             text = f"{item.key} does nothing here: {self._dialect.idle[item.key]}"
             self.notes.append((self._taken, Mistake(item.where, text)))
+            self._idle[item.key] = str(item.value)
             return ""
         if setting is None:
             return _unknown(item, item.key, self._dialect)
@@ -192,6 +197,7 @@ class _Draft:
             {name: UserSettings(**values) for name, values in users.items()},
             self._source,
             peers={name: PeerSettings(**values) for name, values in peers.items()},
+            idle=self._idle if self._dialect.lenient else None,
         )
 
     def report(self, finding: Finding) -> None:

@@ -97,7 +97,8 @@ class ClientSettings:
 class Config:
     """A configuration without mistakes; ``source`` is the name of the file it came from.
 
-    ``notes``: what its operator should know of it all the same.
+    ``notes``: what its operator should know of it all the same. ``idle``: what the file says of settings of
+    PgBouncer's that do nothing here; None if it is not in PgBouncer's format.
     """
 
     settings: Settings
@@ -106,6 +107,7 @@ class Config:
     source: str
     notes: tuple[Mistake, ...] = ()
     peers: Mapping[str, PeerSettings] = attrs.field(factory=dict)
+    idle: Mapping[str, str] | None = None
     _pools: dict[tuple[str, str], PoolSettings] = attrs.field(factory=dict, init=False, repr=False)
     _clients: dict[tuple[str, str], ClientSettings] = attrs.field(
         factory=dict, init=False, repr=False

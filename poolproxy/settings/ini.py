@@ -162,7 +162,7 @@ def _read(item: Item, setting: Setting) -> Any:
     match kind.plain:
         case Plain.BOOLEAN:
             return kind.read(_integer(text) != 0)
-        case Plain.INTEGER:
+        case Plain.INTEGER | Plain.OCTAL:
             # In connection strings PgBouncer reads numbers with atoi(), else with strtol(base 0).
             return kind.read(_integer(text, decimal=in_entry))
         case Plain.SECONDS:
@@ -198,6 +198,17 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _write(setting: Setting, value: Any) -> str:
+    """The value as PgBouncer's SHOW CONFIG has it."""
+    match setting.kind.plain:
+        case Plain.MILLISECONDS:
+            return str(round(value * 1000))
+        case Plain.OCTAL:
+            return str(value)
+        case _:
+            return setting.kind.bare(value)
+
+
 def _expected(setting: Setting) -> str:
     """``kind.expected`` in the words of this format."""
     text = setting.kind.expected
@@ -206,7 +217,7 @@ def _expected(setting: Setting) -> str:
             return "0 or 1"
         case Plain.MILLISECONDS:
             return "a whole number of milliseconds"
-        case Plain.SECONDS | Plain.INTEGER:
+        case Plain.SECONDS | Plain.INTEGER | Plain.OCTAL:
             start = re.search("a number of (seconds|bytes)", text)
             return text[start.start() :] if start else text.replace('"', "")
         case Plain.TEXT:
@@ -222,6 +233,7 @@ INI = Dialect(
         PEERS: "[peers]",
     },
     read=_read,
+    write=_write,
     expected=_expected,
     path=lambda path: "",
     defaults={

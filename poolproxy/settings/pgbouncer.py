@@ -131,6 +131,9 @@ WITHOUT_MEANING = {
     "client_tls_dheparams": "keys are exchanged by elliptic curves",
 }
 
+# Those that PgBouncer has on Windows only.
+WINDOWS = frozenset({"service_name"})
+
 # What an operator should know of some settings that are in force.
 DIFFERENT = {
     "auth_query": "our default means the same, and leaves nothing to the search_path",

@@ -39,6 +39,7 @@ TOML = Dialect(
         PEERS: "[peers.N]",
     },
     read=lambda item, setting: setting.kind.read(item.value),
+    write=lambda setting, value: setting.kind.bare(value),
     expected=lambda setting: setting.kind.expected,
     path=key_path,
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -48,6 +49,7 @@ class Plain(Enum):
 
     TEXT = "text"
     INTEGER = "integer"
+    OCTAL = "octal"
     BOOLEAN = "boolean"
     SECONDS = "seconds"
     MILLISECONDS = "milliseconds"
@@ -66,6 +68,19 @@ class Kind(Generic[T]):
     read: Callable[[object], T]
     write: Callable[[T], str]
     plain: Plain = Plain.TEXT
+
+    def bare(self, value: T) -> str:
+        """The value without quotes and units: times in seconds, sizes in bytes, booleans as 1 and 0."""
+        match self.plain:
+            case Plain.BOOLEAN:
+                return str(int(value))  # type: ignore[call-overload]
+            case Plain.INTEGER:
+                return str(value)
+            case Plain.SECONDS | Plain.MILLISECONDS:
+                return f"{value:.10g}"
+            case Plain.OCTAL | Plain.TEXT:
+                written = tomllib.loads(f"value = {self.write(value)}")["value"]
+                return ", ".join(written) if isinstance(written, list) else str(written)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

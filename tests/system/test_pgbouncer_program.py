@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from poolproxy.demo.postgres import PostgresServer
+from poolproxy.settings.pgbouncer import GLOBAL, WINDOWS
 from tests.fixtures.proxy import HOST, START_SECONDS
 from tests.system.pgbouncer_program import Program, alive, program
 from tests.system.support import eventually
@@ -35,6 +36,27 @@ def pool(one_postgres: PostgresServer) -> Iterator[Program]:
     """A program with one database, app, that lets everybody in."""
     with program(ANYBODY, f"[databases]\napp = {target(one_postgres)}\n") as made:
         yield made
+
+
+def test_show_config_has_pgbouncers_keys(pool: Program) -> None:
+    """As the running program answers it: each setting of PgBouncer's with its default there, what does
+    nothing here with what the file says, and RELOAD brings a new value.
+    """
+    pool.write(f"{ANYBODY}\nadmin_users = boss\nsbuf_loopcnt = 3\n", "")
+    pool.daemon()
+    with pool.connect("pgbouncer", "boss") as console:
+        rows = {row[0]: row[1:] for row in console.execute("show config").fetchall()}
+        assert rows.keys() >= GLOBAL.keys() - WINDOWS
+        others = {key for key in GLOBAL.keys() - WINDOWS if GLOBAL[key] != (rows[key][1] or "")}
+        # Ours means the same; PgBouncer shows NULL.
+        assert others == {"auth_query", "verbose"}
+        assert rows["conffile"] == (str(pool.ini), None, "no")
+        assert rows["sbuf_loopcnt"] == ("3", "5", "yes")
+        assert rows["workers"] == ("1", "auto", "yes")
+        pool.ini.write_text(pool.ini.read_text().replace("sbuf_loopcnt = 3", "sbuf_loopcnt = 9"))
+        console.execute("reload")
+        rows = {row[0]: row[1:] for row in console.execute("show config").fetchall()}
+        assert rows["sbuf_loopcnt"][0] == "9"
 
 
 # -- its life -------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import pytest
 
-from poolproxy.admin.shows.config import plain
 from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import wait_for
 from poolproxy.settings.enums import Reload
@@ -98,7 +97,7 @@ def test_every_setting_is_in_force_or_named(
         values = others(proxy.folder, certificates)
         after = {**before, "poolproxy": values}
         expected = load_toml(to_toml(after), "test.toml").settings
-        wanted = {n: "" if s.secret else plain(n, getattr(expected, n)) for n, s in ALL.items()}
+        wanted = {n: "" if s.secret else s.kind.bare(getattr(expected, n)) for n, s in ALL.items()}
         assert {name for name in ALL if wanted[name] == old[name] and not ALL[name].secret} == set()
         proxy.write_config(after)
         proxy.signal(signal.SIGHUP)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import Enum
+from collections.abc import Iterator, Mapping
 
 import attrs
 
 from poolproxy.admin.column import Row, Type, column, columns_of, values_of
 from poolproxy.admin.command import Show
 from poolproxy.admin.view import View
+from poolproxy.settings.build import Dialect
+from poolproxy.settings.config import Config
 from poolproxy.settings.enums import Reload
+from poolproxy.settings.field import Setting as Known
 from poolproxy.settings.field import settings_of
+from poolproxy.settings.ini import INI
+from poolproxy.settings.pgbouncer import GLOBAL, WINDOWS, WITHOUT_DEFAULT, WITHOUT_MEANING
 from poolproxy.settings.schema import Settings
+from poolproxy.settings.toml import TOML
+
+CONFFILE = "conffile"
 
 
 @attrs.frozen
@@ -20,10 +27,14 @@ class Setting:
     """One setting of the proxy itself."""
 
     key: str = column(Type.TEXT, "The setting.")
-    value: str = column(
-        Type.TEXT, "What it is; times in seconds, sizes in bytes, booleans as 1 and 0."
+    value: str | None = column(
+        Type.TEXT,
+        "What it is; times in seconds, sizes in bytes, booleans as 1 and 0. With a pgbouncer.ini as PgBouncer"
+        " shows it: access modes are decimal, and NULL is what is not set.",
     )
-    default: str = column(Type.TEXT, "What it is if nothing is said.")
+    default: str | None = column(
+        Type.TEXT, "What it is if nothing is said in a file of this format."
+    )
     changeable: str = column(Type.TEXT, "yes: by RELOAD and SET; no: by a restart.")
 
 
@@ -33,51 +44,59 @@ class WorkerSetting:
 
     worker: int = column(Type.INT, "The worker.")
     key: str = column(Type.TEXT, "The setting.")
-    value: str = column(Type.TEXT, "What it is there, as in SHOW CONFIG.")
+    value: str = column(Type.TEXT, "What it is there, as SHOW CONFIG has it with TOML.")
 
 
 def worker_rows(worker: int, settings: Settings) -> Iterator[Row]:
     """Those of a worker that obeys these settings."""
-    for key, value in _values(settings):
-        yield values_of(WorkerSetting(worker=worker, key=key, value=value))
-
-
-def _values(settings: Settings) -> Iterator[tuple[str, str]]:
     for setting in sorted(settings_of(Settings), key=lambda setting: setting.name):
-        value = getattr(settings, setting.name)
-        yield setting.name, "" if setting.secret else plain(setting.name, value)
+        value = _shown(setting, getattr(settings, setting.name), TOML)
+        yield values_of(WorkerSetting(worker=worker, key=setting.name, value=value))
 
 
 def _rows(view: View) -> Iterator[Row]:
-    known = {setting.name: setting for setting in settings_of(Settings)}
-    for key, value in _values(view.config.settings):
-        setting = known[key]
-        row = Setting(
-            key=key,
-            value=value,
-            default=plain(key, setting.default),
-            changeable="no" if setting.reload is Reload.RESTART else "yes",
+    config = view.config
+    found = _of_toml(config.settings) if config.idle is None else _of_pgbouncer(config, config.idle)
+    yield from map(values_of, sorted(found, key=lambda row: row.key))
+
+
+def _of_toml(settings: Settings) -> Iterator[Setting]:
+    for setting in settings_of(Settings):
+        yield Setting(
+            key=setting.name,
+            value=_shown(setting, getattr(settings, setting.name), TOML),
+            default=_shown(setting, setting.default, TOML),
+            changeable=_changeable(setting),
         )
-        yield values_of(row)
 
 
-def plain(name: str, value: object) -> str:
-    """A setting's value as PgBouncer's console shows it."""
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(int(value))
-        case float():
-            return f"{value:.10g}"
-        case int() if name.endswith("_mode"):
-            return f"0{value:o}"
-        case Enum():
-            return str(value.value)
-        case tuple():
-            return ", ".join(plain("", item) for item in value)
-        case _:
-            return str(value)
+def _of_pgbouncer(config: Config, idle: Mapping[str, str]) -> Iterator[Setting]:
+    """As PgBouncer shows its file, with NULL for what is not set and has no default.
+
+    A default is the text that a file would have, so an access mode is octal there.
+    """
+    for setting in settings_of(Settings):
+        null = None if setting.name in WITHOUT_DEFAULT else ""
+        value = _shown(setting, getattr(config.settings, setting.name), INI)
+        default = _shown(setting, setting.ini_default, TOML)
+        yield Setting(
+            key=setting.name,
+            value=value or null,
+            default=default if null is not None else None,
+            changeable=_changeable(setting),
+        )
+    for key in WITHOUT_MEANING.keys() - WINDOWS - {CONFFILE}:
+        default = GLOBAL[key]
+        yield Setting(key=key, value=idle.get(key, default), default=default, changeable="yes")
+    yield Setting(key=CONFFILE, value=config.source, default=None, changeable="no")
+
+
+def _shown(setting: Known, value: object, dialect: Dialect) -> str:
+    return "" if setting.secret else dialect.write(setting, value)
+
+
+def _changeable(setting: Known) -> str:
+    return "no" if setting.reload is Reload.RESTART else "yes"
 
 
 CONFIG = Show("CONFIG", columns_of(Setting), "The settings in use.", _rows)

@@ -17,7 +17,10 @@ class Database:
     """One database, of the configuration or made of its * entry."""
 
     name: str = column(Type.TEXT, "The name that clients ask for.")
-    host: str | None = column(Type.TEXT, "Where PostgreSQL is, with commas; NULL for the console.")
+    host: str | None = column(
+        Type.TEXT,
+        "Where PostgreSQL is, with commas; NULL if nothing is said: the socket in unix_socket_dir.",
+    )
     port: int = column(Type.INT, "Its port; that of the first host.")
     database: str = column(Type.TEXT, "The database's name there.")
     force_user: str | None = column(Type.TEXT, "The user of all its servers; NULL: the client's.")
@@ -42,12 +45,11 @@ class Database:
 def _rows(view: View) -> Iterator[Row]:
     made = {pool.database for pool in view.standing} | {pool.pool.database for pool in view.ledger}
     for name in sorted(
-        {*view.config.databases, *made, *view.holds.databases} - {TEMPLATE, CONSOLE}
+        {*view.config.databases, *made, *view.holds.databases, CONSOLE} - {TEMPLATE}
     ):
-        row = _database(view, name)
+        row = _console(view) if name == CONSOLE else _database(view, name)
         if row is not None:
             yield values_of(row)
-    yield values_of(_console(view))
 
 
 def _database(view: View, name: str) -> Database | None:
@@ -59,7 +61,7 @@ def _database(view: View, name: str) -> Database | None:
     assert pool is not None
     return Database(
         name=name,
-        host=",".join(host.name for host in pool.hosts),
+        host=",".join(host.name for host in pool.hosts) if entry.host else None,
         port=pool.hosts[0].port,
         database=pool.dbname,
         force_user=entry.user,
@@ -98,7 +100,7 @@ def _console(view: View) -> Database:
         max_connections=0,
         current_connections=0,
         max_client_connections=0,
-        current_client_connections=view.consoles,
+        current_client_connections=sum(view.consoles.values()),
         paused=False,
         disabled=False,
     )

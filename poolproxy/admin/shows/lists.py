@@ -32,7 +32,9 @@ def _rows(view: View) -> Iterator[Row]:
         "peer_pools": len(view.config.peers),
         # PgBouncer's memory that waits for clients and servers; none is kept here.
         "free_clients": 0,
-        "used_clients": sum(view.database_clients.values()) + view.consoles,
+        "used_clients": sum(
+            sum(clients.values()) for clients in (view.database_clients, view.consoles)
+        ),
         "login_clients": sum(w.metrics.clients_logging_in for w in view.workers if w.metrics),
         "free_servers": 0,
         "used_servers": sum(pool.opening + pool.up + pool.closing for pool in view.ledger),

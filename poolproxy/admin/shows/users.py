@@ -8,7 +8,7 @@ import attrs
 
 from poolproxy.admin.column import Row, Type, column, columns_of, values_of
 from poolproxy.admin.command import Show
-from poolproxy.admin.view import View
+from poolproxy.admin.view import CONSOLE, View
 from poolproxy.settings.entries import UserSettings
 
 _NOBODY = UserSettings()
@@ -16,7 +16,7 @@ _NOBODY = UserSettings()
 
 @attrs.frozen
 class User:
-    """One user of the configuration, of auth_file, or with a pool."""
+    """One user of the configuration, of auth_file, or with a pool; and that of the console's pool."""
 
     name: str = column(Type.TEXT, "The user's name.")
     pool_size: str = column(Type.TEXT, "The user's own pool_size, right-aligned; empty if not set.")
@@ -27,13 +27,14 @@ class User:
     max_user_client_connections: int = column(
         Type.INT, "Clients that may log in as it; 0: no limit."
     )
-    current_client_connections: int = column(Type.INT, "Clients that have.")
+    current_client_connections: int = column(Type.INT, "Clients that have, and consoles.")
 
 
 def _rows(view: View) -> Iterator[Row]:
     pooled = {pool.pool.user for pool in view.ledger}
     ours = view.config.settings
-    for name in sorted({*view.config.users, *view.userlist, *pooled, *view.user_clients}):
+    known = {*view.config.users, *view.userlist, *pooled, *view.user_clients, *view.consoles}
+    for name in sorted(known | {CONSOLE}):
         user = view.config.users.get(name, _NOBODY)
         row = User(
             name=name,
@@ -45,7 +46,7 @@ def _rows(view: View) -> Iterator[Row]:
             max_user_client_connections=(
                 user.max_user_client_connections or ours.max_user_client_connections
             ),
-            current_client_connections=view.user_clients.get(name, 0),
+            current_client_connections=view.user_clients.get(name, 0) + view.consoles.get(name, 0),
         )
         yield values_of(row)
 
