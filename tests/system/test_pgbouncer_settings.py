@@ -5,7 +5,6 @@ autodb_idle_timeout, pool_idle_timeout.
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.system.consoles import give, one
 from tests.system.protocol_client import SYNC, RawClient, query, run, startup
 from tests.system.support import Tables, client, eventually, is_running, tables
+from tests.system.watching import metric
 
 CHANGED = "database configuration changed"
 
@@ -97,6 +97,16 @@ def fast(postgres: PostgresServer, **proxy: Any) -> Tables:
     return tables(postgres, databases, {"boss": {}}, **proxy)
 
 
+def let_the_clock_tick(proxy: ProxyProcess) -> None:
+    """Wait until the worker has looked for sessions to end once more: it measures its delay each time."""
+
+    def ticks() -> float:
+        return metric(proxy, r"poolproxy_worker_loop_lag_seconds_count\{.*\}")
+
+    before = ticks()
+    eventually(lambda: ticks() >= before + 2, "the worker's clock ticks")
+
+
 def test_sessions_end_between_transactions(
     start_proxy: StartProxy, one_postgres: PostgresServer, watcher: psycopg.Connection
 ) -> None:
@@ -112,7 +122,7 @@ def test_sessions_end_between_transactions(
         assert (error.message, error.sqlstate) == (CHANGED, "57P01")
         assert "server_fast_close" in error.hint
         eventually(lambda: not is_running(watcher, pids[0]), "the idle session's backend is gone")
-        time.sleep(0.3)  # some ticks of the clock by which sessions are ended
+        let_the_clock_tick(proxy)
         assert busy.value("select 'goes on'") == "goes on"
         busy.query("commit")  # its answer comes whole
         assert busy.farewell().message == CHANGED
@@ -122,7 +132,7 @@ def test_sessions_end_between_transactions(
         pid = kept.backend()
         give(proxy, "reconnect db")
         assert one(give(proxy, "show servers"), database="db")["close_needed"] == 1
-        time.sleep(0.3)  # as above
+        let_the_clock_tick(proxy)
         assert kept.backend() == pid
         reload(proxy, fast(one_postgres))
         assert kept.farewell().message == CHANGED
