@@ -65,6 +65,11 @@ class Conversation:
             return marks[-1] if marks else 0
         return marks[self.batch - 1] if self.batch and not self.life.blind else 0
 
+    def _mark_before(self) -> int:
+        """How many answers it has waited for before the last batch that it has sent."""
+        waits = self.batch > 1 and not self.life.blind
+        return self.expected.marks[self.batch - 2] if waits else 0
+
     @property
     def _unfinished(self) -> bool:
         """Whether it has begun what it leaves unfinished; what it gets then is nobody's business."""
@@ -163,7 +168,16 @@ class Conversation:
         parameters = bool(self.life.parameters)
         then = next(iter(self.expected.answers[self.seen + 1 :]), None)
         moment = Moment(
-            self.mode, before, self.status, parameters, self.block, want, got, then, self.cancelled
+            self.mode,
+            before,
+            self.status,
+            parameters,
+            self.block,
+            want,
+            got,
+            then,
+            self.cancelled,
+            told[self._mark_before() :],
         )
         mask = next((m for m in self.masks if m.fits_in(self.mode) and m.fits(moment)), None)
         if mask is None:

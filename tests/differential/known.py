@@ -11,6 +11,10 @@ DISCARDS = Life(
     (query("set application_name = 'other'"), query("discard all")),
     parameters=(("application_name", "app {me}"),),
 )
+DISCARDS_AND_SHOWS = Life(
+    (Batch((("Query", "discard all"), ("Query", "show work_mem"))), query("show work_mem")),
+    parameters=(("work_mem", "7MB"),),
+)
 HEARS_ITSELF = Life((query("listen channel_{n}"), query("notify channel_{n}, 'sent by {me}'")))
 BEGINS = Life((query("select '{me}'"), query("begin"), query("select '{me}'")))
 BINDS_TOO_LITTLE = Life(
@@ -46,7 +50,7 @@ KNOWN = {
     "transaction": Example(
         "transaction",
         (
-            (DISCARDS,),
+            (DISCARDS, DISCARDS_AND_SHOWS),
             (BINDS_TOO_LITTLE,),
             (DESCRIBES_AFTER_FAILURE, DESCRIBES_AFTER_DROP),
             (USES_AFTER_DDL,),
@@ -54,7 +58,8 @@ KNOWN = {
         ),
     ),
     "statement": Example(
-        "statement", ((DISCARDS,), (BINDS_TOO_LITTLE,), (BEGINS,), (USES_AFTER_DDL,))
+        "statement",
+        ((DISCARDS, DISCARDS_AND_SHOWS), (BINDS_TOO_LITTLE,), (BEGINS,), (USES_AFTER_DDL,)),
     ),
 }
 

@@ -22,7 +22,8 @@ class Moment:
 
     ``before``: the message before it that is no ParameterStatus. ``status``: the transaction's, of the last
     ReadyForQuery; ``block``: one of them has told of a transaction. ``parameters``: the client has given
-    some at its start. ``cancelled``: it has asked so.
+    some at its start. ``cancelled``: it has asked so. ``along``: the answers before, as far as the client had
+    not waited for them when it asked for this.
     """
 
     mode: str
@@ -34,6 +35,7 @@ class Moment:
     got: Reply
     then: Reply | None = None
     cancelled: bool = False
+    along: tuple[Reply, ...] = ()
 
     def refused_with(self, sqlstate: str, words: str) -> bool:
         if self.got.code != "E":
@@ -81,6 +83,17 @@ def _server_defaults(moment: Moment) -> bool:
     reported = moment.got.code == "S" or (moment.want is not None and moment.want.code == "S")
     theirs = moment.parameters or moment.mode == "session"  # servers have those of other clients
     return theirs and discarded and reported
+
+
+def _reset_amid_pipeline(moment: Moment) -> bool:
+    """``show`` of what a client may have given at its start and PostgreSQL does not report."""
+    want, before, got = moment.want, moment.before, moment.got
+    if want is None or before is None or (before.code, want.code, got.code) != ("T", "D", "D"):
+        return False
+    shown = before.body.split(b"\0")[1].removeprefix(b"\1")
+    default = {b"work_mem": "4MB", b"geqo": "on"}.get(shown)
+    discarded = Reply("C", b"DISCARD ALL\0") in moment.along
+    return moment.parameters and discarded and got.row() == (default,)
 
 
 def _aborted(moment: Moment) -> bool:
@@ -215,6 +228,13 @@ MASKS = (
         modes=("transaction", "statement"),
         seldom=("session",),
         ends=True,
+    ),
+    Mask(
+        "what was sent along with DISCARD ALL has the server's parameters",
+        FEATURES,
+        statements.AT_START,
+        _reset_amid_pipeline,
+        modes=("transaction", "statement"),
     ),
     Mask(
         "no transactions in statement mode",

@@ -8,7 +8,7 @@ from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
 from tests.system.protocol_client import SYNC, ErrorAnswer, RawClient, parse, query, run
 from tests.system.support import client, eventually, sample, tables
-from tests.wire.prepared_traffic import EXECUTE, bind
+from tests.wire.prepared_traffic import EXECUTE, ask, bind, column
 
 POLICIES = ("allow", "reset", "pin", "error")
 CHANGES = "poolproxy_pool_session_state_changes_total"
@@ -286,6 +286,43 @@ def test_allow_is_as_in_pgbouncer_but_counted_and_logged_once(proxy: ProxyProces
     line = "application 'leaky' leaves session state behind (SET statement_timeout)"
     eventually(lambda: line in proxy.log, "a line in the log")
     assert proxy.log.count("application 'leaky'") == 1
+
+
+# -- what the client has given at its start --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(
+    "reset",
+    [
+        query("discard all"),
+        query("reset all"),
+        query("reset work_mem; select 1"),
+        run("discard all") + SYNC,
+        parse("by name", "discard all") + bind("by name") + EXECUTE + SYNC,
+        query("begin") + run("reset work_mem") + SYNC + query("commit"),
+    ],
+    ids=["discard", "all", "several", "unnamed", "named", "block"],
+)
+def test_a_reset_is_over_with_its_pipeline(proxy: ProxyProcess, policy: str, reset: bytes) -> None:
+    """What is sent along with a reset has the server's value; the next request has the client's own again."""
+    with client(proxy, policy, work_mem="7MB") as one, client(proxy, policy) as two:
+        for _ in range(2):
+            shown = column(ask(one.sock, reset + query("show work_mem")))
+            assert shown[-1] == "4MB"
+            assert one.value("show work_mem") == "7MB"
+            assert two.value("show work_mem") == "4MB"
+
+
+def test_a_reset_lasts_while_the_server_is_pinned(proxy: ProxyProcess) -> None:
+    """The server connection is brought to its client's parameters when it is taken again."""
+    with client(proxy, "pin", work_mem="7MB") as one:
+        one.query("listen somewhere")
+        assert one.value("show work_mem") == "7MB"
+        one.query("reset work_mem")
+        assert one.value("show work_mem") == "4MB"
+        one.query("unlisten *")
+        assert one.value("show work_mem") == "7MB"
 
 
 # -- error -----------------------------------------------------------------------------------------------
