@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from tests.acceptor.test_serve import Client, Server, read_line, serving, until
+from tests.acceptor.serving import Client, Server, read_line, serving, until
 
 ROUNDS = 'poolproxy_worker_relay_rounds_total{worker="0"}'
 MOVES = 'poolproxy_client_moves_total{{outcome="{}"}}'.format

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from tests.acceptor.test_serve import Client, Server, read_line, serving, until
+from tests.acceptor.serving import Client, Server, read_line, serving, until
 from tests.acceptor.test_spare import workers
 
 ACCEPTED = 'poolproxy_accepted_connections_total{{listener="127.0.0.1:{}"}}'.format

@@ -12,7 +12,7 @@ import pytest
 
 from poolproxy.acceptor import spare
 from poolproxy.demo.processes import children
-from tests.acceptor.test_serve import Server, eventually, reload, serving, until
+from tests.acceptor.serving import Server, eventually, reload, serving, until
 
 READY = 'poolproxy_workers{state="ready"}'
 STATES = {"starting": 0, "ready": 1, "leaving": 0}
