@@ -6,12 +6,13 @@ RUN python -m venv /opt/poolproxy && /opt/poolproxy/bin/pip install --no-cache-d
 
 FROM python:3.11-slim
 COPY --from=build /opt/poolproxy /opt/poolproxy
-RUN useradd --system --uid 10001 --no-create-home poolproxy
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin poolproxy
 USER poolproxy
 ENV PATH=/opt/poolproxy/bin:$PATH PYTHONUNBUFFERED=1
 EXPOSE 6432 9127
 # TERM drains: give it longer than shutdown_timeout (docker stop --time 40, stop_grace_period in Compose).
 STOPSIGNAL SIGTERM
+# It asks where metrics_listen = "*:9127" answers; set that, or run with --no-healthcheck.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=10s CMD \
     ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:9127/healthz', timeout=4)"]
 # Not through a shell: the signals are for poolproxy itself.
