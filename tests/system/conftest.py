@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from poolproxy.demo.postgres import PostgresServer
+from tests.system.roles import authentication_roles
 
 
 class MakeRoles(Protocol):
@@ -37,3 +38,10 @@ def make_roles(admin: psycopg.Connection, postgres: PostgresServer) -> Iterator[
     yield make
     for name in made:
         admin.execute(f'drop role "{name}"')
+
+
+@pytest.fixture(scope="module")
+def roles(one_postgres: PostgresServer) -> Iterator[None]:
+    """Those of the tests of authentication."""
+    with authentication_roles(one_postgres):
+        yield

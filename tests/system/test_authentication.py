@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import getpass
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from signal import SIGHUP
 
 import psycopg
 import pytest
 
-from poolproxy.auth.scram import make_secret
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import ProxyProcess, StartProxy
-from tests.system.protocol_client import Connection, ErrorAnswer, RawClient, refusal, startup
-from tests.system.support import eventually, sample
+from tests.system.protocol_client import ErrorAnswer, RawClient, refusal, startup
+from tests.system.roles import PASSWORD, target
 
-PASSWORD = "pass'word \\ ü"
 ME = getpass.getuser()
 HBA = """
 # TYPE  DATABASE     USER      ADDRESS        METHOD
@@ -43,38 +38,8 @@ host    replication  all       all            trust
 """
 IDENT = f"here {ME} {ME}_mapped\n"
 METHODS = ("m_scram", "m_md5", "m_plain")
-ROLES = {
-    "right_scram": "login",
-    "expired": "login valid until '2001-01-01'",
-    "forever": "login valid until 'infinity'",
-    "nologin": "nologin",
-}
 # Roles that must not get in, and why psql would not get them in either.
 SHUT_OUT = ("expired", "nologin", "unknown", "dropped")
-
-
-@pytest.fixture(scope="module")
-def roles(one_postgres: PostgresServer) -> Iterator[None]:
-    """The roles of this module; right_md5 has an md5 secret."""
-    literal = PASSWORD.replace("'", "''")
-    server = one_postgres
-    hba = server.data / "pg_hba.conf"
-    before = hba.read_text()
-    hba.write_text(f"host all right_md5,asker_md5 127.0.0.1/32 md5\n{before}")
-    for name, options in ROLES.items():
-        server.psql(f"create role {name} {options} password '{literal}'")
-    server.psql(
-        f"set password_encryption = 'md5'; create role right_md5 login password '{literal}'; "
-        "reset password_encryption; create role asker login password 'ask'; "
-        "grant select on pg_authid to asker; create role forced login password 'f'; "
-        "select pg_reload_conf()"
-    )
-    yield
-    hba.write_text(before)
-    everyone = ", ".join((*ROLES, "right_md5", "forced"))
-    server.psql(
-        f"revoke select on pg_authid from asker; drop role {everyone}, asker; select pg_reload_conf()"
-    )
 
 
 @pytest.fixture(scope="module")
@@ -82,10 +47,6 @@ def sockets() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pp-", dir="/tmp") as folder:
         os.chmod(folder, 0o777)
         yield Path(folder)
-
-
-def target(server: PostgresServer) -> dict[str, object]:
-    return {"host": server.host, "port": server.port, "dbname": "postgres"}
 
 
 @pytest.fixture(scope="module")
@@ -375,216 +336,3 @@ def test_unknown_users_take_the_same_time(proxy: ProxyProcess) -> None:
     times = {user: min(seconds(user, "m_plain") for _ in range(4)) for user in users}
     assert max(times.values()) - min(times.values()) < 0.1, times
     assert min(times.values()) >= 0.15
-
-
-def test_answers_are_kept_for_a_time(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None
-) -> None:
-    """With auth_query_ttl the second log-in asks no more, known or unknown; a reload forgets."""
-    tables = {
-        "poolproxy": {
-            "auth_type": "plain",
-            "auth_user": "asker",
-            "auth_query_ttl": "1h",
-            "workers": 1,
-        },
-        "databases": {"db": target(one_postgres)},
-        "users": {"asker": {"password": "ask"}},
-    }
-    proxy = start_proxy(tables)
-    address = (proxy.host, proxy.port)
-
-    def asked() -> float:
-        return sample(proxy, "poolproxy_pool_transactions_total", user="asker")
-
-    for expected in (2, 2):
-        refusal(address, "db", "unknown", PASSWORD)
-        with RawClient(address, "db", "right_md5", password=PASSWORD) as one:
-            assert one.query("select current_user") == [("right_md5",)]
-        eventually(lambda: asked() == expected, "that many look-ups")  # noqa: B023
-    tables["poolproxy"]["auth_query_ttl"] = 0
-    proxy.write_config(tables)
-    proxy.signal(SIGHUP)
-    eventually(lambda: "configuration reloaded" in proxy.log, "it is reloaded")
-    refusal(address, "db", "unknown", PASSWORD)
-    eventually(lambda: asked() == 3, "it is asked again")
-
-
-# -- the pooler's own log-in ----------------------------------------------------------------------
-
-
-def test_scram_keys_serve_only_for_the_same_secret(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None
-) -> None:
-    """Keys of a log-in with one secret are not tried where the user has another by now."""
-    old = one_postgres.psql("select rolpassword from pg_authid where rolname = 'right_scram'")
-    tables = {
-        "poolproxy": {"auth_type": "scram-sha-256", "workers": 1, "server_login_retry": 0},
-        "databases": {"db": target(one_postgres)},
-        "users": {"right_scram": {"password": old}},
-    }
-    proxy = start_proxy(tables)
-    url = proxy.url(user="right_scram", password="%s", database="db")
-    with psycopg.connect(url.replace("%s", "pass'word%20%5C%20%C3%BC")) as one:
-        assert one.execute("select 1").fetchone() == (1,)
-    # Another salt: the same password, but not the same secret as the server's.
-    tables["users"] = {
-        "right_scram": {"password": make_secret(PASSWORD, b"s" * 16, 4096).to_text()}
-    }
-    tables["databases"] = {"db": target(one_postgres) | {"timezone": "UTC"}}
-    proxy.write_config(tables)
-    proxy.signal(SIGHUP)
-    eventually(lambda: "configuration reloaded" in proxy.log, "it is reloaded")
-    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-        psycopg.connect(url.replace("%s", "pass'word%20%5C%20%C3%BC"))
-
-
-def test_password_command_and_passfile(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None
-) -> None:
-    """The password for the server: printed by a command, which is run again when it has been refused, or
-    from a line of passfile.
-    """
-    to = target(one_postgres)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        token = folder / "token"
-        token.write_text("wrong\n")
-        script = (
-            "import os, sys; print(open(sys.argv[1]).read(), end=''); assert os.environ['PGUSER']"
-        )
-        command = f'{sys.executable} -c "{script}" {token}'
-        passfile = folder / "pass"
-        passfile.write_text(f"*:{one_postgres.port}:postgres:forced:f\n")
-        passfile.chmod(0o600)
-        tables = {
-            "poolproxy": {
-                "auth_type": "any",
-                "passfile": str(passfile),
-                "server_login_retry": 0,
-                "workers": 1,
-            },
-            "databases": {
-                "command": to | {"user": "forced", "password_command": command},
-                "broken": to | {"user": "forced", "password_command": "/nowhere/at/all"},
-                "passfile": to | {"user": "forced"},
-                "none": to | {"user": "asker"},
-            },
-            "users": {"ann": {"password": "x"}},
-        }
-        proxy = start_proxy(tables)
-        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
-            psycopg.connect(proxy.url(user="ann", password="", database="command"))
-        token.write_text("f\nsecond line\n")
-        for database in ("command", "passfile"):
-            with psycopg.connect(proxy.url(user="ann", password="", database=database)) as one:
-                assert one.execute("select current_user").fetchone() == ("forced",)
-        for database in ("broken", "none"):
-            with pytest.raises(psycopg.OperationalError):
-                psycopg.connect(proxy.url(user="ann", password="", database=database))
-        assert "password_command can't be run: No such file or directory" in proxy.log
-        assert "wrong password type" in proxy.log
-
-
-# -- floods ---------------------------------------------------------------------------------------
-
-
-def test_silent_sockets_keep_nobody_out(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None
-) -> None:
-    """As many silent connections as max_client_conn: the slowest are closed, and clients get in."""
-    tables = {
-        "poolproxy": {"auth_type": "any", "max_client_conn": 40, "workers": 1},
-        "databases": {"db": target(one_postgres) | {"user": "forced", "password": "f"}},
-        "users": {"ann": {"password": "x"}},
-    }
-    proxy = start_proxy(tables)
-    address = (proxy.host, proxy.port)
-    silent = [Connection(address) for _ in range(40)]
-
-    def gets_in() -> bool:
-        try:
-            with RawClient(address, "db", "ann") as one:
-                return one.query("select 1") == [("1",)]
-        except ErrorAnswer:
-            return False
-
-    try:
-        eventually(gets_in, "a client gets in")
-        failures = "poolproxy_worker_login_failures_total"
-        eventually(lambda: sample(proxy, failures, reason="max_logins") >= 15, "they are counted")
-        farewell = silent[0].read()
-        assert farewell.error().message == "too many clients are logging in (max_logins)"
-    finally:
-        for one in silent:
-            one.close()
-
-
-@pytest.fixture
-def descriptors() -> Iterator[int]:
-    """As many file descriptors as the system allows; how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield hard
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def test_many_silent_sockets(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None, descriptors: int
-) -> None:
-    """Thousands of silent connections slow nobody's log-in down."""
-    many = min(10_000, descriptors - 500)
-    tables = {
-        "poolproxy": {
-            "auth_type": "any",
-            "max_client_conn": 11_000,
-            "max_logins": 11_000,
-            "listen_backlog": 4096,
-        },
-        "databases": {"db": target(one_postgres) | {"user": "forced", "password": "f"}},
-        "users": {"ann": {"password": "x"}},
-    }
-    proxy = start_proxy(tables)
-    address = (proxy.host, proxy.port)
-    silent: list[Connection] = []
-    try:
-        silent.extend(Connection(address) for _ in range(many))
-        eventually(lambda: sample(proxy, "poolproxy_clients") >= many, "they are accepted")
-        began = time.monotonic()
-        for _ in range(20):
-            with RawClient(address, "db", "ann") as one:
-                assert one.query("select 1") == [("1",)]
-        assert time.monotonic() - began < 10
-    finally:
-        for one in silent:
-            one.close()
-
-
-def test_a_broken_hba_file_leaves_the_old_rules(
-    start_proxy: StartProxy, one_postgres: PostgresServer, roles: None
-) -> None:
-    """A reload with a mistake in auth_hba_file changes nothing and is told with file and line."""
-    tables = {
-        "poolproxy": {"auth_type": "hba", "auth_hba_file": "hba.conf"},
-        "databases": {"db": target(one_postgres) | {"user": "forced", "password": "f"}},
-        "users": {"ann": {"password": "x"}},
-    }
-    proxy = start_proxy(tables, {"hba.conf": "host all all all reject\n"})
-    rules = proxy.folder / "hba.conf"
-    rules.write_text("host all all all trust\nhost all all all nonsense\n")
-    proxy.signal(SIGHUP)
-    eventually(lambda: 'hba.conf:2: the method "nonsense"' in proxy.log, "the mistake is told")
-    address = (proxy.host, proxy.port)
-    assert refusal(address, "db", "ann").message == "login rejected"
-    rules.write_text("host all all all trust\n")
-    proxy.signal(SIGHUP)
-
-    def gets_in() -> bool:
-        try:
-            RawClient(address, "db", "ann").leave()
-        except ErrorAnswer:
-            return False
-        return True
-
-    eventually(gets_in, "the new rules hold")
