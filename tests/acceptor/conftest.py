@@ -1,4 +1,4 @@
-"""What the acceptor's tests leave as they found it."""
+"""Fixtures of the acceptor's tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from poolproxy.acceptor.http import listen
 from poolproxy.acceptor.signals import MODES, ORDERS
+from tests.acceptor.http_server import Running
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +24,13 @@ def process_as_before() -> Iterator[None]:
     ours.setLevel(before[2])
     for number, handler in signals.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+async def proxy(nursery):
+    """A server on a free port, stopped at the end of the test."""
+    sockets = listen("127.0.0.1", 0)
+    proxy = Running(sockets[0].getsockname())
+    await nursery.start(proxy.run, sockets)
+    yield proxy
+    nursery.cancel_scope.cancel()

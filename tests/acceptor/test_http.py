@@ -6,84 +6,16 @@ import gzip
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 
-import attrs
 import pytest
 import trio
-from prometheus_client.registry import Collector
 
 from poolproxy.acceptor import http, http_app
-from poolproxy.acceptor.http import Health, listen, serve_http
-from poolproxy.errors import ConfigError
+from poolproxy.acceptor.http import Health, listen
 from poolproxy.metrics.exposition import Exposition
 from poolproxy.metrics.merge import Totals
 from poolproxy.metrics.schema import ProxyMetrics
-
-HOST = b"Host: localhost\r\n"
-
-
-async def scrape():
-    """What a proxy without clients shows."""
-    return Exposition(ProxyMetrics(refused=7), Totals().view())
-
-
-@attrs.define
-class Running:
-    """The server as the acceptor runs it, with answers that a test can exchange."""
-
-    address: tuple[str, int]
-    answer: Callable[[], Awaitable[Collector]] = scrape
-    health: Health = attrs.field(factory=Health)
-    databases: dict[str, Health] = attrs.field(factory=dict)
-    stop: trio.Event = attrs.field(factory=trio.Event)
-    stopped: trio.Event = attrs.field(factory=trio.Event)
-
-    async def run(self, sockets, task_status=trio.TASK_STATUS_IGNORED):
-        """Serve until stopped."""
-        await serve_http(
-            sockets,
-            scrapes={"/metrics": lambda: self.answer()},
-            health=lambda database: self.databases.get(database, self.health),
-            stop=self.stop.wait,
-            task_status=task_status,
-        )
-        self.stopped.set()
-
-    async def connect(self):
-        """A client's connection."""
-        return await trio.open_tcp_stream(*self.address)
-
-    async def ask(self, path, *, method="GET", headers=""):
-        """One request in one connection: status, headers, body."""
-        stream = await self.connect()
-        async with stream:
-            request = f"{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\n"
-            await stream.send_all(request.encode() + HOST + b"\r\n")
-            return parsed(await everything(stream))
-
-
-async def everything(stream):
-    """All bytes until the server closes."""
-    with trio.fail_after(10):
-        return b"".join([chunk async for chunk in stream])
-
-
-def parsed(reply):
-    """Status, headers and body of the last response in ``reply``."""
-    head, _, body = reply.partition(b"\r\n\r\n")
-    status, *lines = head.decode().split("\r\n")
-    return int(status.split()[1]), dict(line.split(": ", 1) for line in lines), body
-
-
-@pytest.fixture
-async def proxy(nursery):
-    """A server on a free port, stopped at the end of the test."""
-    sockets = listen("127.0.0.1", 0)
-    proxy = Running(sockets[0].getsockname())
-    await nursery.start(proxy.run, sockets)
-    yield proxy
-    nursery.cancel_scope.cancel()
+from tests.acceptor.http_server import HOST, Running, everything, parsed, scrape
 
 
 async def test_metrics_are_served_as_text(proxy):
@@ -448,43 +380,6 @@ async def test_stopping_finishes_what_was_begun_and_closes_the_rest(proxy):
         assert parsed(await everything(busy))[0] == 200
     with trio.fail_after(5):
         await proxy.stopped.wait()
-
-
-def test_a_busy_address_names_the_setting():
-    """Two proxies on one machine: the second is told which setting to change."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"metrics_listen: 127.0.0.1:{port} is in use"):
-            listen("127.0.0.1", port)
-
-
-@pytest.mark.parametrize(
-    ("host", "text"),
-    [
-        ("192.0.2.1", "this machine has no address 192.0.2.1"),
-        ("no such host", "can't resolve 'no such host'"),
-    ],
-)
-def test_an_address_that_is_not_ours_names_the_setting(host, text):
-    """A foreign address or an unknown name is an error of the configuration with a cure."""
-    with pytest.raises(ConfigError, match=f'metrics_listen: {text}.*or "" to serve no metrics'):
-        listen(host, 9127)
-
-
-def test_a_star_listens_on_every_family_of_the_machine():
-    """ "*" opens one socket a family, and the same port in both is no conflict."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    sockets = listen("*", port)
-    try:
-        families = [sock.family for sock in sockets]
-        assert socket.AF_INET in families
-        assert len(families) == len(set(families))
-        with socket.create_connection(("127.0.0.1", port)):
-            pass
-    finally:
-        for sock in sockets:
-            sock.close()
 
 
 def test_the_imports_give_no_warning():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl
 from typing import Any
 
+import psycopg
+
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import HOST, ProxyProcess
 from tests.fixtures.tls import Certificates, Pem
@@ -49,6 +51,13 @@ def connect(
         one.close()
         raise
     return one
+
+
+def libpq(proxy: ProxyProcess, certificates: Certificates, **how: Any) -> psycopg.Connection:
+    """libpq, which looks at the proxy's certificate where ``sslmode`` says so."""
+    target = {"host": HOST, "port": proxy.port, "user": "postgres", "dbname": "transaction"}
+    root = {"sslrootcert": str(certificates.ca), "sslcert": "/nowhere", "sslkey": "/nowhere"}
+    return psycopg.connect(**{**target, **root, **how})
 
 
 def client(proxy: ProxyProcess, context: ssl.SSLContext, database: str, **how: Any) -> RawClient:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import attrs
 import pytest
-import trio
 
 from poolproxy.auth.scram import ScramKeys, stored_key
 from poolproxy.auth.secrets import Md5Secret, PlainSecret, ScramSecret
@@ -20,63 +17,19 @@ from poolproxy.ipc.messages import (
     CancelMissed,
     ClientArrival,
     ClientArrived,
-    ClientMove,
     ClientMoved,
     ClientNames,
-    Command,
-    Hold,
     Parameter,
     Shed,
 )
-from poolproxy.pool.pool import PAUSED
-from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import is_quiet
-from poolproxy.relay.session import SessionClient
-from poolproxy.wire.build import message, query, ready_for_query
+from poolproxy.wire.build import message, ready_for_query
 from poolproxy.worker import client_moves
 from poolproxy.worker.control import obey
 from poolproxy.worker.lookup import Found
-from poolproxy.worker.orders import KILLED
 from poolproxy.worker.shedding import Burden, choose
-from tests.worker.house import House, error, house, no_descriptors
-
-SELECT = query("select 1")
-DONE = message(ord("C"), b"SELECT 1\0") + ready_for_query()
-SYNC = message(ord("S"), b"")
-PARSE = message(ord("P"), b"mine\0select 1\0\0\0") + SYNC
-BIND = message(ord("B"), b"\0mine\0\0\0\0\0\0\0") + message(ord("E"), b"\0\0\0\0\0") + SYNC
-PAUSE = Hold(0, paused=True, suspended=False, databases=(), disabled=())
-PARSED = b"1\0\0\0\4" + ready_for_query()
-
-
-@contextmanager
-def two(proxy: dict[str, Any] | None = None, **database: Any) -> Iterator[tuple[House, House]]:
-    """Two workers with the same configuration."""
-    with ExitStack() as stack:
-        yield (
-            stack.enter_context(house(proxy, database)),
-            stack.enter_context(house(proxy, database)),
-        )
-
-
-def sent(source: House, client: Client) -> tuple[ClientMove, list[int]]:
-    """Have the client sent; what the acceptor gets."""
-    assert is_quiet(client)
-    assert client_moves.send(source.worker, client, 0)
-    while True:
-        received = source.acceptor.receive_nowait()
-        assert received is not None
-        if isinstance(received[0], ClientMove):
-            return received[0], received[1]
-
-
-def move(source: House, target: House, client: Client) -> Client:
-    """What the acceptor does for a client that arrives; the client as it is there."""
-    told, fds = sent(source, client)
-    obey(target.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-    assert target.heard() == [ClientArrived(client.id, "")]
-    obey(source.worker, ClientMoved(client.id, ""), [])
-    return target.worker.clients[client.id]
+from tests.worker.house import error, no_descriptors
+from tests.worker.moving import BIND, DONE, PARSE, PARSED, SELECT, move, sent, two
 
 
 def test_all_that_is_known_of_a_client_comes_along() -> None:
@@ -249,143 +202,6 @@ def test_a_cancel_for_a_client_on_its_way_is_for_its_next_worker() -> None:
         obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         obey(b.worker, Cancel(7, client.key), [])
         assert b.heard() == [ClientArrived(client.id, ""), CancelDone(7)]
-
-
-@pytest.mark.parametrize("how", ["moved", "refused", "lost"])
-def test_a_session_goes_with_its_server(how: str) -> None:
-    """Client and server are the next worker's, or both come back, or both end: then without a word, as the
-    worker that died may have sent half a row.
-    """
-    with two(pool_mode="session") as (a, b):
-        client, server, app, postgres = a.session()
-        assert is_quiet(client)
-        told, fds = sent(a, client)
-        assert told.sockets == (client.id, server.permit)
-        assert not a.pool.servers
-        if how == "moved":
-            obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-            assert b.heard() == [ClientArrived(client.id, "")]
-            obey(a.worker, ClientMoved(client.id, ""), [])
-            there, house_ = b.worker.clients[client.id], b
-        else:
-            for fd in fds:
-                socket.socket(fileno=fd).close()
-            started: list[Any] = []
-            a.worker.start = lambda *task: started.append(task)  # type: ignore[method-assign]
-            obey(a.worker, ClientMoved(client.id, "died", lost=how == "lost"), [])
-            there, house_ = client, a
-        if how == "lost":
-            assert app.recv(1) == b""
-            assert server.closed
-            assert len(started) == 1, "what it may be at work on is cancelled"
-            return
-        assert there.server is not None
-        assert there.server in house_.pool.servers
-        assert isinstance(there, SessionClient)
-        assert not there.unused
-        app.send(SELECT)
-        house_.turn()
-        assert postgres.recv(1 << 16) == SELECT
-        postgres.send(DONE)
-        house_.turn()
-        assert app.recv(1 << 16) == DONE
-
-
-def test_a_client_that_is_not_read_yet_is_not_sent_on() -> None:
-    """It would be read here when it is another worker's already."""
-    with two() as (a, b):
-        client, app = a.client()
-        told, fds = sent(a, client)
-        started: list[Any] = []
-        b.worker.start = lambda *task: started.append(task)  # type: ignore[method-assign]
-        while b.worker.channel.flushed:
-            b.worker.channel.post(CancelDone(1))
-        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-        there = b.worker.clients[client.id]
-        assert not client_moves.send(b.worker, there, 0)
-        while b.acceptor.receive_nowait() is not None:
-            pass
-        ((task, *arguments),) = started
-        trio.run(task, *arguments)
-        app.send(SELECT)
-        b.turn()
-        assert there.wait_since
-
-
-@pytest.mark.parametrize("argument", ["", "db"])
-@pytest.mark.parametrize("back", [False, True])
-@pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_a_kill_reaches_a_client_on_its_way(argument: str, mode: str, *, back: bool) -> None:
-    """Wherever it settles then; others who come later are not meant."""
-    with two(pool_mode=mode) as (a, b):
-        if mode == "session":
-            client: Client
-            client, _, app, _ = a.session()
-        else:
-            client, app = a.client()
-        told, fds = sent(a, client)
-        for one_ in (a, b):
-            obey(one_.worker, Command(1, "KILL", argument), [])
-        if back:
-            for fd in fds:
-                socket.socket(fileno=fd).close()
-            obey(a.worker, ClientMoved(client.id, "died"), [])
-        else:
-            obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-            obey(a.worker, ClientMoved(client.id, ""), [])
-        settled = a if back else b
-        assert error(app).message == KILLED.message
-        assert not settled.pool.servers
-        later, _ = settled.client()
-        assert not later.closed
-
-
-def test_a_pause_reaches_a_session_on_its_way() -> None:
-    """Its server ends as soon as the client has left; at once, if the client has not used it."""
-    with two(pool_mode="session") as (a, b):
-        client, *_ = a.session()
-        told, fds = sent(a, client)
-        obey(b.worker, PAUSE, [])
-        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-        server = b.worker.clients[client.id].server
-        assert server is not None
-        assert server.doomed == PAUSED
-        client, *_ = a.session()
-        client.taken_at = client.last_activity
-        told, fds = sent(a, client)
-        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-        assert b.worker.clients[client.id].server is None
-        assert len(b.pool.servers) == 1
-
-
-def test_nothing_is_read_of_a_client_that_comes_while_all_is_suspended() -> None:
-    """What it has sent is read when that is over."""
-    with two() as (a, b):
-        client, app = a.client()
-        told, fds = sent(a, client)
-        app.send(SELECT)
-        b.worker.engine.suspend()
-        obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-        assert not b.worker.clients[client.id].wait_since
-        b.worker.engine.resume()
-        b.turn()
-        assert b.worker.clients[client.id].wait_since
-
-
-def test_a_session_in_a_transaction_is_not_quiet() -> None:
-    """It moves when that is over."""
-    with two(pool_mode="session") as (a, _):
-        client, _, app, postgres = a.session()
-        for answer, quiet in (
-            (message(ord("C"), b"BEGIN\0") + ready_for_query(ord("T")), False),
-            (DONE, True),
-        ):
-            app.send(SELECT)
-            a.turn()
-            assert not is_quiet(client)
-            postgres.send(answer)
-            a.turn()
-            assert is_quiet(client) is quiet
 
 
 def test_what_can_not_be_told_of_a_client_ends_only_that_client() -> None:

@@ -10,7 +10,7 @@ from poolproxy.ipc.messages import CancelKey, Command, Permit
 from poolproxy.worker.control import obey
 from poolproxy.worker.greeting import Greeting
 from poolproxy.worker.upstream import ServerLogin
-from tests.worker.test_session import POOL, SessionHouse
+from tests.worker.session_house import POOL, SessionHouse
 
 
 @pytest.mark.parametrize(

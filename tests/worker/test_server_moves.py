@@ -27,7 +27,7 @@ from poolproxy.wire.build import message, query
 from poolproxy.worker import client_moves, server_moves
 from poolproxy.worker.control import obey
 from poolproxy.worker.session import Claim
-from tests.worker.test_session import POOL, SessionHouse
+from tests.worker.session_house import POOL, SessionHouse
 
 SELECT = query("select 1")
 LOGIN = 99  # the client that logs in

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from time import monotonic
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -14,116 +12,25 @@ import trio.testing
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
     Accepted,
-    Blocked,
-    CancelKey,
     Command,
-    Configure,
     Hold,
     LoginWant,
     Message,
     NoServer,
-    Parameter,
     Permit,
-    PoolKey,
     Reclaim,
     ServerClosed,
-    ServerUp,
     Yield,
 )
-from poolproxy.relay.client import Client
-from poolproxy.relay.session import SessionClient, SessionServer
-from poolproxy.settings.hosts import Host
+from poolproxy.relay.session import SessionServer
 from poolproxy.wire.build import message, query, ready_for_query
-from poolproxy.wire.parameters import Values
 from poolproxy.wire.startup import startup_message
-from poolproxy.worker import leaving
 from poolproxy.worker.control import obey
-from poolproxy.worker.janitor import tick
 from poolproxy.worker.login import serve_socket
-from poolproxy.worker.options import Wishes
-from poolproxy.worker.reload import reload
-from poolproxy.worker.session import Claim, Own, held, take, unblock
-from tests.fixtures.toml import to_toml
-from tests.worker.house import DATABASE, PROXY, House
+from poolproxy.worker.session import Claim, Own, held, take
+from tests.worker.session_house import POOL, SessionHouse
 
-POOL = PoolKey("db", "ann")
-REPORTED = {"DateStyle": "ISO, MDY", "application_name": ""}
 DONE = message(ord("C"), b"SELECT 1\0") + ready_for_query()
-NONE: dict[str, str] = {}
-
-
-class SessionHouse(House):
-    """A worker with a pool in session mode. PostgreSQL reports what ``REPORTED`` has."""
-
-    def __init__(self, **database: object) -> None:
-        super().__init__({"auth_type": "any"}, {"pool_mode": "session", "pool_size": 5, **database})
-        self.pool.welcomed(tuple(Parameter(*item) for item in REPORTED.items()))
-
-    @property
-    def defaults(self) -> Values:
-        return self.worker.context.tracker.values(REPORTED)
-
-    def own(self, parameters: dict[str, str] = NONE, *, named_by_us: bool = False) -> Own:
-        wanted = Wishes("db", "ann", parameters)
-        tracker = self.worker.context.tracker
-        return Own.of(wanted, tracker, self.defaults, named_by_us=named_by_us)
-
-    def session_server(
-        self, parameters: dict[str, str] = NONE, claim: Claim | None = None
-    ) -> tuple[SessionServer, socket.socket]:
-        """A server that has logged in, opened with these start-up parameters."""
-        ours, theirs = self._pair()
-        number = next(self._numbers)
-        server = SessionServer(
-            self.worker.context,
-            ours,
-            permit=number,
-            keep=False,
-            pool=self.pool,
-            key=CancelKey(number, b"5678"),
-            address=(socket.AF_UNIX, "/nowhere"),
-            host=Host("127.0.0.1", 5432),
-            role=None,
-            values=self.worker.context.tracker.values(REPORTED | parameters),
-            name=f"S-{number}",
-            connected_at=monotonic(),
-            welcome=self.pool.welcome,
-            wish=self.own(parameters).opened if parameters else None,
-        )
-        self.pool.opening += 1
-        self.worker.server_up(server, ServerUp(number, server.key, 0.01, ()), claim)
-        return server, theirs
-
-    def idler(self) -> SessionClient:
-        """A client that has had a server since its log-in and does not use it."""
-        server, _ = self.session_server()
-        self.pool.idle.remove(server)
-        ours, _ = self._pair()
-        number = next(self._numbers)
-        client = SessionClient(
-            self.worker.context,
-            ours,
-            id=number,
-            pool=self.pool,
-            user="ann",
-            key=CancelKey(number, b"1234"),
-            values=self.defaults,
-            settings=self.worker.config.client("db", "ann"),
-            peer="127.0.0.1",
-            port=1,
-            connected_at=monotonic(),
-        )
-        client.have(server)
-        self.worker.client_up(client, b"")
-        return client
-
-    def reload(self, **database: object) -> None:
-        """Configure the database anew."""
-        tables = {"poolproxy": PROXY, "databases": {"db": {**DATABASE, **database}}}
-        reload(self.worker, Configure(2, "test.toml", to_toml(tables), "", bytes(32)))
-
-    def logins(self) -> dict[str, int]:
-        return self.pool.stats.session_logins
 
 
 @pytest.fixture
@@ -403,91 +310,3 @@ async def test_an_order_amid_the_login_reaches_its_server(
     app.send(query("select 1"))
     h.turn()
     assert list(h.pool.waiting) == [h.worker.clients[7]]
-
-
-# -- what is in others' way ----------------------------------------------------------------------------
-
-
-def waiting_client(h: SessionHouse) -> Client:
-    client, app = h.client()
-    app.send(query("select 1"))
-    h.turn()
-    return client
-
-
-def test_unused_servers_make_room_where_a_limit_is_in_the_way(h: SessionHouse) -> None:
-    """As many as clients wait, less the connections that come or go already."""
-    idlers = [h.idler() for _ in range(4)]
-    for _ in range(2):
-        waiting_client(h)
-    unblock(h.worker, h.pool)
-    assert all(idler.server for idler in idlers)
-    h.pool.opening += 1
-    obey(h.worker, Blocked(POOL, True), [])
-    assert [bool(idler.server) for idler in idlers] == [False, True, True, True]
-    tick(h.worker, monotonic())
-    assert h.pool.stats.server_closes == {"unused": 1}
-    h.pool.opening -= 1
-    waiting_client(h)
-    tick(h.worker, monotonic())
-    assert [bool(idler.server) for idler in idlers] == [False, False, False, True]
-    obey(h.worker, Blocked(POOL, False), [])
-    waiting_client(h)
-    tick(h.worker, monotonic())
-    assert h.pool.stats.server_closes == {"unused": 3}
-
-
-def test_unused_servers_make_room_for_connections_of_their_own(h: SessionHouse) -> None:
-    """A log-in that waits for a permit, as one for replication does, can't use an idle server either."""
-    special, _ = h.session_server({"geqo": "off"})
-    idler = h.idler()
-    h.pool.demands |= {8: 1.0, 9: 1.0}
-    h.worker.want(h.pool)
-    obey(h.worker, Blocked(POOL, True), [])
-    assert special.closed
-    assert idler.server is None
-    h.pool.demands.clear()
-
-
-def test_the_ledger_takes_unused_servers_back(h: SessionHouse) -> None:
-    """Idle ones first, then those that nobody uses, then one that becomes free."""
-    idlers = [h.idler() for _ in range(2)]
-    idle, _ = h.session_server()
-    special, _ = h.session_server({"geqo": "off"})
-    obey(h.worker, Reclaim(POOL, 3), [])
-    assert idle.closed
-    assert special.closed
-    assert [bool(idler.server) for idler in idlers] == [False, True]
-    assert h.pool.reclaim == 0
-    obey(h.worker, Reclaim(POOL, 2), [])
-    assert h.pool.reclaim == 1
-
-
-def test_a_reload_replaces_unused_servers_too(h: SessionHouse) -> None:
-    """Who has not used the old server need not begin with it."""
-    idler = h.idler()
-    special, _ = h.session_server({"geqo": "off"})
-    h.reload(pool_mode="transaction")
-    assert idler.server is None
-    assert special.closed
-    assert not idler.closed
-
-
-def test_unused_servers_do_not_delay_the_end(h: SessionHouse) -> None:
-    """SIGINT waits for sessions, but not for those that have not begun."""
-    idler = h.idler()
-    leaving.begin(h.worker, "servers")
-    leaving.look(h.worker)
-    assert idler.closed
-    assert not h.pool.servers
-
-
-def test_an_unused_client_is_idle(h: SessionHouse) -> None:
-    """client_idle_timeout is for it too, whether it has a server or not."""
-    idler = h.idler()
-    idler.settings = attrs.evolve(idler.settings, client_idle_timeout=5.0)
-    h.worker.idle_limits = True
-    tick(h.worker, idler.last_activity + 4.9)
-    assert not idler.closed
-    tick(h.worker, idler.last_activity + 5.1)
-    assert idler.closed
