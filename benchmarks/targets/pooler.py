@@ -34,6 +34,7 @@ class Limits:
     access: Access = TRUST
     certificate: Certificate | None = None
     processes: int = 1
+    client_moves: bool = False  # between processes; poolproxy only
 
 
 class Target(Protocol):

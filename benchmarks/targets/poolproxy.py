@@ -24,7 +24,7 @@ workers = {workers}
 metrics_listen = ""
 log_connections = false
 log_disconnections = false
-client_moves = false
+client_moves = {moves}
 spare_worker = false  # it would start amid a measurement
 
 [databases.{dbname}]
@@ -62,6 +62,7 @@ class PoolProxy:
             security="\n".join(words),
             port=port,
             workers=limits.processes,
+            moves=str(limits.client_moves).lower(),
             pool_size=limits.pool_size,
             max_clients=limits.max_clients,
         )

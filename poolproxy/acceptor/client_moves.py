@@ -127,7 +127,9 @@ class ClientMoves:
         """To be called a few times a second."""
         hub = self._hub
         if not hub.loaded.config.settings.client_moves or hub.leaving:
+            hub.host.gather(None)
             return
+        hub.host.gather(self.rebalancer.shares(time.monotonic()))
         loads = {w.number: hub.clients.load(w.number) for w in hub.workers.taking()}
         for number, order in self.rebalancer.plan(time.monotonic(), loads):
             log.debug("worker %d gives %.0f %% to %d", number, 100 * order.share, order.target)

@@ -9,7 +9,7 @@ import math
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 import trio
@@ -110,6 +110,10 @@ class LedgerHost:
         self._send(self._ledger.client_up(target, pool, now))
         if source is not None:
             self._send(self._ledger.client_gone(source, pool, now))
+
+    def gather(self, busy: Mapping[int, float] | None) -> None:
+        """As the ledger's."""
+        self._send(self._ledger.gather(busy, time.monotonic()))
 
     def holds(self, worker: Worker, permit: int) -> bool:
         """Whether a server in use there has this permit."""

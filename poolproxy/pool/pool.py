@@ -63,8 +63,8 @@ class WorkerPool(Generic[C, S]):
     ``singles``: times of transactions of one statement, and ``waits``: times of waits, both not yet part of
     ``stats`` (see :meth:`count`). ``brisk``: nothing but the server itself can stand in the way of its next
     use. ``logged_states``: pairs of an application and a kind of session state. ``draining``: its clients are
-    to be sent away, see ``worker.draining``. ``outdated``: servers that were opened before that are to be
-    replaced. ``unwanted``: the configuration has it no more.
+    to be sent away, see ``worker.draining``, or to another worker, see ``worker.gathering``. ``outdated``:
+    servers that were opened before that are to be replaced. ``unwanted``: the configuration has it no more.
     """
 
     __slots__ = (

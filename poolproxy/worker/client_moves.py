@@ -258,7 +258,7 @@ async def _look(worker: Worker) -> list[Burden[Client]]:
             done[place] += mark != marks[place]
             marks[place] = mark
     return [
-        Burden(client, count, _may_go(client))
+        Burden(client, count, _may_go(worker, client))
         for client, count in zip(clients, done, strict=True)
         if count
     ]
@@ -338,9 +338,9 @@ def _mark(client: Client) -> tuple[float, float]:
     return client.last_activity, client.server.query_since if client.server is not None else 0.0
 
 
-def _may_go(client: Client) -> bool:
+def _may_go(worker: Worker, client: Client) -> bool:
     small = client.names is None or client.names.size <= MOST_STATEMENT_BYTES
-    return small and can_ever_move(client)
+    return small and can_ever_move(client) and client.pool.key not in worker.homes
 
 
 def secrets_for(worker: Worker, pool: Pool) -> ClientSecrets:

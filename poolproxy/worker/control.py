@@ -22,6 +22,7 @@ from poolproxy.ipc.messages import (
     ConsoleEnd,
     ConsoleRows,
     Drain,
+    Gather,
     Handoff,
     Hold,
     Inspect,
@@ -46,6 +47,7 @@ from poolproxy.relay.session import let_go
 from poolproxy.worker import (
     client_moves,
     draining,
+    gathering,
     holding,
     leaving,
     orders,
@@ -115,6 +117,8 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             client_moves.arrive(worker, message, fds)
         case ClientMoved():
             client_moves.moved(worker, message)
+        case Gather():
+            gathering.begin(worker, message)
         case Shed():
             client_moves.shed(worker, message)
         case Retire():

@@ -39,7 +39,7 @@ def begin(worker: Worker, message: Drain) -> None:
         count = sum(1 for _ in _clients(worker, name))
         worker.drains[name] = Draining(count, monotonic(), message.until, message.deadline)
     for pool in worker.pools.values():
-        pool.set_draining(bool({ALL, pool.key.database} & worker.drains.keys()))
+        worker.set_draining(pool)
     tick(worker, monotonic())
 
 

@@ -21,7 +21,15 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import is_unused
-from poolproxy.worker import draining, fast_close, leaving, parting, patience, queue_notice
+from poolproxy.worker import (
+    draining,
+    fast_close,
+    gathering,
+    leaving,
+    parting,
+    patience,
+    queue_notice,
+)
 from poolproxy.worker.replication import make_way
 from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
@@ -118,6 +126,7 @@ def consider(worker: Worker, client: Client) -> None:
         now = monotonic()
         fast_close.consider(worker, client, now)
         draining.consider(worker, client, now)
+        gathering.consider(worker, client)
 
 
 def _tell_load(worker: Worker, now: float) -> None:

@@ -33,7 +33,7 @@ from poolproxy.wire.startup import (
     SHORT_SECRET,
     CancelPacket,
 )
-from poolproxy.worker import tls
+from poolproxy.worker import gathering, tls
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.keys import new_key
 from poolproxy.worker.opening import Opening
@@ -383,6 +383,7 @@ class ClientLogin:
         self._log_success()
         client = self._client(pool, key, values, server)
         worker.client_up(client, self.opening.stream.messages.rest())
+        gathering.consider(worker, client)
         if isinstance(client, SessionClient) and client.unused:
             catch_up(client)
 

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
+HERE = -1  # as the number of a worker: this one
 CANCEL_PATIENCE = 2.0  # seconds
 REMEMBERED_VALUES = 1024  # sets of parameters that clients share
 REMEMBERED_KEYS = 16_384  # SCRAM keys, 64 bytes each
@@ -105,6 +106,7 @@ class Worker:
         self.logging_in = 0
         self.leaving = ""
         self.departing = Departing()
+        self.homes: dict[PoolKey, int] = {}  # of pools whose clients are gathered, or HERE
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
         self.handshakes = Handshakes()
@@ -218,9 +220,14 @@ class Worker:
         pool = self.pools.get(key)
         if pool is None:
             pool = WorkerPool(key, settings, self.config.settings)
-            pool.set_draining(bool({"", key.database} & self.drains.keys()))
+            self.set_draining(pool)
             self.pools[key] = pool
         return pool
+
+    def set_draining(self, pool: Pool) -> None:
+        """Whether the pool's clients are to be looked at whenever a transaction has ended."""
+        drained = {"", pool.key.database} & self.drains.keys()
+        pool.set_draining(bool(drained) or self.homes.get(pool.key, HERE) != HERE)
 
     def welcome_event(self, key: PoolKey) -> trio.Event:
         """Set when the pool's welcome is known or its servers turn out to refuse us."""

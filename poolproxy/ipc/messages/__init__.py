@@ -23,6 +23,7 @@ from poolproxy.ipc.messages.client_moves import (
     ClientNames,
     ClientSecrets,
     ClientState,
+    Gather,
     NamedStatement,
     Shed,
 )
@@ -106,7 +107,7 @@ Message = (
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
     | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
-    | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
+    | Gather | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
 )  # fmt: skip
 
 __all__ = [
@@ -144,6 +145,7 @@ __all__ = [
     "ConsoleUp",
     "Done",
     "Drain",
+    "Gather",
     "Handoff",
     "Hold",
     "HostSeen",

@@ -87,6 +87,19 @@ class Shed:
     most: int
 
 
+@message(37)
+@attrs.frozen
+class Gather:
+    """The clients of a small pool are to be with the worker with the number ``home``, which is this one if
+    ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
+    as their transactions end. ``home`` below 0: they may stay where they are.
+    """
+
+    pool: PoolKey
+    home: int
+    here: bool
+
+
 @message(25, fds=MANY)
 @attrs.frozen
 class ClientArrival:

@@ -10,7 +10,7 @@ it is granted until :meth:`Ledger.server_closed`, whoever held it and whatever b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from poolproxy.ipc.messages import (
     LoginWant,
@@ -26,6 +26,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.ledger import moving, news
 from poolproxy.pool.ledger.books import Books, LimitsOf, UnknownPermit
+from poolproxy.pool.ledger.gathering import Gathering
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.settling import Settling
 from poolproxy.pool.ledger.state import (
@@ -52,6 +53,7 @@ class Ledger:
     def __init__(self, limits_of: LimitsOf, standing: Iterable[PoolKey] = ()) -> None:
         self._books = Books(limits_of, standing)
         self._settling = Settling(self._books)
+        self._gathering = Gathering(self._books)
         for key in self._books.standing:
             self._books.pool(key)
 
@@ -72,6 +74,7 @@ class Ledger:
         """
         self._books.workers.discard(worker)
         self._books.retired.discard(worker)
+        self._gathering.worker_gone(worker)
         orphans = [lease for lease in self._books.leases.values() if lease.worker == worker]
         for lease in orphans:
             self._books.pools[lease.pool].turn(lease, LeaseState.CLOSING, NOBODY)
@@ -237,6 +240,7 @@ class Ledger:
         lease, pool = self._books.find(worker, taken.permit)
         if taken.taken:
             pool.turn(lease, LeaseState.UP)
+            pool.moves += 1
         else:
             pool.turn(lease, LeaseState.CLOSING, NOBODY)
         lease.since = pool.last_move = now
@@ -247,6 +251,14 @@ class Ledger:
         """A worker has no idle server for another's client that logs in."""
         pool = self._books.pools.get(none.pool)
         return moving.search_on(pool, none.client) if pool is not None else []
+
+    # -- clients that are gathered ----------------------------------------------------------------
+
+    def gather(self, busy: Mapping[int, float] | None, now: float) -> Sends:
+        """Think about the homes of small pools, see ``pool.ledger.gathering``; to be called a few times a
+        second. ``busy``: how much of a core each worker uses; None: clients are to stay.
+        """
+        return self._gathering.plan(now, busy) if busy is not None else self._gathering.give_up()
 
     # -- configuration and time -------------------------------------------------------------------
 
