@@ -19,6 +19,7 @@ from poolproxy.acceptor.limits import has_choice, hosts_of, limits_of, standing_
 from poolproxy.acceptor.workers import Worker, Workers
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import (
+    Gather,
     HostSeen,
     LoginWant,
     Message,
@@ -113,7 +114,11 @@ class LedgerHost:
 
     def gather(self, busy: Mapping[int, float] | None) -> None:
         """As the ledger's."""
-        self._send(self._ledger.gather(busy, time.monotonic()))
+        sends = self._ledger.gather(busy, time.monotonic())
+        for worker, message in sends:
+            if isinstance(message, Gather) and message.here:
+                log.debug("clients of %s are gathered on worker %d", message.pool, worker)
+        self._send(sends)
 
     def holds(self, worker: Worker, permit: int) -> bool:
         """Whether a server in use there has this permit."""

@@ -7,12 +7,12 @@ transaction of each is served where it was.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from time import monotonic
 
 import trio
 
-from poolproxy.ipc.messages import Gather
+from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import is_quiet
 from poolproxy.worker import client_moves
@@ -31,29 +31,39 @@ def begin(worker: Worker, order: Gather) -> None:
     if pool is None:
         return
     worker.set_draining(pool)
-    if pool.draining and not pool.session_mode:
+    if _goes(worker, pool.key) and not pool.session_mode:
         clients = [client for client in worker.clients.values() if client.pool is pool]
         worker.start(_sweep, worker, clients)
 
 
-async def _sweep(worker: Worker, clients: Sequence[Client]) -> None:
-    """Send those that do nothing now."""
-    for start in range(0, len(clients), BATCH):
-        for client in clients[start : start + BATCH]:
-            consider(worker, client)
+def _goes(worker: Worker, key: PoolKey) -> bool:
+    return worker.homes.get(key, HERE) != HERE
+
+
+async def _sweep(worker: Worker, clients: Iterable[Client]) -> None:
+    """Send those that do nothing now, a few at a time."""
+    left = list(clients)
+    while left:
+        if not _is_full(worker):
+            for client in left[:BATCH]:
+                consider(worker, client)
+            del left[:BATCH]
         await trio.sleep(CATCH_EVERY)
+
+
+def _is_full(worker: Worker) -> bool:
+    departing = worker.departing
+    return len(departing.clients) >= MOST_IN_FLIGHT or monotonic() < departing.rests_until
 
 
 def consider(worker: Worker, client: Client) -> None:
     """Send the client to its pool's home, if that is elsewhere and nothing of the client is under way."""
-    home = worker.homes.get(client.pool.key, HERE)
-    departing = worker.departing
+    pool = client.pool
     if (
-        home != HERE
-        and not client.pool.session_mode
+        _goes(worker, pool.key)
+        and not pool.session_mode
         and worker.clients.get(client.id) is client
-        and len(departing.clients) < MOST_IN_FLIGHT
-        and monotonic() >= departing.rests_until
+        and not _is_full(worker)
         and is_quiet(client)
     ):
-        client_moves.send(worker, client, home)
+        client_moves.send(worker, client, worker.homes[pool.key])

@@ -75,8 +75,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
 HERE = -1  # as the number of a worker: this one
+# A backend that is busy is asked to stop before its connection ends; it gets this long to hear.
 CANCEL_PATIENCE = 2.0  # seconds
 REMEMBERED_VALUES = 1024  # sets of parameters that clients share
 REMEMBERED_KEYS = 16_384  # SCRAM keys, 64 bytes each

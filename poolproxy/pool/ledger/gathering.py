@@ -1,22 +1,27 @@
 """The home of a small pool: the worker at which its clients are gathered.
 
 A pool with fewer servers than there are workers has less than one server for some worker. Where its clients
-are saturated, or ask now here and now there, its servers move all the time. A move of a client costs about
-as much as that of a server, but is made once. So the clients go to one worker, the pool's *home*; the
-servers follow, and stay.
+are busy its servers move all the time. A move of a client costs about as much as that of a server, but is
+made once. So the clients go to one worker, the pool's *home*; the servers follow, and stay.
 
-A home is chosen when the pool has been *hot* in two looks: its limit is reached, and clients wait or its
-servers move. It is the worker that will be least busy with the pool's whole work, and among about equal
-ones that with the largest share of the demand. The pool keeps it until it has not been hot for ``KEEP``.
-It gets another one when the worker has died or retires, or, after ``HOLD``, when that is ``OVERLOADED`` and
-another one has much room.
+* A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. It is the worker that will be
+  least busy with the pool's whole work, and among about equal ones that with the largest share of the demand.
+  If that is more than one worker can do (``CAPACITY``) there is none.
+* It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
+  moves, and without a home the balancing by busy time would spread them again.
+* Another one is chosen when the worker dies or retires, or, after ``HOLD``, when one would be less busy by
+  ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
+  to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
+* It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come:
+  those of TLS can't.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
-leaves them there.
+leaves them there. It has other pools' clients to move.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import attrs
@@ -27,30 +32,42 @@ from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 
-# With more servers than this the work of a pool may be too much for one worker.
-MOST_SERVERS = 4
 LOOKS = 2  # in a row in which a pool must be hot
-MOVED = 3  # servers that have come to another worker between two looks: 15 a second, at five looks a second
-KEEP = 30.0  # seconds
-HOLD = 30.0  # seconds
-# Parts of a core: of two workers whose load would differ by less the one with more of the clients is taken.
+MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
+MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
+MOST_NEW = 8  # homes in a look, as nothing of what they change is measured yet
+# Seconds.
+KEEP = 60.0
+HOLD = 30.0
+REST = 300.0
+COMING = 10.0  # in which a good part of the clients must have come
+ARRIVED = 1.5
+# Parts of a core.
 ABOUT_EQUAL = 0.1
-OVERLOADED = 0.85
+CAPACITY = 0.8
+OVERLOADED = 0.95
 MUCH_ROOM = 0.3
 
 
 @attrs.define
 class Home:
-    """``worker``: where clients are to be, as was decided at ``since``; NOBODY: they may stay where they are.
-    ``hot_at``: when the pool was hot last; ``looks``: for how many looks it has been; ``moves``: those of its
-    servers at the last one. ``told``: what each worker was told last.
+    """``worker``: where clients are to be, as was decided or thought over at ``since``; NOBODY: they may stay
+    where they are. ``looked_at``: when ``moves`` were how many of its servers had moved; ``looks``: for how
+    many looks it has been hot; ``busy_at``: when anybody waited. ``told``: what each worker was told.
+    ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the decision changes the
+    shares of workers.
     """
 
+    looked_at: float
+    moves: int
+    busy_at: float
     worker: int = NOBODY
     since: float = float("-inf")
-    hot_at: float = float("-inf")
+    rests_until: float = float("-inf")
     looks: int = 0
-    moves: int = 0
+    away: int = 0
+    counted_at: float = float("-inf")
+    shift: dict[int, float] = attrs.Factory(dict)
     told: dict[int, int] = attrs.Factory(dict)
 
 
@@ -60,6 +77,7 @@ class Gathering:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
+        self._held: Counter[int] = Counter()
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -75,81 +93,115 @@ class Gathering:
 
     def plan(self, now: float, busy: Mapping[int, float]) -> Sends:
         """``busy``: the shares of a core that workers use, of those of which that is known."""
-        pools = self._books.pools
-        for key in [*self._books.restless, *self._homes]:
-            if key in pools:
-                self._look(pools[key], now, busy)
-        return self._messages()
+        books = self._books
+        staying = books.workers - books.retired
+        self._held = Counter(lease.worker for lease in books.leases.values())
+        new = 0
+        for key in {**books.restless, **self._homes}:
+            pool, home = books.pools.get(key), self._homes.get(key)
+            small = pool is not None and _is_small(pool, len(staying))
+            if pool is None or not small:
+                if home is not None:
+                    home.worker, home.looks = NOBODY, 0
+            elif home is None:
+                self._homes[key] = Home(looked_at=now, moves=pool.moves, busy_at=now)
+            elif self._look(pool, home, now, staying) and new < MOST_NEW:
+                new += 1
+                self._choose(pool, home, now, busy)
+            elif home.worker != NOBODY:
+                self._think_over(pool, home, now, busy)
+        return self._messages(now)
 
-    def give_up(self) -> Sends:
+    def give_up(self, now: float) -> Sends:
         """Clients are to stay where they are."""
         for home in self._homes.values():
             home.worker, home.looks = NOBODY, 0
-        return self._messages()
+        return self._messages(now)
 
-    def _look(self, pool: PoolState, now: float, busy: Mapping[int, float]) -> None:
-        home = self._homes.setdefault(pool.key, Home())
-        hot = self._is_hot(pool, home, now)
-        home.moves = pool.moves
+    def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> bool:
+        """Whether it is time to choose a home."""
+        moves = pool.moves - home.moves
+        hot = moves > MOVES * (now - home.looked_at)
         home.looks = home.looks + 1 if hot else 0
-        home.hot_at = now if hot else home.hot_at
-        staying = self._books.workers - self._books.retired
-        if home.worker not in staying:
+        if hot or pool.wants:
+            home.busy_at = now
+        if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        if home.worker != NOBODY and (now - home.hot_at > KEEP or not self._is_small(pool)):
-            home.worker = NOBODY
-        elif hot and home.looks >= LOOKS and self._is_small(pool):
-            self._settle(pool, home, now, busy)
+        due = home.worker == NOBODY and home.looks >= LOOKS and now >= home.rests_until
+        if not due:
+            home.looked_at, home.moves = now, pool.moves
+        return due
 
-    def _is_small(self, pool: PoolState) -> bool:
-        staying = len(self._books.workers - self._books.retired)
-        return len(pool.leases) <= MOST_SERVERS and len(pool.leases) < staying
+    def _choose(self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]) -> None:
+        moves = (pool.moves - home.moves) / (now - home.looked_at)
+        home.looked_at, home.moves = now, pool.moves
+        parts = self._parts(pool, busy)
+        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves)
+        least, shares = min(loads.values()), Shares(pool)
+        if least > CAPACITY:
+            home.rests_until = now + REST
+            return
+        able = [worker for worker, load in loads.items() if load <= least + ABOUT_EQUAL]
+        worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
+        self._settle(pool, home, worker, now, parts)
 
-    def _is_hot(self, pool: PoolState, home: Home, now: float) -> bool:
-        if not pool.leases or not self._books.tally.blocker(pool, now):
-            return False
-        return bool(pool.wants) or pool.moves - home.moves >= MOVED
+    def _think_over(
+        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]
+    ) -> None:
+        """Whether it is the right home still."""
+        if now - home.counted_at >= COMING:
+            away = sum(n for worker, n in pool.clients.items() if worker != home.worker)
+            if 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away:
+                _give_up(home, now)
+                return
+            home.away, home.counted_at = away, now
+        if now - home.since < HOLD:
+            return
+        home.since = now
+        parts = self._parts(pool, busy)
+        loads = self._loads(parts, now, busy)
+        least_busy = min(loads, key=lambda worker: (loads[worker], worker))
+        if loads[least_busy] <= loads[home.worker] - MUCH_ROOM:
+            self._settle(pool, home, least_busy, now, parts)
+        elif busy.get(home.worker, 0.0) >= OVERLOADED:
+            _give_up(home, now)
 
-    def _settle(self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]) -> None:
-        """Choose the home, or think about another one."""
-        if home.worker == NOBODY:
-            loads = self._loads(pool, busy)
-            least, shares = min(loads.values()), Shares(pool)
-            able = [worker for worker, load in loads.items() if load <= least + ABOUT_EQUAL]
-            home.worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
-            home.since = now
-        elif now - home.since >= HOLD and busy.get(home.worker, 0.0) >= OVERLOADED:
-            loads = self._loads(pool, busy)
-            least_busy = min(loads, key=lambda worker: (loads[worker], worker))
-            home.since = now
-            if loads[least_busy] <= loads[home.worker] - MUCH_ROOM:
-                home.worker = least_busy
+    def _settle(
+        self, pool: PoolState, home: Home, worker: int, now: float, parts: Mapping[int, float]
+    ) -> None:
+        home.worker, home.since, home.counted_at = worker, now, now
+        home.away = sum(n for other, n in pool.clients.items() if other != worker)
+        home.shift = {w: -part for w, part in parts.items()}
+        home.shift[worker] += sum(parts.values())
 
-    def _loads(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
-        """How busy each worker would be as the pool's home. What a pool takes of a worker's time is estimated
-        by its part of the servers that all pools have there; pools that have found a home count there.
-        """
-        staying = self._books.workers - self._books.retired
-        parts = {worker: self._part(pool, worker) * busy.get(worker, 0.0) for worker in staying}
-        whole = sum(parts.values())
-        return {w: busy.get(w, 0.0) - parts[w] + whole + self._promised(w) for w in staying}
+    def _parts(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
+        """What the pool takes of the workers' time, estimated by its part of the servers that are there."""
+        staying, shares = self._books.workers - self._books.retired, Shares(pool)
+        parts = {}
+        for worker in staying:
+            mine = shares.of(worker)
+            total = mine + self._held[worker] - pool.held(worker)
+            parts[worker] = busy.get(worker, 0.0) * mine / total if total else 0.0
+        return parts
 
-    def _part(self, pool: PoolState, worker: int) -> float:
-        mine = Shares(pool).of(worker)
-        others = (p for p in self._books.pools.values() if p is not pool and p.held(worker))
-        total = mine + sum(other.held(worker) for other in others)
-        return mine / total if total else 0.0
+    def _loads(
+        self,
+        parts: Mapping[int, float],
+        now: float,
+        busy: Mapping[int, float],
+        spared: float = 0.0,
+    ) -> dict[int, float]:
+        """How busy each worker would be as the home of a pool that takes ``parts``, less ``spared``."""
+        loads = {worker: busy.get(worker, 0.0) - part for worker, part in parts.items()}
+        for home in self._homes.values():
+            if home.worker != NOBODY and now - home.since < ARRIVED:
+                for worker, shift in home.shift.items():
+                    if worker in loads:
+                        loads[worker] += shift
+        whole = max(0.0, sum(parts.values()) - spared)
+        return {worker: load + whole for worker, load in loads.items()}
 
-    def _promised(self, worker: int) -> float:
-        # Pools whose clients are still on their way there are not seen in its time.
-        coming = (
-            key
-            for key, home in self._homes.items()
-            if home.worker == worker and home.told.get(worker) != worker
-        )
-        return ABOUT_EQUAL * sum(1 for _ in coming)
-
-    def _messages(self) -> Sends:
+    def _messages(self, now: float) -> Sends:
         sends: Sends = []
         for key, home in list(self._homes.items()):
             pool = self._books.pools.get(key)
@@ -159,6 +211,15 @@ class Gathering:
                     home.told[worker] = home.worker
                     sends.append((worker, Gather(key, home.worker, here=worker == home.worker)))
             home.told = {w: h for w, h in home.told.items() if h != NOBODY}
-            if home.worker == NOBODY and not home.told and not home.looks:
+            restless = key in self._books.restless or home.looks or now < home.rests_until
+            if home.worker == NOBODY and not home.told and not restless:
                 del self._homes[key]
         return sends
+
+
+def _is_small(pool: PoolState, workers: int) -> bool:
+    return 0 < len(pool.leases) < workers and not pool.limits.session_mode
+
+
+def _give_up(home: Home, now: float) -> None:
+    home.worker, home.looks, home.rests_until = NOBODY, 0, now + REST

@@ -258,7 +258,9 @@ class Ledger:
         """Think about the homes of small pools, see ``pool.ledger.gathering``; to be called a few times a
         second. ``busy``: how much of a core each worker uses; None: clients are to stay.
         """
-        return self._gathering.plan(now, busy) if busy is not None else self._gathering.give_up()
+        if busy is None:
+            return self._gathering.give_up(now)
+        return self._gathering.plan(now, busy)
 
     # -- configuration and time -------------------------------------------------------------------
 
