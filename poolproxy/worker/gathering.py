@@ -33,7 +33,8 @@ def begin(worker: Worker, order: Gather) -> None:
     worker.set_draining(pool)
     if _goes(worker, pool.key) and not pool.session_mode:
         clients = [client for client in worker.clients.values() if client.pool is pool]
-        worker.start(_sweep, worker, clients)
+        if clients:
+            worker.start(_sweep, worker, clients)
 
 
 def _goes(worker: Worker, key: PoolKey) -> bool:

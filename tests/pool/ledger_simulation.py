@@ -66,6 +66,7 @@ class Worker:
         self.pools: dict[m.PoolKey, WorkerPool] = {}
         self.servers: dict[int, Server] = {}
         self.logins: dict[int, m.PoolKey] = {}
+        self.homes: dict[m.PoolKey, int] = {}
 
     def pool(self, key: m.PoolKey) -> WorkerPool:
         return self.pools.setdefault(key, WorkerPool())
@@ -115,7 +116,8 @@ class Worker:
             return
         self.free(server)
         if not self.sim.closing:
-            self.sim.after(client.think * self.sim.random.random(), lambda: self.comes(client))
+            at = self.sim.next_worker(self, client)
+            self.sim.after(client.think * self.sim.random.random(), lambda: at.comes(client))
 
     def comes(self, client: Client) -> None:
         if not self.dead:
@@ -238,6 +240,8 @@ class Worker:
             case m.Blocked(key, blocked):
                 self.pool(key).blocked = blocked
                 self.make_room(key)
+            case m.Gather(key, home):
+                self.homes[key] = home
             case m.Reclaim(key, count):
                 pool = self.pool(key)
                 pool.asked = count
@@ -393,6 +397,10 @@ class Simulation:
         since = min((w for w in waits if w is not None), default=self.now)
         assert client.waits_since is not None
         self.overtaken = max(self.overtaken, client.waits_since - since)
+
+    def next_worker(self, worker: Worker, client: Client) -> Worker:
+        """Where a client of ``worker`` is when a transaction of it has ended."""
+        return worker
 
     def refuses(self, key: m.PoolKey) -> bool:
         return key in self.down

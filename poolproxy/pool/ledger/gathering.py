@@ -51,11 +51,11 @@ MUCH_ROOM = 0.3
 
 @attrs.define
 class Home:
-    """``worker``: where clients are to be, as was decided or thought over at ``since``; NOBODY: they may stay
-    where they are. ``looked_at``: when ``moves`` were how many of its servers had moved; ``looks``: for how
-    many looks it has been hot; ``busy_at``: when anybody waited. ``told``: what each worker was told.
-    ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the decision changes the
-    shares of workers.
+    """``worker``: where clients are to be, as was decided at ``since`` and thought over at ``thought_at``;
+    NOBODY: they may stay where they are. ``looked_at``: when ``moves`` were how many of its servers had
+    moved; ``looks``: for how many looks it has been hot; ``busy_at``: when anybody waited. ``told``: what
+    each worker was told. ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the
+    decision changes the shares of workers.
     """
 
     looked_at: float
@@ -63,6 +63,7 @@ class Home:
     busy_at: float
     worker: int = NOBODY
     since: float = float("-inf")
+    thought_at: float = float("-inf")
     rests_until: float = float("-inf")
     looks: int = 0
     away: int = 0
@@ -155,9 +156,9 @@ class Gathering:
                 _give_up(home, now)
                 return
             home.away, home.counted_at = away, now
-        if now - home.since < HOLD:
+        if now - home.thought_at < HOLD:
             return
-        home.since = now
+        home.thought_at = now
         parts = self._parts(pool, busy)
         loads = self._loads(parts, now, busy)
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
@@ -169,7 +170,8 @@ class Gathering:
     def _settle(
         self, pool: PoolState, home: Home, worker: int, now: float, parts: Mapping[int, float]
     ) -> None:
-        home.worker, home.since, home.counted_at = worker, now, now
+        home.worker = worker
+        home.since = home.thought_at = home.counted_at = now
         home.away = sum(n for other, n in pool.clients.items() if other != worker)
         home.shift = {w: -part for w, part in parts.items()}
         home.shift[worker] += sum(parts.values())

@@ -55,7 +55,9 @@ class Processes:
         True,
         parse=BOOLEAN,
         doc="Move clients that are between two transactions from busy to idle workers, when some workers "
-        "use more processor time than others. Clients notice nothing. Encrypted ones stay where they are. "
+        "use more processor time than others; and gather the busy clients of a pool with fewer server "
+        "connections than there are workers on one of them. Clients notice nothing. Encrypted ones stay "
+        "where they are. "
         "Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(

@@ -1,0 +1,294 @@
+"""When the clients of a small pool are gathered on one worker, and on which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from poolproxy.ipc.messages import Gather, PoolKey, ServerYielded, Want
+from poolproxy.pool.ledger.gathering import COMING, HOLD, KEEP, MOST_NEW, OVERLOADED, REST
+from poolproxy.pool.ledger.state import NOBODY
+from tests.pool.ledger_simulation import server_state
+from tests.pool.test_ledger import POOL
+from tests.pool.test_ledger_moves import Mover, come
+
+IDLE = {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
+LOOK = 0.2  # seconds
+
+
+class Gatherer(Mover):
+    """A ledger with four workers that is asked for homes, and servers that move between two of them."""
+
+    def __init__(self, **limits: object) -> None:
+        super().__init__(**{"pool_size": 1, **limits})
+        for worker in (3, 4):
+            self.ledger.worker_up(worker, self.now)
+
+    def permit(self, pool: PoolKey = POOL) -> int:
+        return next(n for n, lease in self.ledger._books.leases.items() if lease.pool == pool)
+
+    def holder(self, pool: PoolKey = POOL) -> int:
+        permit = self.permit(pool)
+        return next(worker for worker in IDLE if self.ledger.holds(worker, permit))
+
+    def shuttle(self, times: int, pool: PoolKey = POOL) -> None:
+        """The pool's server goes to and fro, between the first two workers."""
+        for _ in range(times):
+            self.bring(2 if self.holder(pool) == 1 else 1, pool)
+
+    def bring(self, there: int, pool: PoolKey = POOL) -> None:
+        """The pool's server goes there."""
+        here, permit = self.holder(pool), self.permit(pool)
+        if here != there:
+            self.want(there, since=self.now, pool=pool)
+            state = server_state(permit, pool, keep=False)
+            sends = self.ledger.server_yielded(here, ServerYielded(state, None, 0), self.now)
+            assert come(sends) == [(there, [permit])]
+            self.taken(there, permit, nothing(pool))
+
+    def others(self, worker: int, count: int) -> None:
+        """Servers of other pools at a worker."""
+        for number in range(count):
+            self.fill(worker, 1, PoolKey("app", f"user {worker}.{number}"))
+
+    def look(self, busy: Mapping[int, float] = IDLE, after: float = LOOK) -> dict[int, Gather]:
+        """What workers are told at the next look."""
+        self.now += after
+        sends = self.ledger.gather(busy, self.now)
+        return {worker: message for worker, message in sends if isinstance(message, Gather)}
+
+    def heat(self, busy: Mapping[int, float] = IDLE, pool: PoolKey = POOL) -> dict[int, Gather]:
+        """Look as long as it takes, while the pool's servers move."""
+        self.meet(3, pool)
+        self.want(2 if self.holder(pool) == 1 else 1, pool=pool)
+        told = self.look(busy)
+        for _ in range(3):
+            self.shuttle(10, pool)
+            told |= self.look(busy)
+        return told
+
+    def meet(self, worker: int, pool: PoolKey = POOL) -> None:
+        """A client there waits for a moment."""
+        self.want(worker, pool=pool)
+        self.ledger.want(worker, nothing(pool), self.now)
+
+    def homed(self, busy: Mapping[int, float] = IDLE) -> int:
+        """The home that the pool gets."""
+        self.fill(1, 1)
+        told = self.heat(busy)
+        homes = {gather.home for gather in told.values()}
+        assert len(homes) == 1
+        return homes.pop()
+
+
+def nothing(pool: PoolKey) -> Want:
+    return Want(pool, 0, 0.0, login=False, probe=False)
+
+
+def test_a_pool_whose_servers_move_gets_a_home() -> None:
+    """All workers that have to do with the pool are told, the home that it is that; and only once."""
+    driver = Gatherer()
+    driver.fill(1, 1)
+    told = driver.heat()
+    home = told[1].home
+    assert {worker: gather.here for worker, gather in told.items()} == {
+        worker: worker == home for worker in (1, 2, 3)
+    }
+    assert driver.look() == {}
+    driver.want(4)
+    assert driver.look() == {4: Gather(POOL, home, here=False)}
+
+
+def test_a_pool_at_rest_or_with_few_moves_has_none() -> None:
+    """Clients that wait are no reason, nor are a few moves in a second."""
+    driver = Gatherer()
+    driver.fill(1, 1)
+    driver.want(2)
+    for _ in range(20):
+        driver.shuttle(2)
+        driver.want(2 if driver.holder() == 1 else 1)
+        assert driver.look() == {}
+
+
+def test_one_moment_of_moves_is_not_enough() -> None:
+    """The pool must be hot in two looks in a row."""
+    driver = Gatherer()
+    driver.fill(1, 1)
+    driver.want(2)
+    driver.look()
+    for _ in range(5):
+        driver.shuttle(10)
+        assert driver.look() == {}
+        assert driver.look() == {}
+
+
+@pytest.mark.parametrize("limits", [{"pool_size": 4}, {"session_mode": True}])
+def test_larger_pools_and_sessions_have_none(limits: dict[str, object]) -> None:
+    """With a server for each worker hardly any moves; clients of session mode keep theirs."""
+    driver = Gatherer(**limits)
+    driver.fill(1, driver.limits.pool_size)
+    assert driver.heat() == {}
+
+
+def test_the_home_is_a_worker_with_room() -> None:
+    """It is the one that will be least busy with the pool's work, wherever that is now."""
+    driver = Gatherer()
+    for worker in (1, 2, 3):
+        driver.others(worker, 9)
+    assert driver.homed({1: 0.5, 2: 0.6, 3: 0.55, 4: 0.1}) == 4
+
+
+def test_among_equals_the_home_is_where_most_clients_are() -> None:
+    """So as few as possible have to move."""
+    driver = Gatherer()
+    driver.fill(1, 1)
+    for worker, count in ((2, 5), (1, 3), (3, 1)):
+        for _ in range(count):
+            driver.ledger.client_up(worker, POOL, driver.now)
+    told = driver.heat({1: 0.2, 2: 0.24, 3: 0.2, 4: 0.2})
+    assert {gather.home for gather in told.values()} <= {1, 2}
+
+
+def test_a_pool_that_would_overload_one_worker_has_none() -> None:
+    """What it takes of all workers together is more than a part of a core that one can give; it is thought
+    over again after a while.
+    """
+    driver = Gatherer(pool_size=2)
+    driver.fill(1, 1)
+    driver.fill(2, 1)
+    assert driver.heat({1: 0.9, 2: 0.9, 3: 0.0, 4: 0.0}) == {}
+    assert driver.heat() == {}
+    driver.now += REST
+    assert driver.heat() != {}
+
+
+def test_where_all_workers_are_busy_there_is_no_home() -> None:
+    """Other pools' work counts as well."""
+    driver = Gatherer()
+    driver.fill(1, 1)
+    assert driver.heat(dict.fromkeys(IDLE, 0.9)) == {}
+
+
+def test_a_home_lasts_while_anybody_waits() -> None:
+    """When nothing moves any more that is its merit; it ends when nobody has waited for long."""
+    driver = Gatherer()
+    home = driver.homed()
+    driver.want(home)
+    for _ in range(10):
+        assert driver.look(after=KEEP / 2) == {}
+    driver.ledger.want(home, nothing(POOL), driver.now)
+    assert driver.look(after=KEEP / 2) == {}
+    told = driver.look(after=KEEP)
+    assert told
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    assert driver.look() == {}
+    assert not driver.ledger._gathering._homes
+
+
+def test_switched_off_all_homes_end() -> None:
+    """``client_moves`` may change with a reload."""
+    driver = Gatherer()
+    driver.homed()
+    told = dict(driver.ledger.gather(None, driver.now))
+    assert [gather.home for gather in told.values() if isinstance(gather, Gather)] == [NOBODY] * 3
+
+
+def test_a_dead_or_leaving_home_is_replaced() -> None:
+    """The others are told of the new one as soon as servers move again."""
+    driver = Gatherer()
+    home = driver.homed()
+    driver.ledger.worker_retired(home)
+    told = driver.look()
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    told = driver.heat()
+    (other,) = {gather.home for gather in told.values()}
+    assert other not in (home, NOBODY)
+    driver.ledger.worker_gone(other, driver.now)
+    assert {gather.home for gather in driver.look().values()} == {NOBODY}
+    assert other not in driver.look()
+
+
+def test_the_home_changes_for_one_with_much_more_room_only() -> None:
+    """After a while, and the way back would have to be as good: so it does not come back."""
+    driver = Gatherer()
+    home = driver.homed()
+    first, *rest = [worker for worker in IDLE if worker != home]
+    driver.bring(home)
+    driver.others(home, 1)  # half of the work there
+    driver.want(home)
+    some = {home: 0.9, first: 0.3, **dict.fromkeys(rest, 0.8)}
+    assert driver.look(some, after=HOLD) == {}
+    much = {home: 0.9, first: 0.1, **dict.fromkeys(rest, 0.5)}
+    assert driver.look(much) == {}
+    assert {gather.home for gather in driver.look(much, after=HOLD).values()} == {first}
+    driver.ledger.want(home, nothing(POOL), driver.now)  # its clients have gone
+    driver.bring(first)
+    driver.want(first)
+    after = {home: 0.45, first: 0.55, **dict.fromkeys(rest, 0.5)}
+    for _ in range(5):
+        assert driver.look(after, after=HOLD) == {}
+
+
+def test_an_overloaded_home_is_given_up() -> None:
+    """Where no other worker has more room the clients are spread again."""
+    driver = Gatherer()
+    home = driver.homed()
+    driver.want(home)
+    told = driver.look({**dict.fromkeys(IDLE, 0.0), home: OVERLOADED}, after=HOLD)
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    assert driver.heat() == {}
+
+
+def test_where_most_clients_dont_come_they_are_not_called_any_longer() -> None:
+    """Those of TLS can't move; where more come all the time they go on."""
+    driver = Gatherer()
+    for _ in range(10):
+        driver.ledger.client_up(4, POOL, driver.now)
+    home = driver.homed({**IDLE, 4: 0.5})
+    assert home != 4
+    driver.want(home)
+    for _ in range(2):
+        driver.ledger.client_gone(4, POOL, driver.now)
+        driver.ledger.client_up(home, POOL, driver.now)
+        assert driver.look(after=COMING) == {}
+    told = driver.look(after=COMING)
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    assert driver.heat() == {}
+
+
+def test_many_pools_are_spread_over_the_workers() -> None:
+    """The work that a home will bring is reckoned in before it is measured, and few are chosen at once."""
+    driver = Gatherer()
+    pools = [PoolKey("app", f"user {n}") for n in range(12)]
+    for pool in pools:
+        driver.fill(1, 1, pool)
+        driver.want(2, pool=pool)
+    busy = {1: 0.6, 2: 0.6, 3: 0.0, 4: 0.0}
+    driver.look(busy)
+    homes: dict[PoolKey, int] = {}
+    counts = []
+    for _ in range(4):
+        for pool in pools:
+            driver.shuttle(10, pool)
+        told = driver.ledger.gather(busy, driver.now + LOOK)
+        driver.now += LOOK
+        new = {m.pool: m.home for _, m in told if isinstance(m, Gather)}
+        counts.append(len(new))
+        homes |= new
+    assert max(counts) <= MOST_NEW
+    assert homes.keys() == set(pools)
+    by_worker = [list(homes.values()).count(worker) for worker in IDLE]
+    assert max(by_worker) <= 5
+
+
+def test_a_pool_that_is_gone_leaves_nothing() -> None:
+    """Its workers are told, and nothing of it is kept."""
+    driver = Gatherer()
+    driver.homed()
+    driver.closed(driver.permit())
+    told = driver.look()
+    assert told
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    driver.look()
+    assert not driver.ledger._gathering._homes
