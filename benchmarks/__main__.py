@@ -44,8 +44,9 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     deadline = time.monotonic() + (_QUICK_SECONDS if options.quick else _FULL_SECONDS)
     _raise_descriptor_limit()
+    more = plan.asked_for() if options.only and not options.quick else []
     cells = plan.choose(
-        plan.quick() if options.quick else plan.full(),
+        plan.quick() if options.quick else [*plan.full(), *more],
         options.only,
         options.rounds,
         options.seconds,
@@ -119,7 +120,7 @@ def _compare(
                 lost[name, access] = str(error)
                 note(f"{name}: {error}")
         setting = describe(arguments, versions)
-        results = Runner(program, server, endpoints, lost, cells, deadline).measure()
+        results = Runner(program, server, endpoints, lost, cells, deadline, pem).measure()
     return render(setting, cells, targets, results)
 
 

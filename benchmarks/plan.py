@@ -24,6 +24,8 @@ class Cell:
     direct: bool = True
     """Whether PostgreSQL without a pooler is measured too; once, as nothing is held against it."""
     access: Access = TRUST
+    moves: bool = False
+    """Whether clients may move between processes."""
 
 
 PROTOCOLS = ("simple", "extended", "prepared")
@@ -43,12 +45,31 @@ def full() -> list[Cell]:
     return [*cells, *_others(rounds=5, seconds=2), *sharing(rounds=5, seconds=2)]
 
 
-def sharing(rounds: int, seconds: int) -> list[Cell]:
+def sharing(
+    rounds: int, seconds: int, access: Access = TRUST, *, moves: bool = False
+) -> list[Cell]:
     """Small pools whose clients are spread unevenly over processes."""
+    more = ", clients move" * moves + ", TLS" * access.tls
     return [
-        Cell(f"pool of {size}, shared", Sharing, rounds, seconds, True, size=size, direct=False)
+        Cell(
+            f"pool of {size}, shared{more}",
+            Sharing,
+            rounds,
+            seconds,
+            True,
+            size=size,
+            direct=False,
+            access=access,
+            moves=moves,
+        )
         for size in (1, 3, 8)
     ]
+
+
+def asked_for() -> list[Cell]:
+    """Cells for which a full run has no time: only those are measured that ``--only`` names."""
+    moving = sharing(rounds=5, seconds=2, moves=True)
+    return [*moving, *sharing(rounds=5, seconds=2, access=Access(tls=True))]
 
 
 def quick() -> list[Cell]:

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import attrs
 
+from benchmarks.certificate import Certificate
 from benchmarks.endpoint import TRUST, Access, Endpoint
 from benchmarks.errors import Unavailable
 from benchmarks.figures import Memory, Sample, Sharing, Transfer
 from benchmarks.plan import Cell
 from benchmarks.runs import idle, large, pgbench, sharing
 from benchmarks.runs.pgbench import Load
-from benchmarks.targets import DIRECT, OURS, TARGETS, Limits, running
+from benchmarks.targets import DIRECT, OURS, REFERENCE, TARGETS, Limits, running
 
 _PROBE_CLIENTS = 16
 _PROCESSES = len(sharing.SPREAD)
 _NOT_DIRECT = "left out: a pooler is what this is about"
+_NO_MOVES = "left out: its clients stay in their process"
 
 
 @attrs.define
@@ -45,6 +47,7 @@ class Runner:
     cells: Sequence[Cell]
     deadline: float
     """On the clock time.monotonic(); nothing is started that would end after it."""
+    certificate: Certificate | None = None
     results: Results = attrs.field(factory=Results)
 
     def measure(self) -> Results:
@@ -56,6 +59,8 @@ class Runner:
                     self.results.reasons[cell.name, target] = reason
             if not cell.direct:
                 self.results.reasons[cell.name, DIRECT] = _NOT_DIRECT
+            if cell.moves:
+                self.results.reasons[cell.name, REFERENCE] = _NO_MOVES
         self._warm_up()
         self._probe_prepared()
         for turn in range(max((cell.rounds for cell in self.cells), default=0)):
@@ -106,13 +111,13 @@ class Runner:
         """PgBouncer's processes have a pool each, so there can be no more of them than connections."""
         ours = target == OURS
         processes = _PROCESSES if ours else min(_PROCESSES, cell.size)
-        one = Limits(pool_size=cell.size)
-        many = attrs.evolve(one, processes=processes)
+        one = Limits(pool_size=cell.size, access=cell.access, certificate=self.certificate)
+        many = attrs.evolve(one, processes=processes, client_moves=cell.moves)
         with (
             running(TARGETS[target], self.server, one) as endpoint,
             running(TARGETS[target], self.server, many) as spread,
         ):
-            return sharing.run(endpoint, spread, cell.seconds)
+            return sharing.run(endpoint, spread, cell.seconds, moves=cell.moves)
 
     def _give_up(self, key: tuple[str, str], reason: str) -> None:
         """One failure takes the cell from the target: a median of the rounds that happened to

@@ -11,6 +11,8 @@ import random
 import re
 import select
 import socket
+import ssl
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -27,6 +29,7 @@ from benchmarks.process import tree
 
 SPREAD = (120, 40, 30, 10)  # clients of each process
 _MARGIN = 0.25  # of the run is left out at its beginning, while servers are opened
+_MOVING_SECONDS = 3  # more where clients move: it takes a second or so to see that they should
 _MOST = 12 * sum(SPREAD)
 _SETTLE_SECONDS = 5.0
 
@@ -44,8 +47,7 @@ class Caller:
     """One client that sends a query as soon as it has the answer to the last one."""
 
     def __init__(self, endpoint: Endpoint, loop: Loop) -> None:
-        self._socket = socket.create_connection((endpoint.host, endpoint.port), timeout=15)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = _connected(endpoint)
         self._loop = loop
         self.port: int = self._socket.getsockname()[1]
         self.fd = self._socket.fileno()
@@ -63,7 +65,7 @@ class Caller:
 
     def answered(self, now: float) -> None:
         """Something has come; if it is the whole answer, ask again."""
-        data = self._socket.recv(65536)
+        data = self._socket.recv(65536)  # in a TLS record, too, as the answer is small
         if not data or data[:1] == b"E":
             raise Unavailable(f"query: {data[:200]!r}")
         if data.endswith(READY):
@@ -76,11 +78,35 @@ class Caller:
         self._socket.close()
 
 
-class Loop:
-    """Runs callers; their times are noted while it ``counts``."""
+def _connected(endpoint: Endpoint) -> socket.socket:
+    plain = socket.create_connection((endpoint.host, endpoint.port), timeout=15)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if not endpoint.access.tls:
+        return plain
+    plain.sendall(_SSL_REQUEST)
+    if plain.recv(1) != b"S":
+        raise Unavailable("it offers no TLS")
+    return _TLS.wrap_socket(plain)
 
-    def __init__(self) -> None:
+
+def _any_certificate() -> ssl.SSLContext:
+    """As libpq does with sslmode=require."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_TLS = _any_certificate()
+
+
+class Loop:
+    """Runs callers; their times are noted while it ``counts``: not in its first ``lead`` seconds."""
+
+    def __init__(self, lead: float) -> None:
         self.counts = self.over = False
+        self._lead = lead
 
     def run(self, callers: Sequence[Caller], seconds: float) -> None:
         epoll = select.epoll()
@@ -91,18 +117,19 @@ class Loop:
         for caller in callers:
             caller.ask(began)
         while (now := time.monotonic()) < began + seconds:
-            self.counts = now > began + _MARGIN * seconds
+            self.counts = now > began + self._lead
             for fd, _ in epoll.poll(1, 512):
                 by_fd[fd].answered(time.monotonic())
         epoll.close()
 
 
-def run(one: Endpoint, many: Endpoint, seconds: int) -> Sharing:
+def run(one: Endpoint, many: Endpoint, seconds: int, *, moves: bool = False) -> Sharing:
     """Compare a pooler of one process with one of many, whose clients are spread as ``SPREAD``, or as its
-    first numbers if it has fewer processes.
+    first numbers if it has fewer processes. If clients may move, what counts begins later.
     """
-    alone = _measure(one, lambda loop: _connect(one, sum(SPREAD), loop), seconds)
-    spread = _measure(many, lambda loop: _spread(many, loop), seconds)
+    lead = _MARGIN * seconds + _MOVING_SECONDS * moves
+    alone = _measure(one, lambda loop: _connect(one, sum(SPREAD), loop), seconds, lead)
+    spread = _measure(many, lambda loop: _spread(many, loop), seconds, lead)
     return Sharing(
         tps=spread.tps,
         tps_ratio=spread.tps / alone.tps,
@@ -112,14 +139,17 @@ def run(one: Endpoint, many: Endpoint, seconds: int) -> Sharing:
     )
 
 
-def _measure(endpoint: Endpoint, connect: Callable[[Loop], list[Caller]], seconds: int) -> Run:
-    loop = Loop()
+def _measure(
+    endpoint: Endpoint, connect: Callable[[Loop], list[Caller]], seconds: int, lead: float
+) -> Run:
+    counted = seconds * (1 - _MARGIN)
+    loop = Loop(lead)
     try:
         callers = connect(loop)
     except OSError as error:
         raise Unavailable(str(error)) from error
     try:
-        loop.run(callers, seconds)
+        loop.run(callers, lead + counted)
     finally:
         for caller in callers:
             caller.close()
@@ -128,7 +158,7 @@ def _measure(endpoint: Endpoint, connect: Callable[[Loop], list[Caller]], second
     if len(waits) < 2 * len(callers):
         raise Unavailable("hardly any client was served")
     return Run(
-        tps=len(waits) / (seconds * (1 - _MARGIN)),
+        tps=len(waits) / counted,
         p99=quantiles(waits, n=100)[98],
         least=min(counts) / median(counts),
     )
