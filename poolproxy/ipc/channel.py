@@ -189,12 +189,15 @@ class Channel:
 
         Raises ChannelClosed at the peer's end, IpcError for what can't be decoded.
         """
-        while True:
-            received = self.receive_nowait()
-            if received is not None:
-                await trio.lowlevel.checkpoint()
-                return received
+        received = self.receive_nowait()
+        if received is not None:
+            await trio.lowlevel.checkpoint()
+            return received
+        while received is None:
+            # It is a checkpoint; another one would cost as much as the message.
             await trio.lowlevel.wait_readable(self._sock.fileno())
+            received = self.receive_nowait()
+        return received
 
     def receive_nowait(self) -> Received | None:
         """As :meth:`receive`, None if there is nothing now."""
