@@ -1,14 +1,17 @@
 """A group of poolproxy and PgBouncer: a cancel request that comes to one of them for the other's client.
 
 PgBouncer knows peers since 1.19, which Debian 12 does not have; so this is no test. With such a ``pgbouncer``
-first in PATH: ``python -m tests.by_hand.pgbouncer_peers``.
+first in PATH: ``python -m tests.by_hand.pgbouncer_peers``. With ``--record`` it prints instead what PgBouncer
+sends to a peer and takes from one, byte by byte: tests/wire/recorded_peers.txt, which the tests hold ours to.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +29,7 @@ from tests.system.support import PATIENCE, tables
 
 SLEEP = "select pg_sleep(60)"
 ROUNDS = 20
-OURS, THEIRS = 1, 2  # peer_id
+OURS, THEIRS = 0x2B1A, 2  # peer_id; of the first the order of its bytes can be told
 
 
 @contextmanager
@@ -74,12 +77,17 @@ def answers(port: int) -> bool:
         return False
 
 
+def sleeps(server: PostgresServer) -> bool:
+    """Whether the query runs."""
+    sql = f"select count(*) from pg_stat_activity where state = 'active' and query = '{SLEEP}'"
+    return server.psql(sql) == "1"
+
+
 def cancelled(server: PostgresServer, there: int, other: int) -> None:
     """A client of ``there`` whose query is cancelled at ``other``, and who goes on."""
     with RawClient((HOST, there), "db") as one:
         one.send(query(SLEEP))
-        sql = f"select count(*) from pg_stat_activity where state = 'active' and query = '{SLEEP}'"
-        assert wait_for(lambda: server.psql(sql) == "1", PATIENCE)
+        assert wait_for(lambda: sleeps(server), PATIENCE)
         with RawClient((HOST, other), log_in=False) as canceller:
             canceller.send(cancel_request(one.key))
             assert canceller.at_end()
@@ -106,10 +114,62 @@ def run(server: PostgresServer) -> None:
                 print(f"{name}: {ROUNDS} of {ROUNDS} cancelled")
 
 
+def record(server: PostgresServer, version: str) -> None:
+    """What PgBouncer sends to a peer of ours for a request, and which forms of its own keys it takes."""
+    port = free_port()
+    print(
+        f"# {version}; `python -m tests.by_hand.pgbouncer_peers --record` with it writes this file."
+    )
+    print(
+        "# forward: a CancelRequest that has come in, and what the peer gets for it; - is nothing."
+    )
+    print("# accept: a client's key, and a CancelRequest that has ended its query.")
+    with (
+        socket.create_server((HOST, 0)) as peer,
+        pgbouncer(server, port, peer.getsockname()[1]) as log,
+    ):
+        assert wait_for(lambda: answers(port), PATIENCE), log.read_text()
+        for times in (3, 2, 1, 0):
+            sent = cancel_request((0x111A2B44, bytes((0xAA, 0xBB, 0xCC, 0xD0 | times))))
+            print("forward", sent.hex(), forwarded(peer, port, sent) or "-")
+        long = cancel_request((0x11223344, OURS.to_bytes(2, "little") + bytes(29) + b"\3"))
+        print("forward", long.hex(), forwarded(peer, port, long) or "-")
+        for times in (3, 2, 1, 0):
+            with RawClient((HOST, port), "db") as one:
+                pid, secret = one.key
+                request = cancel_request((pid, secret[:-1] + bytes((secret[-1] & ~3 | times,))))
+                one.send(query(SLEEP))
+                assert wait_for(lambda: sleeps(server), PATIENCE)
+                with RawClient((HOST, port), log_in=False) as canceller:
+                    canceller.send(request)
+                    assert canceller.at_end()
+                with pytest.raises(ErrorAnswer, match="57014"):
+                    one.results()
+                print("accept", (pid.to_bytes(4, "big") + secret).hex(), request.hex())
+
+
+def forwarded(peer: socket.socket, port: int, sent: bytes) -> str:
+    """What arrives at the peer, in hexadecimal digits, up to the end of the connection."""
+    peer.settimeout(3)
+    with RawClient((HOST, port), log_in=False) as canceller:
+        canceller.send(sent)
+        try:
+            connection, _ = peer.accept()
+        except TimeoutError:
+            return ""
+        with connection:
+            connection.settimeout(3)
+            return connection.recv(100).hex()
+
+
 if __name__ == "__main__":
-    print(subprocess.check_output(["pgbouncer", "--version"], text=True).splitlines()[0])
+    version = subprocess.check_output(["pgbouncer", "--version"], text=True).splitlines()[0]
     found = system_binaries() or wheel_binaries()
     assert found is not None
     os.environ.setdefault("PYTHONUNBUFFERED", "1")
     with PostgresServer(found) as postgres:
-        run(postgres)
+        if "--record" in sys.argv:
+            record(postgres, version)
+        else:
+            print(version)
+            run(postgres)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +20,21 @@ from poolproxy.demo.processes import wait_for
 from poolproxy.wire.peering import peer_of
 from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy, free_port
 from tests.system.consoles import give
-from tests.system.protocol_client import ErrorAnswer, RawClient, cancel_request, query, startup
-from tests.system.support import client, eventually, sample, tables
+from tests.system.protocol_client import (
+    SSL_REQUEST,
+    ErrorAnswer,
+    RawClient,
+    cancel_request,
+    query,
+    startup,
+)
+from tests.system.support import PATIENCE, client, eventually, sample, tables
+from tests.wire.test_peering import RECORDED
 
 SLEEP = "select pg_sleep(60)"
 CANCELS = "poolproxy_worker_cancel_requests_total"
+# What came to a PgBouncer and what its peer got; without the long key, which only ours know.
+FORWARDED = [words[1:] for words in RECORDED if words[0] == "forward" and len(words[1]) == 32]
 EXAMPLE = Path(__file__).parents[2] / "config" / "haproxy.cfg"
 
 
@@ -122,6 +133,58 @@ def test_keys_of_nobody_are_dropped(group: Group) -> None:
     send_cancel(group.two, (pid & 0xFF0000FF | 0x00BEEF00, secret))
     assert passed_on(group.two) == before + 1
     assert passed_on(group.one) == 0 or sample(group.one, CANCELS, outcome="peer_failed") == 0
+
+
+def test_requests_go_out_as_pgbouncers_do(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """A peer that has no TLS gets the bytes that it would get from a PgBouncer, on a connection of their own
+    that stays open until the peer ends it; the request that has run out of times goes nowhere.
+    """
+    with socket.create_server((HOST, 0)) as peer:
+        peer.settimeout(PATIENCE)
+        proxy = start_proxy(config(one_postgres, 1, {}) | {"peers": {"11034": address_of(peer)}})
+        for came, went in FORWARDED:
+            with RawClient((HOST, proxy.port), log_in=False) as canceller:
+                canceller.send(bytes.fromhex(came))
+                if went == "-":
+                    assert canceller.at_end()
+                    continue
+                connection, _ = peer.accept()
+                with connection:
+                    connection.settimeout(PATIENCE)
+                    assert connection.recv(100) == SSL_REQUEST  # as server_tls_sslmode wants it
+                    connection.sendall(b"N")
+                    assert connection.recv(100).hex() == went
+                    connection.shutdown(socket.SHUT_WR)
+                    assert connection.recv(100) == b""
+                assert canceller.at_end()
+        peer.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            peer.accept()
+
+
+def test_what_pgbouncer_sends_cancels_here(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """A client's key with what PgBouncer takes off on its way, each time that it may."""
+    proxy = start_proxy(config(one_postgres, 0x2B1A, {}))
+    for _, went in FORWARDED:
+        if went == "-":
+            continue
+        with client(proxy, "db") as one:
+            pid, secret = one.key
+            last = bytes.fromhex(went)[-1]
+            one.send(query(SLEEP))
+            eventually(lambda: sleeps(one_postgres), "the query runs")
+            send_cancel(proxy, (pid, secret[:-1] + bytes((secret[-1] & ~3 | last & 3,))))
+            with pytest.raises(ErrorAnswer, match="57014"):
+                one.results()
+
+
+def address_of(listener: socket.socket) -> dict[str, object]:
+    host, port = listener.getsockname()
+    return {"host": host, "port": port}
 
 
 def test_a_dead_peer_keeps_nobody_waiting(
