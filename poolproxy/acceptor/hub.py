@@ -237,6 +237,8 @@ class Hub:
             log.error("%s: %s", worker, error)
 
     def _dispatch(self, worker: Worker, message: Message, fds: list[int]) -> None:
+        # Long, as there are many kinds: to see at one glance who answers which is worth more here than parts
+        # that would each have to say that a kind is not theirs.
         match message:
             case Want():
                 self.host.want(worker, message)
@@ -262,16 +264,12 @@ class Hub:
                 self.host.server_taken(worker, message)
             case NoneIdle():
                 self.host.none_idle(message)
-            case Login(client, database, user):
-                bound = self.loaded.config.client(database, user)
-                limit = self.clients.admit(worker.number, client, (database, user), bound)
-                worker.channel.post(Admit(client, limit))
-            case ClientUp(client, key, pool, user):
-                if self.clients.logged_in(worker.number, client, key, pool, user):
-                    self.host.client_up(worker, pool)
+            case Login():
+                self._login(worker, message)
+            case ClientUp():
+                self._client_up(worker, message)
             case ClientsGone(clients):
-                self.desk.clients_gone(clients)
-                self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
+                self._clients_gone(worker, clients)
             case CancelRequest():
                 self.cancelling.request(worker, message)
             case CancelMissed(request):
@@ -301,6 +299,21 @@ class Hub:
             case _:
                 close_fds(fds)
                 raise IpcError(f"{type(message).__name__} is not for the acceptor")
+
+    def _login(self, worker: Worker, message: Login) -> None:
+        name = message.database, message.user
+        bound = self.loaded.config.client(*name)
+        limit = self.clients.admit(worker.number, message.client, name, bound)
+        worker.channel.post(Admit(message.client, limit))
+
+    def _client_up(self, worker: Worker, message: ClientUp) -> None:
+        client, key, pool, user = message.client, message.key, message.pool, message.user
+        if self.clients.logged_in(worker.number, client, key, pool, user):
+            self.host.client_up(worker, pool)
+
+    def _clients_gone(self, worker: Worker, clients: Sequence[int]) -> None:
+        self.desk.clients_gone(clients)
+        self.host.clients_gone(worker, self.clients.gone(worker.number, clients))
 
     def _ready(self, worker: Worker, message: Ready) -> None:
         if worker.ready.is_set():

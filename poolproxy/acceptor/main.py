@@ -23,6 +23,7 @@ from poolproxy.acceptor.doors import Doors, open_doors
 from poolproxy.acceptor.health import health, keep_manager_informed
 from poolproxy.acceptor.http import preload, serve_http
 from poolproxy.acceptor.hub import Hub
+from poolproxy.acceptor.listeners import Listener
 from poolproxy.acceptor.pidfile import PidFile
 from poolproxy.acceptor.reload import Reloader, worker_count
 from poolproxy.acceptor.resolver import Lookup, look_up
@@ -152,14 +153,7 @@ async def _live(
     nursery.start_soon(_recycle_forever, hub)
     nursery.start_soon(supervisor.spare.keep)
     nursery.start_soon(keep_manager_informed, manager, hub, supervisor)
-    await doors.open(
-        nursery,
-        accept=lambda listener: accept_forever(
-            listener, hub.entrance.take, hub.entrance.room, hub.reports.proxy
-        ),
-        serve=partial(serve_http, scrapes=_scrapes(hub), health=partial(health, hub, supervisor)),
-        take=hub.entrance.take,
-    )
+    await _let_in(hub, doors, supervisor)
     try:
         ready()
     except ConfigError as error:
@@ -172,6 +166,20 @@ async def _live(
     while not hub.leaving:
         await hub.workers.changed.wait()
     return await depart(hub, doors, manager)
+
+
+async def _let_in(hub: Hub, doors: Doors, supervisor: Supervisor) -> None:
+    entrance = hub.entrance
+
+    async def accept(listener: Listener) -> None:
+        await accept_forever(listener, entrance.take, entrance.room, hub.reports.proxy)
+
+    await doors.open(
+        supervisor.nursery,
+        accept=accept,
+        serve=partial(serve_http, scrapes=_scrapes(hub), health=partial(health, hub, supervisor)),
+        take=entrance.take,
+    )
 
 
 def _leave(hub: Hub, mode: str) -> None:

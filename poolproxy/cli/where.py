@@ -36,6 +36,41 @@ class Target:
     password: str | None = attrs.field(default=None, repr=False)
 
 
+# From the last to the first of those that --help shows.
+_OPTIONS = (
+    click.option("--sslkey", metavar="FILE", help="Its key.  [default: PGSSLKEY]"),
+    click.option(
+        "--sslcert", metavar="FILE", help="A certificate to log in with.  [default: PGSSLCERT]"
+    ),
+    click.option(
+        "--sslrootcert",
+        metavar="FILE",
+        help="Certificates by which the pooler's is judged; `system` are those of the system."
+        "  [default: PGSSLROOTCERT, or ~/.postgresql/root.crt]",
+    ),
+    click.option(
+        "--sslmode",
+        type=click.Choice(MODES),
+        help="How much TLS there must be, as with psql.  [default: PGSSLMODE, or prefer]",
+    ),
+    click.option("--user", help="Who to log in as.  [default: pgbouncer]"),
+    click.option("--port", type=int, help="Its port.  [default: as in the configuration, or 6432]"),
+    click.option(
+        "--host",
+        help="A host name, an address, or the folder of the Unix socket.  [default: as in the"
+        " configuration, or /tmp]",
+    ),
+    click.option(
+        "--url",
+        help="All this in one, as postgresql://USER@HOST:PORT/?sslmode=verify-full; options go"
+        " before it.",
+    ),
+    click.option(
+        "--config", metavar="CONFIG", help="Look into this configuration for where it listens."
+    ),
+)
+
+
 def where_options(command: F) -> F:
     """The options that tell where the console is; ``command`` gets them as its argument ``where``."""
 
@@ -46,40 +81,7 @@ def where_options(command: F) -> F:
         return command(where=target(**options), **given)
 
     result: Any = with_target
-    for option in (
-        click.option("--sslkey", metavar="FILE", help="Its key.  [default: PGSSLKEY]"),
-        click.option(
-            "--sslcert", metavar="FILE", help="A certificate to log in with.  [default: PGSSLCERT]"
-        ),
-        click.option(
-            "--sslrootcert",
-            metavar="FILE",
-            help="Certificates by which the pooler's is judged; `system` are those of the system."
-            "  [default: PGSSLROOTCERT, or ~/.postgresql/root.crt]",
-        ),
-        click.option(
-            "--sslmode",
-            type=click.Choice(MODES),
-            help="How much TLS there must be, as with psql.  [default: PGSSLMODE, or prefer]",
-        ),
-        click.option("--user", help="Who to log in as.  [default: pgbouncer]"),
-        click.option(
-            "--port", type=int, help="Its port.  [default: as in the configuration, or 6432]"
-        ),
-        click.option(
-            "--host",
-            help="A host name, an address, or the folder of the Unix socket.  [default: as in the"
-            " configuration, or /tmp]",
-        ),
-        click.option(
-            "--url",
-            help="All this in one, as postgresql://USER@HOST:PORT/?sslmode=verify-full; options go"
-            " before it.",
-        ),
-        click.option(
-            "--config", metavar="CONFIG", help="Look into this configuration for where it listens."
-        ),
-    ):
+    for option in _OPTIONS:
         result = option(result)
     return result  # type: ignore[no-any-return]
 

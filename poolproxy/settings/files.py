@@ -106,42 +106,23 @@ def read_config(path: str | Path, overrides: Overrides = NOTHING) -> LoadedConfi
     kind = _Ini if format is Format.INI else _Toml
     source = kind(path, text, overrides.settings)
     mistakes: list[Mistake] = []
-    config: Config | None = None
-    try:
-        config = source.load()
-    except ConfigError as error:
-        mistakes.extend(error.mistakes)
-    auth_file = config.settings.auth_file if config is not None else source.auth_file()
-    folder = source.folder
-    auth_text, secrets, notes = "", dict[str, str](), config.notes if config is not None else ()
-    if auth_file:
-        try:
-            auth_text = _read(folder / auth_file, f"auth_file {folder / auth_file}")
-            secrets, faults = parse_userlist(auth_text, str(folder / auth_file))
-            if not source.lenient:
-                mistakes.extend(faults)
-        except ConfigError as error:
-            mistakes.extend(error.mistakes)
-    files = _read_pem_files(config, folder, mistakes) if config is not None else {}
-    auth = AuthFiles()
+    config = _load(source, mistakes)
+    auth_text, secrets = _read_auth_file(source, config, mistakes)
+    files: dict[str, str] = {}
+    auth, notes = AuthFiles(), tuple[Mistake, ...]()
     if config is not None:
-        files |= _read_auth_files(config, folder, mistakes)
+        files = _read_pem_files(config, source.folder, mistakes)
+        files |= _read_auth_files(config, source.folder, mistakes)
         # One file speaks of another: a missing one would make mistakes of the rest.
         if not mistakes:
-            sources = {name: _source(config, folder, name) for name in ("auth_file", *AUTH_FILES)}
-            auth, faults = parse_auth_files(auth_text, files, sources)
-            if source.lenient:
-                notes += tuple(_in_its_words(fault, sources) for fault in faults)
-            else:
-                mistakes.extend(faults)
-            mistakes.extend(missing_libraries(config, auth))
+            auth, left_out = _parse_auth_files(source, config, auth_text, files, mistakes)
+            notes = config.notes + left_out
     if config is None or mistakes:
         doubtful = path.suffix != ".toml"
         read_as = f"{path} was read as {format.value}: {why}" if doubtful else ""
         raise ConfigError(list(dict.fromkeys(mistakes)), read_as)
-    config = attrs.evolve(
-        config, settings=overrides.applied(_with_whole_names(config.settings, folder))
-    )
+    settings = overrides.applied(_with_whole_names(config.settings, source.folder))
+    config = attrs.evolve(config, settings=settings)
     return LoadedConfig(
         config, path, source.text, auth_text, secrets, files, auth, format, notes, overrides
     )
@@ -203,6 +184,55 @@ class _Ini(_Toml):
         return text
 
 
+# What reads a part of a configuration adds what is wrong with it to ``mistakes``: all is told at once.
+
+
+def _load(source: _Toml, mistakes: list[Mistake]) -> Config | None:
+    try:
+        return source.load()
+    except ConfigError as error:
+        mistakes.extend(error.mistakes)
+        return None
+
+
+def _read_auth_file(
+    source: _Toml, config: Config | None, mistakes: list[Mistake]
+) -> tuple[str, Mapping[str, str]]:
+    """Its text, and the secrets by user name; also where the configuration (None) has mistakes."""
+    name = config.settings.auth_file if config is not None else source.auth_file()
+    if not name:
+        return "", {}
+    path = source.folder / name
+    try:
+        text = _read(path, f"auth_file {path}")
+        secrets, faults = parse_userlist(text, str(path))
+    except ConfigError as error:
+        mistakes.extend(error.mistakes)
+        return "", {}
+    if not source.lenient:
+        mistakes.extend(faults)
+    return text, secrets
+
+
+def _parse_auth_files(
+    source: _Toml,
+    config: Config,
+    auth_text: str,
+    files: Mapping[str, str],
+    mistakes: list[Mistake],
+) -> tuple[AuthFiles, tuple[Mistake, ...]]:
+    """What they say, and the lines that are left out where that is allowed."""
+    sources = {name: _source(config, source.folder, name) for name in ("auth_file", *AUTH_FILES)}
+    auth, faults = parse_auth_files(auth_text, files, sources)
+    left_out: tuple[Mistake, ...] = ()
+    if source.lenient:
+        left_out = tuple(_in_its_words(fault, sources) for fault in faults)
+    else:
+        mistakes.extend(faults)
+    mistakes.extend(missing_libraries(config, auth))
+    return auth, left_out
+
+
 def _with_whole_names(settings: Settings, folder: Path) -> Settings:
     """The names of files that we write, which must not depend on where the process goes."""
     log, pid = [
@@ -224,7 +254,7 @@ def _source(config: Config, folder: Path, setting: str) -> str:
 
 
 def _read_auth_files(config: Config, folder: Path, mistakes: list[Mistake]) -> dict[str, str]:
-    """The files of authentication beside auth_file, by their settings; adds to ``mistakes``."""
+    """The files of authentication beside auth_file, by their settings."""
     texts = {}
     for name in AUTH_FILES:
         file = getattr(config.settings, name)
@@ -254,7 +284,7 @@ def _demand_private(path: Path) -> None:
 
 
 def _read_pem_files(config: Config, folder: Path, mistakes: list[Mistake]) -> dict[str, str]:
-    """The files of TLS that are used, by their settings; adds to ``mistakes``."""
+    """The files of TLS that are used, by their settings."""
     texts = {}
     for mode, names in PEM_FILES.items():
         for name in names:

@@ -86,6 +86,8 @@ async def listen(worker: Worker) -> None:
 
 
 def obey(worker: Worker, message: Message, fds: list[int]) -> None:
+    # Long, as there are many kinds: to see at one glance who obeys which is worth more here than parts that
+    # would each have to say that a kind is not theirs.
     match message:
         case Handoff():
             _take_clients(worker, message, fds)
