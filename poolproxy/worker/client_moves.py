@@ -338,9 +338,13 @@ def _mark(client: Client) -> tuple[float, float]:
     return client.last_activity, client.server.query_since if client.server is not None else 0.0
 
 
+def is_small(client: Client) -> bool:
+    """Whether its state is no burden for the acceptor."""
+    return client.names is None or client.names.size <= MOST_STATEMENT_BYTES
+
+
 def _may_go(worker: Worker, client: Client) -> bool:
-    small = client.names is None or client.names.size <= MOST_STATEMENT_BYTES
-    return small and can_ever_move(client) and client.pool.key not in worker.homes
+    return is_small(client) and can_ever_move(client) and client.pool.key not in worker.homes
 
 
 def secrets_for(worker: Worker, pool: Pool) -> ClientSecrets:

@@ -65,6 +65,7 @@ def consider(worker: Worker, client: Client) -> None:
         and not pool.session_mode
         and worker.clients.get(client.id) is client
         and not _is_full(worker)
+        and client_moves.is_small(client)
         and is_quiet(client)
     ):
         client_moves.send(worker, client, worker.homes[pool.key])

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import trio
 
 from poolproxy.ipc.messages import ClientMove, ClientMoved, Gather, PoolKey
+from poolproxy.wire.statements import Names
 from poolproxy.worker import client_moves
 from poolproxy.worker.client_moves import MOST_IN_FLIGHT, RETRY_EVERY
 from poolproxy.worker.control import obey
@@ -109,6 +111,19 @@ def test_while_many_are_on_their_way_the_others_wait() -> None:
         departing.clear()
         at.worker.may_leave(other)
         assert gone(at) == [(other.id, HOME)]
+
+
+def test_a_client_with_many_statements_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To pass their texts on would hold the acceptor up for all others."""
+    with gathering() as at:
+        client, _ = at.client()
+        client.names = Names("")
+        monkeypatch.setattr(client_moves, "MOST_STATEMENT_BYTES", client.names.size - 1)
+        at.worker.may_leave(client)
+        assert gone(at) == []
+        monkeypatch.undo()
+        at.worker.may_leave(client)
+        assert gone(at) == [(client.id, HOME)]
 
 
 async def test_those_that_do_nothing_are_sent_at_once() -> None:
