@@ -268,7 +268,9 @@ async def _catch(worker: Worker, chosen: dict[Client, int]) -> None:
     last = monotonic() + CATCH_FOR
     while chosen and monotonic() < last and not worker.leaving:
         for client in list(chosen):
-            if client.closed or (is_quiet(client) and send(worker, client, chosen[client])):
+            # It may have left, or gone to its pool's home meanwhile.
+            gone = worker.clients.get(client.id) is not client or not _may_go(worker, client)
+            if gone or (is_quiet(client) and send(worker, client, chosen[client])):
                 del chosen[client]
         await trio.sleep(CATCH_EVERY)
 

@@ -126,6 +126,24 @@ def test_a_client_with_many_statements_stays(monkeypatch: pytest.MonkeyPatch) ->
         assert gone(at) == [(client.id, HOME)]
 
 
+async def test_who_was_chosen_by_the_balancing_goes_once() -> None:
+    """A client that has gone to its pool's home meanwhile is not sent a second time, nor one that has left,
+    nor one whose pool has got a home.
+    """
+    with house() as at:
+        one, _ = at.client()
+        other, _ = at.client()
+        third, _ = at.client()
+        chosen = {one: 3, other: 3, third: 3}
+        assert client_moves.send(at.worker, one, HOME)
+        other.leave("it has left")
+        at.worker.homes[POOL] = HOME
+        with trio.fail_after(5):
+            await client_moves._catch(at.worker, chosen)
+        assert gone(at) == [(one.id, HOME)]
+        assert at.worker.clients == {third.id: third}
+
+
 async def test_those_that_do_nothing_are_sent_at_once() -> None:
     """All of them, a few at a time; clients of session mode stay."""
     with house() as at, house(database={"pool_mode": "session"}) as sessions:
