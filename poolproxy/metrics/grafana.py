@@ -31,6 +31,8 @@ ROWS: tuple[tuple[str, type, bool], ...] = (
 )
 QUANTILES = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
 WIDTH, HEIGHT, COLUMNS = 8, 8, 3
+# A label whose value alone tells nobody what it is.
+_LEGENDS = {"worker": "worker {{worker}}"}
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
@@ -121,7 +123,7 @@ def _panel(panel: Panel) -> Json:
     return {
         "datasource": DATASOURCE,
         "description": "\n\n".join(f"`{m.name}`: {m.doc}" for m in panel.metrics),
-        "fieldConfig": {"defaults": _defaults(first), "overrides": []},
+        "fieldConfig": {"defaults": _defaults(panel), "overrides": []},
         "options": _options(first),
         "targets": [_target(query, chr(ord("A") + i), first) for i, query in enumerate(queries)],
         "title": panel.title,
@@ -148,7 +150,7 @@ def _queries(metric: Metric, panel: Panel) -> Iterator[Query]:
             yield Query(f"histogram_quantile({quantile}, {rate})", legend)
         return
     by = _series(metric, panel.cls)
-    legend = " / ".join(f"{{{{{label}}}}}" for label in by)
+    legend = " / ".join(_LEGENDS.get(label, f"{{{{{label}}}}}") for label in by)
     if len(panel.metrics) > 1:
         legend = f"{_short(metric)} {legend}"
     if metric.kind is Kind.INFO:
@@ -174,10 +176,11 @@ def _selector(cls: type) -> str:
 
 
 def _series(metric: Metric, cls: type) -> tuple[str, ...]:
-    # States and reasons are summed over pools: one stack that can be read, narrowed by $database.
+    # States and reasons are summed over pools and workers: one stack that can be read, narrowed by $database.
     if metric.label:
-        return ("worker", metric.label) if cls is WorkerMetrics else (metric.label,)
-    return labels_of(cls) or ("instance",)
+        return (metric.label,)
+    # Each instance has a worker 0: added up they would be no worker's.
+    return ("instance", "worker") if cls is WorkerMetrics else labels_of(cls) or ("instance",)
 
 
 def _short(metric: Metric) -> str:
@@ -202,10 +205,12 @@ def _unit(metric: Metric) -> str:
     return {"seconds": "s", "bytes": "bytes"}.get(metric.unit, "short")
 
 
-def _defaults(metric: Metric) -> Json:
+def _defaults(panel: Panel) -> Json:
+    metric = panel.metrics[0]
     defaults: Json = {"unit": _unit(metric)}
     if _type(metric) == "timeseries":
-        stacked = metric.kind is Kind.GAUGE and bool(metric.label)
+        # Only the states of one thing add up to a whole.
+        stacked = all(each.kind is Kind.GAUGE and each.label for each in panel.metrics)
         defaults["min"] = 0
         defaults["custom"] = {
             "drawStyle": "line",

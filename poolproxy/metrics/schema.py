@@ -116,7 +116,7 @@ class PoolMetrics:
     waits_ended_by_moves: int = counter(
         "pool_waits_ended_by_moves",
         "Clients that waited and were served by a server connection that came from another worker.",
-        panel="Server connections that moved",
+        panel="Waits ended by a moved connection",
     )
 
     errors: dict[str, int] = labelled_counter(

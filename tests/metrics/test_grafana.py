@@ -105,12 +105,28 @@ def test_states_are_stacked():
         == "normal"
     }
     assert stacked == {
-        "Cancel requests under way",
         "Clients by state",
         "Pinned clients",
         "Servers by state",
         "Workers",
     }
+
+
+def test_a_panel_can_be_told_from_others_and_its_lines_too():
+    """No title comes twice, and a worker's line says so and whose worker it is."""
+    titles = [panel["title"] for panel in PANELS]
+    assert len(titles) == len(set(titles))
+    for panel in PANELS:
+        for target in panel["targets"]:
+            if "worker" in (grouped(target["expr"]) or ()):
+                assert grouped(target["expr"]) == ["instance", "worker"]
+                assert "{{instance}} / worker {{worker}}" in target["legendFormat"]
+
+
+def grouped(expression):
+    """The labels in "by (...)"; None for an expression that is not summed up."""
+    found = re.search(r" by \(([^)]*)\) ", expression)
+    return found and found[1].split(", ")
 
 
 def test_variables_are_those_that_the_linter_asks_for():
