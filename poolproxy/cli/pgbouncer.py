@@ -13,6 +13,11 @@ from poolproxy.settings.files import LoadedConfig, Overrides
 
 NAME = "poolproxy-pgbouncer"
 VERSION = f"PgBouncer {PGBOUNCER_VERSION} (poolproxy {__version__})"
+NO_REBOOT = (
+    "-R does not work here yet: nothing takes over the connections of a running process. A reload (SIGHUP)"
+    " changes nearly every setting without a restart; for a new version start one instance beside the other"
+    " (so_reuseport), then send SIGTERM to the old one"
+)
 NO_PIDFILE = "pidfile is not set: with -d the process could not be found again"
 
 
@@ -25,12 +30,16 @@ NO_PIDFILE = "pidfile is not set: with -d the process could not be found again"
     "-d", "--daemon", is_flag=True, help="Run in the background. Needs the setting pidfile."
 )
 @click.option("-q", "--quiet", "silent", is_flag=True, help="Do not log to stderr.")
+@click.option("-R", "--reboot", is_flag=True, help="Does not work here yet, and says so.")
 @click.option("-u", "--user", default="", help="Account to become, instead of the setting user.")
 @click.option("-v", "--verbose", count=True, help="Log more; may be repeated.")
 @click.version_option(VERSION, "-V", "--version", message="%(version)s")
 @click.argument("path", metavar="CONFIG")
-def command(daemon: bool, silent: bool, user: str, verbose: int, path: str) -> int:
+def command(daemon: bool, silent: bool, reboot: bool, user: str, verbose: int, path: str) -> int:
     """Run the pooler with CONFIG, a pgbouncer.ini or a TOML file, as `pgbouncer` would be run."""
+    if reboot:
+        # Starting as if it had not been given would leave two processes where one was meant.
+        raise click.UsageError(NO_REBOOT)
     loaded = load_or_exit(path, Overrides(user, verbose))
     if daemon and not loaded.config.settings.pidfile:
         click.echo(f"{path}: error: {NO_PIDFILE}", err=True)

@@ -49,7 +49,7 @@ def _nowhere_to_listen(config: Config) -> Iterator[Finding]:
 
 def _no_databases(config: Config) -> Iterator[Finding]:
     if not config.databases:
-        text = 'no database: add a table [databases.NAME], or [databases."*"] for all of a server'
+        text = 'no database: there is none in [databases]; "*" stands for all of a server'
         yield Finding(text, (("databases",),), tolerable=True)
 
 
@@ -61,7 +61,7 @@ def _nobody_can_log_in(config: Config) -> Iterator[Finding]:
     if known and not given:
         text = (
             f'nobody can log in: auth_type is "{ours.auth_type.value}", but there is neither '
-            "auth_file, nor a password in any [users.NAME], nor auth_user"
+            "auth_file, nor a password of a user in [users], nor auth_user"
         )
         passwords = [("users", name, "password") for name in config.users]
         about = (_proxy("auth_type"), _proxy("auth_file"), *passwords)

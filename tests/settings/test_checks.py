@@ -18,22 +18,21 @@ CONTRADICTIONS = {
     ),
     "no database": (
         USER,
-        ": databases: no database: add a table [databases.NAME], or "
-        '[databases."*"] for all of a server',
+        ': databases: no database: there is none in [databases]; "*" stands for all of a server',
     ),
     "no database in the table": (
         f"{USER}[databases]\n",
-        ':3: no database: add a table [databases.NAME], or [databases."*"] for all of a server',
+        ':3: no database: there is none in [databases]; "*" stands for all of a server',
     ),
     "nobody": (
         f'[poolproxy]\nauth_type = "plain"\n{DATABASE}',
         ':2: nobody can log in: auth_type is "plain", but there is neither '
-        "auth_file, nor a password in any [users.NAME], nor auth_user",
+        "auth_file, nor a password of a user in [users], nor auth_user",
     ),
     "nobody by default": (
         f"[poolproxy]\n{DATABASE}",
         ':1: nobody can log in: auth_type is "md5", but there is neither '
-        "auth_file, nor a password in any [users.NAME], nor auth_user",
+        "auth_file, nor a password of a user in [users], nor auth_user",
     ),
     "hba without rules": (
         f'{USER}[poolproxy]\nauth_type = "hba"\n{DATABASE}',

@@ -188,6 +188,23 @@ def test_the_version_is_one_line_that_begins_as_pgbouncers(pool: Program) -> Non
     assert re.fullmatch(r"PgBouncer 1\.\d+\.\d+ \(poolproxy [\d.]+\)\n", said)
 
 
+def test_an_online_restart_is_refused(pool: Program) -> None:
+    """-R does not start a second process beside the first one; it says what to do instead."""
+    for option in ("-R", "--reboot"):
+        status, said = pool.run("-d", option)
+        assert status == 1
+        assert "-R does not work here yet" in said
+        assert "SIGHUP" in said
+    assert not pool.pidfile.exists()
+
+
+def test_long_options_and_names_of_users(pool: Program) -> None:
+    """--quiet and --user=NAME as PgBouncer takes them; a user that there is not is named."""
+    status, said = pool.run("--quiet", "--user=nobody-here")
+    assert status == 1
+    assert "there is no account 'nobody-here'" in said + pool.log
+
+
 # -- its files ------------------------------------------------------------------------------------
 
 
