@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from poolproxy.errors import PoolerError
-from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, Login
+from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest
 from poolproxy.log.party import Party
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
@@ -34,6 +34,7 @@ from poolproxy.wire.startup import (
     CancelPacket,
 )
 from poolproxy.worker import gathering, tls
+from poolproxy.worker.admission import admit, find_pool
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.keys import new_key
 from poolproxy.worker.opening import Opening
@@ -183,7 +184,7 @@ class ClientLogin:
             self._log_success()
             return
         settings = self._find_pool()
-        await self._admit(settings)
+        await admit(self.worker, self.accepted.id, self.database, self.user)
         pool = self.worker.pool(settings)
         server = await self._server(pool, wanted)
         with held(server):
@@ -261,61 +262,8 @@ class ClientLogin:
         parameters["application_name"] = name[: MAX_APPLICATION_NAME - len(host)] + host
         return attrs.evolve(wanted, parameters=parameters)
 
-    # -- may it in --------------------------------------------------------------------------------
-
     def _find_pool(self) -> PoolSettings:
-        if self.worker.leaving not in ("", "retire"):
-            raise PoolerError(
-                "pooler is shutting down",
-                sqlstate="57P03",
-                hint="Connect again later, or to another instance.",
-                reason="shutting_down",
-            )
-        settings = self.worker.config.pool(self.database, self.user)
-        if self.database in self.worker.held.disabled and settings is not None:
-            raise PoolerError(
-                f'database "{self.database}" is disabled',
-                sqlstate="57P03",
-                hint="An administrator has disabled it; ENABLE on the admin console undoes that.",
-                reason="disabled",
-            )
-        if settings is None:
-            raise PoolerError(
-                f"no such database: {self.database}",
-                sqlstate="3D000",
-                hint="Add it under [databases] in the configuration, or a * entry for any name.",
-                reason="no_such_database",
-            )
-        if self.database in self.worker.drains:
-            raise PoolerError(
-                f"database does not allow connections: {self.database}",
-                hint="It is being drained: somebody works on it. Connect again later.",
-                reason="database_drained",
-            )
-        return settings
-
-    async def _admit(self, settings: PoolSettings) -> None:
-        """Ask the acceptor where a client limit of the database or the user is configured."""
-        worker = self.worker
-        limits = worker.config.client(self.database, self.user)
-        if not (limits.max_db_client_connections or limits.max_user_client_connections):
-            return
-        send, receive = trio.open_memory_channel[str](1)
-        worker.admissions[self.accepted.id] = send.send_nowait
-        worker.channel.post(Login(self.accepted.id, self.database, self.user))
-        try:
-            limit = await receive.receive()
-        finally:
-            del worker.admissions[self.accepted.id]
-        if limit:
-            raise PoolerError(
-                f"client connections exceeded ({limit})",
-                sqlstate="53300",
-                hint=f"Raise {limit}, or close idle client connections.",
-                reason=limit,
-            )
-
-    # -- come in ----------------------------------------------------------------------------------
+        return find_pool(self.worker, self.database, self.user)
 
     async def _wait_for_welcome(self, pool: Pool) -> None:
         """A welcome repeats what the pool's first server said at its log-in; wait for that one."""

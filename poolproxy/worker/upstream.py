@@ -35,7 +35,7 @@ from poolproxy.relay.moving import CHANGED, may_move
 from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
-from poolproxy.settings.enums import Negotiation, TargetSession
+from poolproxy.settings.enums import TargetSession
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.read import ErrorFields
 from poolproxy.wire.startup import NEWEST_MINOR, startup_message
@@ -54,6 +54,7 @@ from poolproxy.worker.greeting import (
     understood,
 )
 from poolproxy.worker.hosts import RoleUnknown, addresses, ask_role
+from poolproxy.worker.server_tls import GOODBYE, may_begin, wanted
 from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
 from poolproxy.worker.tls import TlsFailed
@@ -61,7 +62,6 @@ from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-TLS_GOODBYE = 1.0  # seconds that a server gets to close after a handshake has failed
 PART_SECONDS = 5.0  # that a server gets to close a connection which turned out to be of no use
 # Errors of PostgreSQL for which another host may be the cure: it starts, stops, or has no room.
 ELSEWHERE = ("57P", "53")
@@ -205,7 +205,7 @@ class ServerLogin:
         old, silent = self.worker.old_servers, self.worker.silent_servers
         minor = 0 if self.host in old or self.host in silent else NEWEST_MINOR
         silent.discard(self.host)
-        encryption = self._encryption()
+        encryption = wanted(self.host, self.contexts, self.worker.config.settings)
         while True:
             address = await self._connect()
             try:
@@ -256,41 +256,21 @@ class ServerLogin:
 
     # -- TLS --------------------------------------------------------------------------------------
 
-    def _encryption(self) -> Encryption | None:
-        """How a connection is to be encrypted; None: not at all."""
-        context = self.contexts.server
-        if context is None or self.host.is_unix:
-            return None
-        negotiation = self.worker.config.settings.server_tls_sslnegotiation
-        # The certificate is to be for the name that was configured, whatever address that has led to.
-        return Encryption(context, self.host.name, negotiation is Negotiation.DIRECT)
-
     async def _encrypt(self, encryption: Encryption | None) -> None:
         """Begin TLS, unless the server has none and may go without; TlsFailed, ServerError, Eof."""
         assert self.sock is not None
-        if encryption is None or not (encryption.direct or await self._may_begin(self.sock)):
+        required = self.worker.config.settings.server_tls_sslmode.required
+        if encryption is None or not (
+            encryption.direct or await may_begin(self.sock, required=required)
+        ):
             return
         self.sock = sock = tls.wrap_server(self.sock, encryption)
         try:
             await self.worker.handshakes.shake(sock, direct=encryption.direct)
         except TlsFailed:
-            await tls.end(sock, TLS_GOODBYE)
+            await tls.end(sock, GOODBYE)
             raise
         self.tls, self.encryption = tls.server_info(sock), encryption
-
-    async def _may_begin(self, sock: socket.socket) -> bool:
-        """Ask the server for TLS."""
-        answer = await tls.ask(sock)
-        if len(answer) > 1 and answer[:1] in (b"S", b"N"):
-            raise ServerError("received unencrypted data after SSL response")
-        if answer == b"S":
-            return True
-        if self.worker.config.settings.server_tls_sslmode.required:
-            raise ServerError("server refused SSL")
-        if answer != b"N":
-            await tls.end(sock, TLS_GOODBYE)
-            raise TlsFailed("the server does not know the SSLRequest", "protocol")
-        return False
 
     # -- logging in -------------------------------------------------------------------------------
 
