@@ -43,6 +43,7 @@ COPY_IN = message(ord("G"), b"\0\0\0")
 IN_BLOCK = message(ord("C"), b"BEGIN\0") + ready_for_query(ord("T"))
 SELECT = query("select 1")
 SYNC = message(ord("S"), b"")
+TERMINATE = message(ord("X"), b"")
 
 
 @attrs.define

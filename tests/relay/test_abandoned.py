@@ -11,11 +11,21 @@ from poolproxy.errors import PoolerError
 from poolproxy.relay.abandoned import MOST_UNREAD
 from poolproxy.relay.server import Server
 from poolproxy.wire.build import message, query, ready_for_query
-from tests.relay.harness import COPY_IN, DONE, FAILED, IN_BLOCK, SELECT, SYNC, Peer, Relay, relay
+from tests.relay.harness import (
+    COPY_IN,
+    DONE,
+    FAILED,
+    IN_BLOCK,
+    SELECT,
+    SYNC,
+    TERMINATE,
+    Peer,
+    Relay,
+    relay,
+)
 
 READY = ready_for_query()
 FAILED_BLOCK = FAILED + ready_for_query(ord("E"))
-TERMINATE = message(ord("X"), b"")
 ROW = message(ord("d"), b"copied\n")
 COPY = query("copy t from stdin")
 COPY_FAIL = message(ord("f"), b"the client has gone\0")

@@ -8,7 +8,7 @@ from poolproxy.relay.cancelling import cancel_wait
 from poolproxy.relay.client import HOLD, Client
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.read import MessageReader, error_fields
-from tests.relay.harness import DONE, SELECT, SYNC, Peer, Relay, relay, report
+from tests.relay.harness import DONE, SELECT, SYNC, TERMINATE, Peer, Relay, relay, report
 
 READY = ready_for_query()
 PARSE = message(ord("P"), b"\0select 1\0\0\0")
@@ -19,7 +19,6 @@ EXECUTE = message(ord("E"), bytes(5))
 BATCH = PARSE + BIND + EXECUTE
 NAMED_BATCH = NAMED + BIND_NAMED + EXECUTE
 FLUSH = message(ord("H"), b"")
-TERMINATE = message(ord("X"), b"")
 BEHIND = query("select 'behind'")
 
 
