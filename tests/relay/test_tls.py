@@ -17,12 +17,12 @@ from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.tls import RECORD, TlsConnection, over_tls
 from poolproxy.tls.contexts import contexts
 from tests.fixtures.tls import Certificates
-from tests.relay import harness, test_posting, test_relay, test_short_way
+from tests.relay import harness, test_at_rest, test_ends, test_posting, test_relay, test_short_way
 from tests.relay.harness import DONE, SELECT, C, Peer, Relay, row
 from tests.settings.loading import load
 
 PART = 4096  # bytes
-MODULES = (test_posting, test_relay, test_short_way)
+MODULES = (test_at_rest, test_ends, test_posting, test_relay, test_short_way)
 SHARED = [
     pytest.param(module, function, id=f"{module.__name__.rpartition('.')[2]}.{name}")
     for module in MODULES
