@@ -161,6 +161,8 @@ def _read(item: Item, setting: Setting) -> Any:
         return None  # as the wider scope has it
     match kind.plain:
         case Plain.BOOLEAN:
+            if hint := _HINTS.get(text.strip().lower()):
+                raise Unexpected(hint)
             return kind.read(_integer(text) != 0)
         case Plain.INTEGER | Plain.OCTAL:
             # In connection strings PgBouncer reads numbers with atoi(), else with strtol(base 0).
@@ -176,7 +178,7 @@ def _read(item: Item, setting: Setting) -> Any:
 def _integer(text: str, *, decimal: bool = False) -> int:
     found = _INTEGER.fullmatch(text.strip())
     if found is None:
-        raise Unexpected(_HINTS.get(text.strip().lower(), ""))
+        raise Unexpected
     sign, digits = found.groups()
     if decimal or digits[:2] in ("0x", "0X"):
         base = 16 if digits[:2] in ("0x", "0X") else 10

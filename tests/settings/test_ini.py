@@ -147,6 +147,12 @@ def test_values(line: str, value: object) -> None:
     assert found == value if value is not None else found
 
 
+def test_words_for_a_number_are_not_told_to_be_one() -> None:
+    """That 1 is to be written is said of what is on or off."""
+    (mistake,) = mistakes("[pgbouncer]\nmax_client_conn = on\n")
+    assert mistake.endswith('max_client_conn must be a whole number, 1 or more, not "on"')
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
