@@ -25,7 +25,7 @@ import trio
 
 from poolproxy.acceptor.http_app import App, Scrape
 from poolproxy.acceptor.http_app import Health as Health
-from poolproxy.acceptor.listeners import sharing_ports
+from poolproxy.acceptor.listeners import bindable, sharing_ports
 from poolproxy.errors import ConfigError, Mistake
 
 # Hypercorn takes as long to import as half of the acceptor: it is done while the workers start, and not
@@ -71,33 +71,13 @@ def listen(host: str, port: int, beside: Sequence[socket.socket] = ()) -> list[s
     """
     sockets: list[socket.socket] = []
     try:
-        for family, address in _resolved(host, port):
+        for family, address in bindable(host, port):
             sockets.append(_listening(family, address, beside))
     except OSError as error:
         for sock in sockets:
             sock.close()
         raise ConfigError([Mistake("metrics_listen", _cure(error, host, port))]) from error
     return sockets
-
-
-def _resolved(host: str, port: int) -> list[tuple[int, Any]]:
-    found = socket.getaddrinfo(
-        None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    usable: list[tuple[int, Any]] = [(family, address) for family, _, _, _, address in found]
-    if host == "*" and not _has_ipv6():
-        return [(family, address) for family, address in usable if family != socket.AF_INET6]
-    return usable
-
-
-def _has_ipv6() -> bool:
-    # Containers often run without IPv6 while the C library still offers its addresses.
-    try:
-        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
-            sock.bind(("::", 0))
-    except OSError:
-        return False
-    return True
 
 
 def _listening(family: int, address: Any, beside: Sequence[socket.socket]) -> socket.socket:

@@ -154,7 +154,7 @@ def _tcp(
     kept = []
     mine: list[Listener] = []
     with _closed_on_error(mine):
-        for family, address in _resolved(host, settings.listen_port):
+        for family, address in bindable(host, settings.listen_port):
             same = [x for x in present if x.address == address and x.sock.family == family]
             kept += same
             if same or any(x.address == address for x in opened):
@@ -200,7 +200,8 @@ def _set_reuse(sockets: Sequence[socket.socket], values: Iterable[int]) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, value)
 
 
-def _resolved(host: str, port: int) -> Iterator[tuple[int, Any]]:
+def bindable(host: str, port: int) -> Iterator[tuple[int, Any]]:
+    """Families and addresses to listen on for a host, "*" for all. Raises OSError if it is not known."""
     found = socket.getaddrinfo(
         None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )
