@@ -238,13 +238,13 @@ class PreparedAnswers(Backend):
             names.drop(entry.name)
 
     def _forget_all(self) -> None:
-        """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one."""
+        """DISCARD ALL or DEALLOCATE ALL: gone are all whose answers came before this one, but the unnamed."""
         self._epoch += 1
         for statement in [s for s in self.prepared if s not in self.unsettled]:
             del self.prepared[statement]
         names = self.names
         if names is not None:
-            for name in [n for n in names.statements if n not in names.unsettled]:
+            for name in [n for n in names.statements if n and n not in names.unsettled]:
                 names.drop(name)
 
     def failed_with(self, message: bytes) -> None:

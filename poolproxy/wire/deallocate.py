@@ -16,15 +16,23 @@ _DEALLOCATE = re.compile(
     rb"(?:%(space)s|;)*+\0" % {b"space": _SPACE},
     re.IGNORECASE,
 )
+_DEALLOCATE_ALL = re.compile(
+    rb"%(space)s*+(?:deallocate%(space)s++(?:prepare%(space)s++)?|discard%(space)s++)all"
+    rb"(?:%(space)s|;)*+\0" % {b"space": _SPACE},
+    re.IGNORECASE,
+)
+
+ALL = b"\0"  # no statement of a client's has this name
 
 
 def deallocated(text: bytes, start: int = 0) -> bytes | None:
-    """The name that the text from ``start`` up to its zero byte deallocates, if that is all that it does.
+    """The name that the text from ``start`` up to its zero byte deallocates, if that is all that it does; or
+    ``ALL``.
 
     Not found behind nested comments, or written as ``U&"..."``.
     """
     match = _DEALLOCATE.match(text, start)
     if match is None:
-        return None
+        return ALL if _DEALLOCATE_ALL.match(text, start) else None
     quoted, plain = match.groups()
     return bytes(quoted.replace(b'""', b'"') if quoted else plain.lower())

@@ -47,7 +47,7 @@ from poolproxy.wire.codes import (
     SYNC,
     TERMINATE,
 )
-from poolproxy.wire.deallocate import deallocated
+from poolproxy.wire.deallocate import ALL, deallocated
 from poolproxy.wire.frontend import (
     HEADER,
     ORDINARY,
@@ -64,7 +64,6 @@ from poolproxy.wire.provision import (
     Wait,
 )
 from poolproxy.wire.statements import (
-    ALL,
     DEALLOCATE_STAND_IN,
     MISSING,
     NO_STATEMENT,
@@ -342,13 +341,15 @@ class PreparedBackend(Provision):
     def _bound(self, names: Names, portal: bytes, statement: Statement) -> Statement:
         """What to bind a portal to in the place of ``statement``, a DEALLOCATE."""
         name = statement.deallocates
-        if name is None or len(names.portals) >= MOST_PORTALS or self._find(names, name) is None:
+        if name is None or len(names.portals) >= MOST_PORTALS:
+            return statement
+        if name != ALL and self._find(names, name) is None:
             return statement
         names.portals[portal] = name
-        return DEALLOCATE_STAND_IN
+        return statement if name == ALL else DEALLOCATE_STAND_IN
 
     def _execute(self, names: Names, message: bytes, size: int, result: Forwarded) -> bool:
-        """An Execute deallocates if its portal is bound to that: a stand-in then, made right before."""
+        """An Execute deallocates if its portal is bound to that: all, or a stand-in, made right before."""
         if not names.portals:
             return False
         if len(message) < size < MAX_HEAD:
@@ -356,6 +357,12 @@ class PreparedBackend(Provision):
         name = names.portals.get(message[HEADER : message.find(b"\0", HEADER)])
         if name is None:
             return False
+        if name == ALL:
+            if len(message) < size:
+                return False
+            result.out += [message, FLUSH_MESSAGE]  # names wait for what it does
+            self._entry(EXECUTE, Kind.SWEEP, NO_STATEMENT, ALL, names)
+            return True
         if self._amid_segments():
             raise Wait  # an earlier segment may fail the transaction
         statement = self._find(names, name)

@@ -11,7 +11,8 @@ import attrs
 
 from poolproxy.wire.answers import FAKED, FAKES, PreparedAnswers
 from poolproxy.wire.codes import CLOSE, DESCRIBE, FLUSH, FUNCTION_CALL, PARSE, QUERY, SYNC
-from poolproxy.wire.statements import ALL, MISSING, STAND_IN, Entry, Kind, Names, Statement
+from poolproxy.wire.deallocate import ALL
+from poolproxy.wire.statements import MISSING, STAND_IN, Entry, Kind, Names, Statement
 
 _pack_header = Struct(">BI").pack
 
@@ -64,9 +65,9 @@ class Provision(PreparedAnswers):
         return found
 
     def _settled_name(self, names: Names, name: bytes) -> None:
-        for entry in (names.unsettled.get(name), names.unsettled.get(ALL)):
-            if entry is not None and entry.segment != self._segment:
-                raise Wait
+        entry = names.unsettled.get(name)
+        if ALL in names.unsettled or (entry is not None and entry.segment != self._segment):
+            raise Wait
 
     def _settled(self, statement: Statement) -> None:
         entry = self.unsettled.get(statement)

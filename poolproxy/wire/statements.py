@@ -18,7 +18,6 @@ from poolproxy.wire.frontend import PLAIN_BUT_PORTALS, PLAIN_BUT_SQL, PLAIN_BUT_
 
 _pack_header = Struct(">BI").pack
 
-ALL = b"\0"  # no statement of a client's has this name
 UNNAMED = b""
 
 
@@ -26,8 +25,9 @@ class Statement:
     """One distinct statement. ``tail``: its Parse message behind the name (text and types); b"" while it is
     known only by its name, because a server has it.
 
-    ``deallocates``: what its text deallocates, None if it does something else. ``superseded``: PostgreSQL has
-    refused to execute it, or another of that time, because DDL has changed its result. ``special``: either.
+    ``deallocates``: what its text deallocates, maybe ALL; None if it does something else. ``superseded``:
+    PostgreSQL has refused to execute it, or another of that time, because DDL has changed its result.
+    ``special``: either.
     """
 
     __slots__ = ("__weakref__", "deallocates", "name", "place", "special", "superseded", "tail")
@@ -215,7 +215,7 @@ class Kind(Enum):
     MISSED = (
         auto()
     )  # an Execute that is to fail, as it deallocates a name that is not there any more
-    SWEEP = auto()  # a Query that may deallocate all
+    SWEEP = auto()  # a Query that may deallocate all, or an Execute of it
     DESCRIBED = auto()  # the client's own Describe of a statement
     CHECKED = auto()  # an injected one
     STALE = auto()  # a Bind that is to fail, as the client was told another shape

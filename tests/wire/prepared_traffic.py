@@ -28,6 +28,7 @@ TEXTS = (
     "ROLLBACK",
     "DEALLOCATE a",
     'deallocate prepare "b";',
+    "DEALLOCATE ALL",
 )
 QUERIES = (
     "SELECT 5",

@@ -92,6 +92,42 @@ def test_duplicate_name_of_a_spoilt_statement(
     assert column(client.run(two, again)) == ["5"]
 
 
+PARSE_USE = parse("mine", "SELECT 2") + bind("mine") + EXECUTE + SYNC
+
+
+@pytest.mark.parametrize("sql", ["DISCARD ALL", " deallocate/**/all;"])
+@pytest.mark.parametrize("name", ["", "sweeps"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", SYNC + PARSE_USE),
+        (b"", PARSE_USE),
+        (b"", SYNC + bind("mine") + EXECUTE + SYNC + PARSE_USE),
+        (parse("new", "SELECT 3"), bind("new") + SYNC),
+        (b"", SYNC + bind("") + SYNC + PARSE_USE),
+        (query("BEGIN") + query("SELECT 1/0"), SYNC + query("ROLLBACK") + PARSE_USE),
+        (bind("nothing") + SYNC, SYNC + PARSE_USE),
+    ],
+    ids=["next segment", "same segment", "gone", "new", "unnamed stays", "refused", "error"],
+)
+def test_names_wait_for_what_takes_all_away(
+    connect: Callable[[], socket.socket],
+    server: Backing,
+    client: Pooled,
+    sql: str,
+    name: str,
+    before: bytes,
+    after: bytes,
+) -> None:
+    """In the extended protocol, amid a pipeline: what follows meets names as on a direct connection."""
+    sock = connect()
+    make = parse("mine", "SELECT 1") + SYNC
+    assert client.run(server, make) == ask(sock, make)
+    batch = before + parse(name, sql) + bind(name) + EXECUTE + after
+    assert client.run(server, batch) == ask(sock, batch)
+    assert not server.back.tainted
+
+
 def test_unknown_name(server: Backing, client: Pooled) -> None:
     """A name that was never prepared gets PostgreSQL's 26000 with that name."""
     answers = client.run(server, bind("nothing") + EXECUTE + SYNC)

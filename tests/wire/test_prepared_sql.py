@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from poolproxy.wire import prepared
-from poolproxy.wire.deallocate import deallocated
+from poolproxy.wire.deallocate import ALL, deallocated
 from tests.system.protocol_client import (
     SYNC,
     bind,
@@ -37,8 +37,11 @@ from tests.wire.prepared_traffic import (
         ("DEALLOCATE prepare", b"prepare"),
         ("DEALLOCATE allof", b"allof"),
         ('DEALLOCATE "all"', b"all"),
-        ("DEALLOCATE ALL", None),
-        ("DEALLOCATE PREPARE ALL", None),
+        ("DEALLOCATE ALL", ALL),
+        ("/* */DEALLOCATE PREPARE\nall; ;", ALL),
+        ("discard--\nALL", ALL),
+        ("DISCARD PREPARE ALL", None),
+        ("DISCARD ALL; select 1", None),
         ("DEALLOCATE", None),
         ("DEALLOCATE a b", None),
         ("DEALLOCATE a; select 1", None),
@@ -187,7 +190,7 @@ def test_all_gone(all_gone: str, extended: bool, pieces: int) -> None:
         else:
             rig.send(query(all_gone))
         assert rig.answer(*cut(answers, size)) == answers
-        assert not rig.names.statements
+        assert not any(rig.names.statements)  # but the unnamed one, as in PostgreSQL
         assert not rig.back.prepared
         assert rig.back.at_rest
 
