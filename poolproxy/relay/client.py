@@ -216,12 +216,14 @@ class Client(Connection):
         more = back.owed or back.status == UNSYNCED
         back.said = joined(back.said, data) if more else data
         if types:
-            back.owe(types)
+            if whole is not None:
+                back.whole = whole
+            else:
+                back.owe(types)
             if not server.query_since:
                 server.query_since = monotonic()
                 if not server.xact_since:
                     server.xact_since = server.query_since
-        back.whole = whole
         if data:
             self.pool.stats.bytes_received += len(data)
             if whole is not None:
@@ -276,7 +278,11 @@ class Client(Connection):
         pool = self.pool
         self.wait_since = now = monotonic()
         if pool.idle:
-            self.serve(pool.idle.pop(), now)
+            server = pool.idle.pop()
+            if server.values == self.values and now - server.idle_since < pool.check_delay:
+                self.start(server, now)  # as serve does it, without the call
+            else:
+                prepare(server, self, now)
             return
         if pool.failing and not pool.servers:
             self.context.host.want(pool, probe=True)
@@ -327,11 +333,10 @@ class Client(Connection):
         back = server.back
         back.names = self.names
         back.said = data
-        whole = self.whole
+        back.whole = whole = self.whole
         if whole is not None:
-            back.owed.extend(whole.types)
-            back.whole = whole
-            self.engine.post((server, data))
+            post = self.engine.post
+            post((server, data))
             return
         if data:
             back.owe(self.held_types)

@@ -206,12 +206,10 @@ class Engine:
             posted = self.posted.copy()
             self.posted.clear()
             for peer, data in posted:
-                sent = 0
-                if not peer.out:
-                    try:
-                        sent = write(peer.fd, data)
-                    except OSError:
-                        pass  # it takes nothing now, is broken, or encrypted (fd is -1)
+                try:
+                    sent = 0 if peer.out else write(peer.fd, data)
+                except OSError:
+                    sent = 0  # it takes nothing now, is broken, or encrypted (fd is -1)
                 if sent != len(data):
                     self._keep(peer, data[sent:])
 

@@ -128,11 +128,11 @@ class PreparingClient(Client):
         if not isinstance(back, PreparedBackend):
             self._forward_untouched(server)
             return
-        said = back.said if back.owed or back.status == UNSYNCED else b""
         execution, self.execution = self.execution, None
         if execution is not None and back.execute(*execution, names.told):
-            self._execute(server, *execution)
+            self._execute(server, *execution[1:])
             return
+        said = back.said if back.owed or back.status == UNSYNCED else b""
         try:
             result = back.forward(names, self.raw, self.context.max_packet_size)
         except PoolerError as error:
@@ -162,14 +162,13 @@ class PreparingClient(Client):
         elif not back.owed and back.at_rest:
             server.rest(self, monotonic())
 
-    def _execute(self, server: Server, whole: Whole, name: bytes, statement: Statement) -> None:
+    def _execute(self, server: Server, name: bytes, statement: Statement) -> None:
         """Have it executed by a server that has the statement and owes nothing else."""
         data = renamed(self.raw, name, statement.name)
         self.pool.stats.bytes_received += len(self.raw)
         server.back.said = self.raw
         self.answered = 0
         self.raw = b""
-        server.back.whole = whole
         self.engine.post((server, data))
 
     def refused(self, server: Server, data: bytes, *, at_rest: bool) -> bytes:

@@ -156,11 +156,12 @@ class Server(Connection):
         client, back = self.client, self.back
         whole = back.whole
         if whole is not None:
-            back.whole = None
             status = answers(data, whole)
             if status and client is not None:
+                back.whole = None
                 self._answered(client, data, status)
                 return
+            back.unfold()
         if not data:
             self.lost("server conn crashed?")
             return
@@ -200,16 +201,21 @@ class Server(Connection):
         """
         pool = self.pool
         pool.stats.bytes_sent += len(data)
-        self.engine.post((client, data))
+        post = self.engine.post
+        post((client, data))
         back = self.back
-        back.owed.clear()
         now = monotonic()
         if status != IDLE:
             back.status = status
             self._between_queries(client, now)
             return
-        brisk = (pool.brisk or pool.goes_on) and back.status == IDLE
-        if not brisk or self.doomed or self.cancels or now >= self.expires_at:
+        if (
+            not (pool.brisk or pool.goes_on)
+            or back.status != IDLE
+            or self.doomed
+            or self.cancels
+            or now >= self.expires_at
+        ):
             back.status = IDLE
             self.engine.flush()  # the client may be given away now
             self.rest(client, now)
@@ -338,7 +344,7 @@ class Server(Connection):
         """
         self.client = None
         self.query_since = self.xact_since = 0.0
-        self.back.whole = None
+        self.back.unfold()
         if certain and self.back.at_rest and not self.out:
             self.resume()
             self.release(monotonic())
@@ -455,7 +461,7 @@ class Server(Connection):
             self.context.host.want(self.pool)
 
     def clogged(self) -> None:
-        self.back.whole = None  # the short way asks no more for what is unsent
+        self.back.unfold()  # the short way asks no more for what is unsent
         if self.client is not None:
             self.client.pause()
 

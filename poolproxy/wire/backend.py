@@ -113,6 +113,7 @@ class Backend:
     """
 
     __slots__ = (
+        "_owed",
         "awake",
         "block",
         "client_copies",
@@ -122,7 +123,6 @@ class Backend:
         "head",
         "left",
         "names",
-        "owed",
         "reports",
         "said",
         "skipping",
@@ -134,7 +134,7 @@ class Backend:
     )
 
     def __init__(self) -> None:
-        self.owed: deque[int] = deque()
+        self._owed: deque[int] = deque()
         self.status = IDLE
         self.left = 0
         self.cut = 0
@@ -152,6 +152,19 @@ class Backend:
         self.reports: list[bytes] = []
         self.said: bytes | None = b""
         self.state = SessionState()
+
+    @property
+    def owed(self) -> deque[int]:
+        """See above. To ask for it unfolds ``whole``; most of the time nobody does before it is answered."""
+        if self.whole is not None:
+            self.unfold()
+        return self._owed
+
+    def unfold(self) -> None:
+        """Owe the messages of ``whole`` one by one: its answer is not awaited as a whole any more."""
+        whole, self.whole = self.whole, None
+        if whole is not None:
+            self._owed.extend(whole.types)
 
     @property
     def at_rest(self) -> bool:

@@ -157,7 +157,7 @@ class PreparedBackend(Provision):
         self.prepared.move_to_end(statement)
         self.awake = True
         self.pool.binds += 1
-        self.owed.extend(whole.types)
+        self.whole = whole
         return True
 
     def sync_silently(self) -> bytes:

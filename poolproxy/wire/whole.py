@@ -49,6 +49,9 @@ _DESCRIBE_EXECUTE_SYNC = b"D\0\0\0\x06P\0" + _EXECUTE_SYNC
 _LONG, _SHORT = len(_DESCRIBE_EXECUTE_SYNC), len(_EXECUTE_SYNC)
 _DESCRIBED = frozenset((ROW_DESCRIPTION, NO_DATA))
 _READY = {b"Z\0\0\0\x05I": IDLE, b"Z\0\0\0\x05T": IN_TRANSACTION}
+# The commonest of all ends, behind one row.
+_ONE_ROW = {b"C\0\0\0\x0dSELECT 1\0" + ready: status for ready, status in _READY.items()}
+_BEHIND_ROW = len(next(iter(_ONE_ROW)))
 _ROWS = frozenset((ROW_DESCRIPTION, DATA_ROW))
 _S = ord("S")
 _DIGITS = frozenset(b"0123456789")
@@ -59,11 +62,13 @@ class Whole:
     """A kind of request; ``types`` are its messages.
 
     Its answer begins with ``prefix``, ``start`` bytes long; then the rows are described, if ``described``.
+    What comes of a result that has rows begins with a message of type ``rows``.
     """
 
     types: tuple[int, ...]
     prefix: bytes = b""
     described: bool = False
+    rows: int = ROW_DESCRIPTION
     start: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -75,7 +80,7 @@ ONE_STATEMENT = Whole(
     (PARSE, BIND, DESCRIBE, EXECUTE, SYNC), b"1\0\0\0\x042\0\0\0\x04", described=True
 )
 EXECUTION = Whole((BIND, DESCRIBE, EXECUTE, SYNC), b"2\0\0\0\x04", described=True)
-BARE_EXECUTION = Whole((BIND, EXECUTE, SYNC), b"2\0\0\0\x04")
+BARE_EXECUTION = Whole((BIND, EXECUTE, SYNC), b"2\0\0\0\x04", rows=DATA_ROW)
 
 
 def whole_request(data: bytes) -> Whole | None:
@@ -137,6 +142,21 @@ def answers(data: bytes, whole: Whole) -> int:
     with a number of rows, so it is none that tells of a change in the session's state; nor is it a SELECT
     without rows, which may have made a table.
     """
+    status = _ONE_ROW.get(data[-_BEHIND_ROW:])
+    if status is not None:
+        position = whole.start
+        if position and data[:position] != whole.prefix:
+            return 0
+        try:
+            code, length = _unpack_header(data, position)
+            if code == whole.rows:
+                if code == ROW_DESCRIPTION:
+                    position += length + 1
+                    code, length = _unpack_header(data, position)
+                if code == DATA_ROW and position + length + 1 == len(data) - _BEHIND_ROW:
+                    return status
+        except TooShort:
+            return 0
     status = _READY.get(data[-6:])
     if status is None:
         return 0

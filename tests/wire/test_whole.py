@@ -52,7 +52,16 @@ BEFORE = {
 ANSWERS = {
     whole: before + b"".join(ROWS[whole is BARE_EXECUTION :]) for whole, before in BEFORE.items()
 }
+# The commonest answers, which are recognised by their end first.
+ONE_ROW = {
+    whole: before
+    + b"".join(ROWS[whole is BARE_EXECUTION : 2])
+    + message(ord("C"), b"SELECT 1\0")
+    + ready_for_query()
+    for whole, before in BEFORE.items()
+}
 WHOLES = pytest.mark.parametrize("whole", BEFORE, ids=["query", "statement", "execution", "bare"])
+KINDS = pytest.mark.parametrize("kinds", [ANSWERS, ONE_ROW], ids=["rows", "row"])
 NAMED = message(ord("B"), b"\0name\0" + bytes(6) + b"x")
 EXECUTIONS = {EXECUTION: NAMED + STATEMENT[-22:], BARE_EXECUTION: NAMED + STATEMENT[-15:]}
 
@@ -118,6 +127,24 @@ def test_an_ordinary_answer_is_what_brings_the_backend_to_rest(data: bytes, whol
     check_answer(data + ROWS[-2] + ROWS[-1], whole)
 
 
+@given(replies, st.sampled_from(list(BEFORE)), st.sampled_from("ITE"))
+def test_the_number_of_rows_makes_no_difference(data: bytes, whole: Whole, status: str) -> None:
+    """Whatever is put together: a tag that tells of one row, which is tried first, is as good as others."""
+    ready = ready_for_query(ord(status))
+    for begun in (data, BEFORE[whole] + data, BEFORE[whole] + ROWS[0] + data):
+        one, two = (begun + message(ord("C"), b"SELECT %d\0" % n) + ready for n in (1, 2))
+        assert answers(one, whole) == answers(two, whole)
+        check_answer(one, whole)
+
+
+@WHOLES
+def test_an_answer_of_one_row_is_recognised(whole: Whole) -> None:
+    """With its description where one was asked for, and with none where not."""
+    assert check_answer(ONE_ROW[whole], whole)
+    described = ROWS[0] if whole is BARE_EXECUTION else b""
+    assert not check_answer(BEFORE[whole] + described + ROWS[1] + ONE_ROW[whole][-20:], whole)
+
+
 def test_what_is_recognised() -> None:
     """A Query, and the batch of an unnamed statement in the unnamed portal, all its rows."""
     assert check_request(SELECT) is ONE_QUERY
@@ -168,9 +195,12 @@ def test_the_transaction_may_be_open_but_not_failed(
 
 
 @WHOLES
-def test_a_part_or_more_than_an_answer_is_not_recognised(whole: Whole) -> None:
+@KINDS
+def test_a_part_or_more_than_an_answer_is_not_recognised(
+    whole: Whole, kinds: dict[Whole, bytes]
+) -> None:
     """Cut at any byte, or with anything behind it or before it."""
-    data = ANSWERS[whole]
+    data = kinds[whole]
     for cut in range(len(data)):
         assert not check_answer(data[:cut], whole)
     for more in (b"Z", ready_for_query(), data, message(ord("A"), b"\0\0\0\1a\0b\0")):
@@ -199,9 +229,12 @@ def test_a_request_with_a_wrong_byte_is_no_other_request(data: bytes) -> None:
 
 
 @WHOLES
-def test_an_answer_with_a_wrong_byte_is_no_other_answer(whole: Whole) -> None:
+@KINDS
+def test_an_answer_with_a_wrong_byte_is_no_other_answer(
+    whole: Whole, kinds: dict[Whole, bytes]
+) -> None:
     """Each byte is set to others; what is still recognised the Backend passes all the same."""
-    data = ANSWERS[whole]
+    data = kinds[whole]
     for position in range(len(data)):
         for byte in (*b"\0\1\3\4\x0512TDCZSNEIn", 0x7F, 0xFF):
             try:
