@@ -161,7 +161,6 @@ class Server(Connection):
                 back.whole = None
                 self._answered(client, data, status)
                 return
-            back.unfold()
         if not data:
             self.lost("server conn crashed?")
             return
@@ -344,7 +343,6 @@ class Server(Connection):
         """
         self.client = None
         self.query_since = self.xact_since = 0.0
-        self.back.unfold()
         if certain and self.back.at_rest and not self.out:
             self.resume()
             self.release(monotonic())
