@@ -81,6 +81,10 @@ class PreparingClient(Client):
         data, types, self.raw = self.front.feed(data, limit, plain)
         if self.raw and self.names is None:
             self.names = Names(self.context.tracker.place(self.values))
+            if SWEEP.search(data, before):
+                # The server may lose others' statements by it: names wait for that, see wire.prepared.
+                self.raw = data[before:] + self.raw
+                return data[:before], ()
         if self.names is not None and self.names.unnamed and QUERY in types:
             self.names.drop(UNNAMED)  # as PostgreSQL does
         if self.server is not None and self._borrows(self.server, types, data):

@@ -252,6 +252,20 @@ def test_one_server_takes_turns(proxy: ProxyProcess) -> None:
         assert int(kept or 0) <= KEPT
 
 
+@pytest.mark.parametrize(
+    "behind", [("deallocate all", b""), ("deallocate all", SYNC), ("discard all", SYNC)]
+)
+def test_first_name_behind_the_end_of_all(proxy: ProxyProcess, behind: tuple[str, bytes]) -> None:
+    """A client's first statement, pipelined behind what takes all from the server, which had it, is there."""
+    sql, sync = behind
+    with client(proxy, "alone") as one, client(proxy, "alone") as two:
+        assert column(ask(one.sock, parse("mine", "select 41") + USE)) == ["41"]
+        batch = parse("", sql) + bind("") + EXECUTE + sync + parse("mine", "select 41") + USE
+        assert column(ask(two.sock, batch)) == ["41"]
+        assert column(ask(two.sock, USE)) == ["41"]
+        assert column(ask(one.sock, USE)) == ["41"]
+
+
 @pytest.mark.parametrize("rest", [b"", bind("mine")[:9], b"B", parse("other", "x" * 300)[:200]])
 def test_client_that_leaves(proxy: ProxyProcess, rest: bytes) -> None:
     """A client that is gone amid a message, or while it waits for a server, leaves nothing behind."""
