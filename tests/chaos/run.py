@@ -147,17 +147,18 @@ class Stirrer:
     def _pause(self) -> None:
         database = self._chance.choice(["tx", "a", "b"])
         self._give(f"PAUSE {database}")
-        while not self._give(f"RESUME {database}"):
-            pass
+        eventually(lambda: self._give(f"RESUME {database}"), 30, f"{database} goes on")
 
     def _give(self, command: str) -> bool:
+        """Whether it was obeyed, or there was nothing to do: an order before it may have been lost."""
         try:
             give(self._proxy, command, ADMIN)
-        except psycopg.OperationalError:
-            return False
         except psycopg.Error as error:
-            if "already" not in str(error) and "not paused" not in str(error):
+            if "already" in str(error) or "not paused" in str(error):
+                return True
+            if not isinstance(error, psycopg.OperationalError):
                 raise
+            return False  # the console was with a worker that was killed
         return True
 
 
