@@ -160,13 +160,13 @@ class Client(Connection):
             return
         if self.fresh:
             self.fresh = False
+            if self.names is not None and self.executes(data):
+                self.whole, self.held_types = None, ()
+                self._serve_or_queue()
+                return
             self.whole = whole = whole_request(data)
             if whole is not None and (self.names is None or not self.sweeps(data)):
                 self.held = data
-                self._serve_or_queue()
-                return
-            if self.names is not None and self.executes(data):
-                self.whole, self.held_types = None, ()
                 self._serve_or_queue()
                 return
         try:
