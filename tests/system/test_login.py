@@ -107,6 +107,7 @@ def proxy(
             "auth_type": method,
             "auth_file": "userlist.txt",
             "auth_failure_delay": 0,
+            "log_repeat_limit": 0,  # the log is looked at right after many refusals
             "unix_socket_dir": str(sockets),
             "server_login_retry": "200ms",
             "pool_mode": "transaction",
