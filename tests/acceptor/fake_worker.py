@@ -190,7 +190,12 @@ class FakeWorker:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
             self.keys[client] = message.state.key
             self.clients[client] = stream
-            self.nursery.start_soon(self.go_on, client, stream, b"moved %d\n" % self.slot)
+            try:
+                # Before the next message is read: that may be a cancel request for it.
+                await self.tell(stream, b"moved %d\n" % self.slot)
+            except trio.BrokenResourceError:
+                pass  # seen when it is read
+            self.nursery.start_soon(self.go_on, client, stream, b"")
 
     async def stay(self, client: int, stream: trio.SocketStream) -> None:
         await self.go_on(client, stream, b"stays\n")
