@@ -142,6 +142,8 @@ def answers(data: bytes, whole: Whole) -> int:
     with a number of rows, so it is none that tells of a change in the session's state; nor is it a SELECT
     without rows, which may have made a table.
     """
+    # One row by its literal end first, as that is what most queries get: 69 bytecodes instead of 95. The
+    # call of a function of its own would take a part of that back; hence the length.
     status = _ONE_ROW.get(data[-_BEHIND_ROW:])
     if status is not None:
         position = whole.start
