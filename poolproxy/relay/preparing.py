@@ -70,21 +70,17 @@ class PreparingClient(Client):
 
     def feed(self, data: bytes) -> tuple[bytes, Sequence[int]]:
         if self.raw:
-            self.raw += data
+            # Its first message may turn out to name none, now that more of it is there.
+            data, self.raw = self.raw + data, b""
             self.execution = None
-            if self.wait_since and len(self.raw) >= HOLD:
-                self.pause()
-            return b"", ()
         plain = PLAIN if self.names is None else self.names.plain
         limit = self.context.max_packet_size
         before = self.front.left
         data, types, self.raw = self.front.feed(data, limit, plain)
         if self.raw and self.names is None:
             self.names = Names(self.context.tracker.place(self.values))
-            if SWEEP.search(data, before):
-                # The server may lose others' statements by it: names wait for that, see wire.prepared.
-                self.raw = data[before:] + self.raw
-                return data[:before], ()
+        if self.wait_since and len(self.raw) >= HOLD:
+            self.pause()
         if self.names is not None and self.names.unnamed and QUERY in types:
             self.names.drop(UNNAMED)  # as PostgreSQL does
         if self.server is not None and self._borrows(self.server, types, data):

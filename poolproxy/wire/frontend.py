@@ -28,6 +28,7 @@ from poolproxy.wire.codes import (
     QUERY,
     TERMINATE,
 )
+from poolproxy.wire.deallocate import deallocated
 from poolproxy.wire.whole import SMALL
 
 _unpack_header = Struct(">BI").unpack_from
@@ -37,11 +38,11 @@ ORDINARY = frozenset(b"BCDEFHPQScdf")  # all but Terminate
 # How the body of a message begins that names no prepared statement; b"" where the type says it. For those
 # whose names are nobody's business:
 ALL_PLAIN = dict.fromkeys(ORDINARY, b"")
-# For the others; Describe and Close of the unnamed statement begin otherwise.
-PLAIN = ALL_PLAIN | {PARSE: b"\0", BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
-# The same where SQL may name one, too: no text of a Query begins with a zero byte but the empty one, and no
-# Parse with five of them.
-PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0", PARSE: b"\0" * 5}
+# For the others; Describe and Close of the unnamed statement begin otherwise. What an unnamed one deallocates
+# may be named before that is executed, so its text is looked at: no Parse begins with five zero bytes.
+PLAIN = ALL_PLAIN | {PARSE: b"\0" * 5, BIND: b"\0\0", DESCRIBE: b"P", CLOSE: b"P"}
+# The same for who has named some: no text of a Query begins with a zero byte but the empty one.
+PLAIN_BUT_SQL = PLAIN | {QUERY: b"\0"}
 # The same where a client uses the unnamed statement beyond its Sync, so that it is a name as others are. No
 # valid message begins so: what is empty ends earlier, and no type is a zero byte.
 PLAIN_BUT_UNNAMED = PLAIN_BUT_SQL | {BIND: b"\0" * 9}
@@ -114,14 +115,17 @@ def may_name(code: int, data: bytes, body: int, length: int, plain: dict[int, by
     """Whether a message names a statement, when it does not begin as those that don't; also when its
     beginning is not there yet.
 
-    SQL does if it is a DEALLOCATE or DISCARD. A large message is not waited for to see that.
+    SQL does if it is a DEALLOCATE or DISCARD, in a Query also among others. A large message is not waited
+    for to see that.
     """
-    unnamed = code == PARSE and plain is PLAIN_BUT_SQL and data[body : body + 1] == b"\0"
-    if code == QUERY or unnamed:
+    unnamed = code == PARSE and data[body : body + 1] == b"\0"
+    if code == QUERY or (unnamed and (plain is PLAIN or plain is PLAIN_BUT_SQL)):
         end = body + length - 4
         if end > len(data):
             return length < SMALL
-        return SWEEP.search(data, body, end) is not None
+        if SWEEP.search(data, body, end) is None:
+            return False
+        return code == QUERY or deallocated(data, body + 1) is not None
     if code not in (DESCRIBE, CLOSE) or plain is PLAIN_BUT_UNNAMED or plain is PLAIN_BUT_PORTALS:
         return True
     return data[body + 1 : body + 2] != b"\0"

@@ -220,10 +220,14 @@ class Relay:
     def server(self, **parameters: str) -> tuple[Server, Peer]:
         """A server connection that has just logged in."""
         ours, theirs = self._pair()
+        return self.connected(ours, **parameters), self.peer(theirs)
+
+    def connected(self, sock: socket.socket, **parameters: str) -> Server:
+        """The same, with this socket."""
         number = next(self._numbers)
         server = self.dressed(Server)(
             self.context,
-            ours,
+            sock,
             permit=number,
             keep=False,
             pool=self.pool,
@@ -238,7 +242,7 @@ class Relay:
         self.pool.servers.add(server)
         server.watch()
         server.pass_on(monotonic())
-        return server, self.peer(theirs)
+        return server
 
     def dressed(self, kind: type[C]) -> type[C]:
         """What stands for this class; here itself."""
