@@ -11,7 +11,7 @@ seconds of one monotonic clock, given by the caller.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from poolproxy.ipc.messages import Parameter, PoolKey, Want
@@ -121,7 +121,7 @@ class WorkerPool(Generic[C, S]):
         self.blocked = False
         self.draining = False
         self.servers: set[S] = set()
-        self.waiting: OrderedDict[C, None] = OrderedDict()
+        self.waiting: deque[C] = deque()
         self.logins_waiting: dict[int, float] = {}
         self.demands: dict[int, float] = {}
         self.clients = 0
@@ -197,9 +197,7 @@ class WorkerPool(Generic[C, S]):
     def yields(self) -> bool:
         """Whether a server that is free now is for a client of another worker."""
         waiting = self.waiting
-        return self.called > 0 and (
-            not waiting or next(iter(waiting)).wait_since > self.called_since
-        )
+        return self.called > 0 and (not waiting or waiting[0].wait_since > self.called_since)
 
     @property
     def goes_on(self) -> bool:
@@ -216,16 +214,18 @@ class WorkerPool(Generic[C, S]):
 
     def requeue(self, client: C) -> None:
         """The server that ``client`` was given turned out bad: it is the first in line again."""
-        self.waiting[client] = None
-        self.waiting.move_to_end(client, last=False)
+        self.waiting.appendleft(client)
 
     def give_up(self, client: C) -> None:
         """``client`` waits no more."""
-        self.waiting.pop(client, None)
+        try:
+            self.waiting.remove(client)
+        except ValueError:
+            pass
 
     def next_client(self) -> C:
         """Take the longest-waiting client out of the queue; there must be one."""
-        return self.waiting.popitem(last=False)[0]
+        return self.waiting.popleft()
 
     def park(self, server: S, now: float) -> None:
         """``server`` is free and nobody waits."""
@@ -316,7 +316,7 @@ class WorkerPool(Generic[C, S]):
         """When the longest present wait began; 0 if nobody waits."""
         since = [*self.logins_waiting.values(), *self.demands.values()]
         if self.waiting:
-            since.append(next(iter(self.waiting)).wait_since)
+            since.append(self.waiting[0].wait_since)
         return min(since, default=0.0)
 
     def count(self) -> None:

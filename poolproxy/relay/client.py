@@ -20,7 +20,7 @@ from poolproxy.log.party import Party
 from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
-from poolproxy.relay.engine import CHUNK
+from poolproxy.relay.engine import CHUNK, SHORT
 from poolproxy.relay.refusals import login_failing
 from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
@@ -57,7 +57,6 @@ class Client(Connection):
 
     # What is not forwarded as it is; always empty here, see PreparingClient.
     raw = b""
-    names: Names | None = None
 
     __slots__ = (
         "connected_at",
@@ -70,6 +69,7 @@ class Client(Connection):
         "id",
         "key",
         "last_activity",
+        "names",
         "notified",
         "own_since",
         "parting",
@@ -117,6 +117,7 @@ class Client(Connection):
         self.parting: PoolerError | None = None
         self.server: Server | None = None
         self.front = Frontend()
+        self.names: Names | None = None
         self.held = b""
         self.held_types: Sequence[int] = ()
         self.drop = 0
@@ -169,6 +170,8 @@ class Client(Connection):
                 self.held = data
                 self._serve_or_queue()
                 return
+        if len(data) >= SHORT:
+            self.engine.widen()
         try:
             if self.server is not None:
                 self._forward(self.server, data)
@@ -227,7 +230,7 @@ class Client(Connection):
         if data:
             self.pool.stats.bytes_received += len(data)
             if whole is not None:
-                self.engine.post((server, data))
+                self.engine.post((server.quick, data, server))
                 return
             server.write(data)
             if server.out:
@@ -288,7 +291,7 @@ class Client(Connection):
             self.context.host.want(pool, probe=True)
             self.fail(login_failing(pool.failing))
             return
-        pool.waiting[self] = None
+        pool.waiting.append(self)
         if not pool.want_stands:
             self.context.host.want(pool)
 
@@ -336,7 +339,7 @@ class Client(Connection):
         back.whole = whole = self.whole
         if whole is not None:
             post = self.engine.post
-            post((server, data))
+            post((server.quick, data, server))
             return
         if data:
             back.owe(self.held_types)
@@ -397,7 +400,8 @@ class Client(Connection):
             return
         self._drain_socket()
         self.close()
-        self.pool.give_up(self)
+        if self.wait_since:
+            self.pool.give_up(self)  # which looks through all who wait
         server, self.server = self.server, None
         if server is not None:
             server.client_left(

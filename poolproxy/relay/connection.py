@@ -19,15 +19,26 @@ from poolproxy.relay.engine import CHUNK, HANGUP, READ, WRITE, Engine
 class Connection:
     """Owner of one socket from construction to :meth:`close`; ``reading`` is off for back-pressure.
 
-    ``fd`` is -1 afterwards: its number may be another connection's by then.
+    ``fd`` is -1 afterwards: its number may be another connection's by then. ``quick`` is ``fd`` where the
+    next bytes can be written by it, else -1: while some are unsent, and where they must be encrypted.
     """
 
-    __slots__ = ("__weakref__", "closed", "engine", "fd", "out", "reading", "sock", "writing")
+    __slots__ = (
+        "__weakref__",
+        "closed",
+        "engine",
+        "fd",
+        "out",
+        "quick",
+        "reading",
+        "sock",
+        "writing",
+    )
 
     def __init__(self, engine: Engine, sock: socket.socket) -> None:
         self.engine = engine
         self.sock = sock
-        self.fd = sock.fileno()
+        self.fd = self.quick = sock.fileno()
         self.out = b""
         self.reading = True
         self.writing = False
@@ -44,6 +55,7 @@ class Connection:
         if sent < len(data):
             self.out = data[sent:]
             self.writing = True
+            self.quick = -1
             self._update()
 
     def unsent(self, data: bytes) -> None:
@@ -61,6 +73,7 @@ class Connection:
         self.out = self.out[self._send(self.out) :]
         if not self.out:
             self.writing = False
+            self.quick = self.fd
             self._update()
             self.drained()
 
@@ -117,7 +130,7 @@ class Connection:
         if not self.closed:
             self.engine.flush()
             self.closed = True
-            self.fd = -1
+            self.fd = self.quick = -1
             self.engine.close_later(self.sock)
 
     def received(self, data: bytes) -> None:

@@ -37,11 +37,10 @@ class PreparingClient(Client):
     that may not have to be shown.
     """
 
-    __slots__ = ("answered", "execution", "names", "raw", "refusal")
+    __slots__ = ("answered", "execution", "raw", "refusal")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.names: Names | None = None
         self.raw = b""
         self.answered = 0
         self.refusal = b""
@@ -169,7 +168,7 @@ class PreparingClient(Client):
         server.back.said = self.raw
         self.answered = 0
         self.raw = b""
-        self.engine.post((server, data))
+        self.engine.post((server.quick, data, server))
 
     def refused(self, server: Server, data: bytes, *, at_rest: bool) -> bytes:
         # It is asked for again silently if this is all that the client would get to see of the answer, and

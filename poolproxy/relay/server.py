@@ -26,6 +26,7 @@ from poolproxy.relay.abandoned import abandon
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
 from poolproxy.relay.counting import count_query, count_transaction
+from poolproxy.relay.engine import SHORT
 from poolproxy.relay.guard import clean, keeps, tracked_names
 from poolproxy.relay.refusals import NO_BLOCKS, VIOLATION, server_lost
 from poolproxy.relay.task import Task, reset
@@ -164,6 +165,8 @@ class Server(Connection):
         if not data:
             self.lost("server conn crashed?")
             return
+        if len(data) >= SHORT:
+            self.engine.widen()
         if client is None:
             self._unlinked(data)
             return
@@ -201,7 +204,7 @@ class Server(Connection):
         pool = self.pool
         pool.stats.bytes_sent += len(data)
         post = self.engine.post
-        post((client, data))
+        post((client.quick, data, client))
         back = self.back
         now = monotonic()
         if status != IDLE:
@@ -224,7 +227,7 @@ class Server(Connection):
         self.client = client.server = None
         client.fresh = True
         if pool.waiting:
-            client = pool.waiting.popitem(last=False)[0]
+            client = pool.waiting.popleft()
             if client.values == self.values:
                 client.start(self, now)
             else:
@@ -406,7 +409,7 @@ class Server(Connection):
         Nothing is posted for it, as it is at rest.
         """
         self.closed = True
-        self.fd = -1
+        self.fd = self.quick = -1
         self.pool.remove(self)
         self.engine.close_later(self.sock)
 
@@ -432,7 +435,7 @@ class Server(Connection):
         if self.closed:
             return
         self.closed = True
-        self.fd = -1
+        self.fd = self.quick = -1
         self.pool.remove(self)
         client, self.client = self.client, None
         task, self.task = self.task, None

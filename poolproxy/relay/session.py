@@ -87,7 +87,7 @@ class SessionServer(Server):
         if self.values[-1] is None:
             self.values = (*self.values[:-1], special)  # it has been reset
         waiting = self.pool.waiting
-        if waiting and not self.cancels and not self.suits(next(iter(waiting)).values):
+        if waiting and not self.cancels and not self.suits(waiting[0].values):
             self.end(UNSUITABLE)
             return
         super().pass_on(now)

@@ -1,7 +1,7 @@
 """Relayed connections whose bytes are encrypted.
 
 They are what their kind is in the clear (:func:`over_tls` adds to a class) but for how they read and
-write. The relay writes by ``fd`` where it is in a hurry; that is -1 here, so such a write fails and comes
+write. The relay writes by ``quick`` where it is in a hurry; that is -1 here, so such a write fails and comes
 to :meth:`TlsConnection._send`, and connections in the clear pay nothing for the difference.
 
 What OpenSSL demands:
@@ -48,8 +48,7 @@ class Encryption:
 
 
 class TlsConnection(Connection):
-    """``number`` is the socket's descriptor. ``tls``: version and cipher, for people. ``encryption``: of a
-    server, for what else connects there.
+    """``tls``: version and cipher, for people. ``encryption``: of a server, for what else connects there.
 
     ``read_waits_to_write``, ``write_waits_to_read``: what OpenSSL waits for before it can do the other.
     """
@@ -60,19 +59,19 @@ class TlsConnection(Connection):
 
     def __init__(self, *args: Any, **rest: Any) -> None:
         super().__init__(*args, **rest)
-        self.number, self.fd = self.fd, -1
+        self.quick = -1
         self.read_waits_to_write = self.write_waits_to_read = False
         self.tls = ""
         self.encryption: Encryption | None = None
 
     def watch(self) -> None:
-        self.engine.watch(self.number, self)
+        self.engine.watch(self.fd, self)
 
     def _update(self) -> None:
         if not self.closed:
             reads = self.reading or self.write_waits_to_read
             writes = (self.writing and not self.write_waits_to_read) or self.read_waits_to_write
-            self.engine.modify(self.number, READ * reads | WRITE * writes)
+            self.engine.modify(self.fd, READ * reads | WRITE * writes)
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -159,7 +158,7 @@ class TlsConnection(Connection):
             say_goodbye(self.sock)
             try:
                 # Closing with unread bytes sends a reset, and the peer may lose what it was told before.
-                os.read(self.number, CHUNK)
+                os.read(self.fd, CHUNK)
             except OSError:
                 pass
         super().close()

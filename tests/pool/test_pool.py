@@ -57,7 +57,7 @@ def make_pool(
 def waiting(pool: Pool, *since: float) -> list[Client]:
     clients = [Client(when) for when in since]
     for client in clients:
-        pool.waiting[client] = None
+        pool.waiting.append(client)
     return clients
 
 

@@ -11,8 +11,9 @@ import trio
 import trio.lowlevel
 import trio.testing
 
+from poolproxy.relay import engine as engine_module
 from poolproxy.relay.closing import Closing
-from poolproxy.relay.engine import READ, WRITE, Engine
+from poolproxy.relay.engine import CHUNK, READ, SHORT, WRITE, Engine
 
 
 class Watcher:
@@ -228,6 +229,54 @@ def test_a_reset_is_an_end_too(engine: Engine) -> None:
     assert told == [True]
 
 
+class Sink:
+    """Notes how much it gets at once, and is told as a connection that takes any cut."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setblocking(False)
+        self.sizes: list[int] = []
+        engine.read_for(self.sock.fileno(), self)
+
+    def received(self, data: bytes) -> None:
+        self.sizes.append(len(data))
+        if len(data) >= SHORT:
+            self.engine.widen()
+
+    def other_event(self, mask: int) -> None:
+        raise AssertionError(mask)
+
+    def crashed(self, error: Exception) -> None:
+        raise error
+
+    def close(self) -> None:
+        self.engine.forget(self.sock.fileno())
+        self.sock.close()
+        self.peer.close()
+
+
+def test_little_is_read_at_once_until_there_is_more(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost at the change of sizes; a while after the last long read it is little again."""
+    sink = Sink(engine)
+    sink.peer.send(b"x" * 3000)
+    engine.turn()
+    assert sink.sizes == [SHORT, 3000 - SHORT]
+    sink.peer.send(b"x" * 3000)
+    engine.turn()
+    assert sink.sizes[2:] == [3000]
+    assert CHUNK > 3000
+    later = engine_module.monotonic() + 2 * engine_module.WIDE
+    monkeypatch.setattr(engine_module, "monotonic", lambda: later)
+    sink.peer.send(b"x" * 3000)
+    engine.turn()
+    assert sink.sizes[3] == SHORT
+    assert sum(sink.sizes) == 9000
+    sink.close()
+
+
 class Taker:
     """What is posted to, with a connection of its own."""
 
@@ -237,14 +286,14 @@ class Taker:
         self.sock, self.peer = socket.socketpair()
         self.sock.setblocking(False)
         self.peer.setblocking(False)
-        self.fd = self.sock.fileno()
-        self.out = b""
+        self.fd = self.quick = self.sock.fileno()
         self.kept = b""
 
     def unsent(self, data: bytes) -> None:
         if self.breaks:
             raise ValueError("oh")
         self.kept += data
+        self.quick = -1
 
     def crashed(self, error: Exception) -> None:
         self.then()
@@ -266,7 +315,7 @@ def test_what_is_posted_in_a_batch_is_written_at_its_end(engine: Engine) -> None
 
     def answer() -> None:
         seen.append(taker.taken())
-        engine.post((taker, b"x"))
+        engine.post((taker.quick, b"x", taker))
 
     watchers = [Watcher(engine, answer) for _ in range(3)]
     for watcher in watchers:
@@ -281,7 +330,7 @@ def test_what_is_posted_in_a_batch_is_written_at_its_end(engine: Engine) -> None
 def test_what_is_posted_outside_of_a_batch_is_written_at_once(engine: Engine) -> None:
     """Nobody waits for the next event to happen."""
     taker = Taker()
-    engine.post((taker, b"x"))
+    engine.post((taker.quick, b"x", taker))
     assert taker.taken() == b"x"
     assert engine.posted == []
     taker.close()
@@ -292,8 +341,8 @@ def test_a_flush_writes_in_the_order_of_posting(engine: Engine) -> None:
     taker = Taker()
 
     def answer() -> None:
-        engine.post((taker, b"1"))
-        engine.post((taker, b"2"))
+        engine.post((taker.quick, b"1", taker))
+        engine.post((taker.quick, b"2", taker))
         engine.flush()
         taker.sock.send(b"3")
 
@@ -305,16 +354,14 @@ def test_a_flush_writes_in_the_order_of_posting(engine: Engine) -> None:
     taker.close()
 
 
-@pytest.mark.parametrize("why", ["full", "kept", "no descriptor"])
+@pytest.mark.parametrize("why", ["full", "not quick"])
 def test_what_a_peer_does_not_take_is_left_to_it(engine: Engine, why: str) -> None:
     """Its socket is full, it keeps older bytes, or is encrypted: then it gets the rest, in order."""
     taker = Taker()
     sent = b"y" * (1 << 22) if why == "full" else b"y"
-    if why == "kept":
-        taker.out = b"older"
-    if why == "no descriptor":
-        taker.fd = -1
-    engine.post((taker, sent))
+    if why == "not quick":
+        taker.quick = -1
+    engine.post((taker.quick, sent, taker))
     got = taker.taken()
     while why == "full" and (more := taker.taken()):
         got += more
@@ -323,18 +370,41 @@ def test_what_a_peer_does_not_take_is_left_to_it(engine: Engine, why: str) -> No
     taker.close()
 
 
+def test_nothing_overtakes_what_a_peer_could_not_take_amid_a_batch(engine: Engine) -> None:
+    """The descriptor was noted when bytes were posted: a peer that is full since then gets them in order."""
+    taker, other = Taker(), Taker()
+    sent = b"y" * (1 << 22)
+
+    def answer() -> None:
+        engine.post((taker.quick, sent, taker))
+        engine.post((other.quick, b"o", other))
+        engine.post((taker.quick, b"z", taker))
+
+    watcher = Watcher(engine, answer)
+    watcher.peer.send(b"hello")
+    engine.turn()
+    got = b""
+    while more := taker.taken():
+        got += more
+    assert got + taker.kept == sent + b"z"
+    assert taker.kept.endswith(b"yz")
+    assert other.taken() == b"o"
+    for one in (watcher, taker, other):
+        one.close()
+
+
 def test_an_error_while_writing_ends_one_connection_and_not_the_batch(engine: Engine) -> None:
     """The others get what was posted for them, and so do those who are posted to because of the error."""
 
     def crashed() -> None:
-        engine.post((takers[3], b"gone"))
+        engine.post((takers[3].quick, b"gone", takers[3]))
 
     takers = [Taker(), Taker(crashed), Taker(), Taker()]
-    takers[1].out = b"older"
+    takers[1].quick = -1
 
     def answer() -> None:
         for taker in takers[:3]:
-            engine.post((taker, b"x"))
+            engine.post((taker.quick, b"x", taker))
 
     watcher = Watcher(engine, answer)
     watcher.peer.send(b"hello")

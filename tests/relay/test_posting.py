@@ -125,9 +125,9 @@ def test_a_write_does_not_overtake_what_was_posted() -> None:
         client, app = r.client()
 
         def act() -> None:
-            r.engine.post((client, b"1"))
+            r.engine.post((client.quick, b"1", client))
             client.write(b"2")
-            r.engine.post((client, b"3"))
+            r.engine.post((client.quick, b"3", client))
 
         amid_a_batch(r, act)
         assert app.receive() == b"123"
@@ -139,7 +139,7 @@ def test_a_close_does_not_overtake_what_was_posted() -> None:
         client, app = r.client()
 
         def act() -> None:
-            r.engine.post((client, DONE))
+            r.engine.post((client.quick, DONE, client))
             client.leave("gone")
 
         amid_a_batch(r, act)
