@@ -67,6 +67,7 @@ from poolproxy.wire.statements import (
     DEALLOCATE_STAND_IN,
     MISSING,
     NO_STATEMENT,
+    NOWHERE,
     STAND_IN,
     UNNAMED,
     Kind,
@@ -299,7 +300,7 @@ class PreparedBackend(Provision):
         stale = names.told and not self._is_as_told(names, name, statement, result)
         if stale:
             self._entry(BIND, Kind.STALE, statement, name, None)
-            statement = MISSING  # so that PostgreSQL fails the transaction
+            statement = NOWHERE  # so that PostgreSQL fails the transaction
         else:
             self.owe((BIND,))
         length = size - 1 - (end - portal_end - 1) + len(statement.name)
@@ -382,6 +383,7 @@ class PreparedBackend(Provision):
             return False
         if len(message) < size < MAX_HEAD:
             raise Incomplete
+        names.drop(UNNAMED)  # as PostgreSQL does
         name = deallocated(message, HEADER) if size < MAX_HEAD else None
         statement = self._find(names, name) if name is not None else None
         if name is None or statement is None:

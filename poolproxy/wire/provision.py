@@ -90,6 +90,8 @@ class Provision(PreparedAnswers):
     def _ensure(self, statement: Statement, result: Forwarded) -> None:
         """Make sure that the server has the statement when it gets to the next message."""
         if statement is MISSING:
+            result.out.append(statement.close_message())
+            self._entry(CLOSE, Kind.PASSING, STAND_IN, b"", None)
             return
         self._settled(statement)
         if statement in self.prepared:

@@ -60,9 +60,10 @@ NO_STATEMENT = Statement(b"", b"")
 # first can stay behind, so it is closed before it is made. It is empty: a failed transaction takes that, too.
 STAND_IN = Statement(b"POOLPROXY_S", bytes(3))
 DEALLOCATE_STAND_IN = Statement(b"POOLPROXY_D", b'DEALLOCATE "POOLPROXY_S"' + bytes(3))
-# The unnamed statement of a client that has none, on a server where another client's may be: its name there
-# is that of none, so that PostgreSQL refuses it.
-MISSING = Statement(b"(unnamed)", b"")
+# The unnamed statement of a client that has none. On the server another client's may be, so that is closed
+# before: then PostgreSQL refuses it, in its own words.
+MISSING = Statement(UNNAMED, b"")
+NOWHERE = Statement(b"(stale)", b"")  # no server has it
 
 
 DIGEST_BYTES = (

@@ -67,16 +67,33 @@ def test_none_is_nobodys(proxy: ProxyProcess, database: str, used: bytes) -> Non
     with client(proxy, database) as one, client(proxy, database) as two:
         rows(one, run("select 'secret of one'") + SYNC)
         for _ in range(2):
-            with pytest.raises(ErrorAnswer) as caught:
+            with pytest.raises(
+                ErrorAnswer, match="26000: unnamed prepared statement does not exist"
+            ):
                 rows(two, used)
-            assert caught.value.sqlstate == "26000"
         rows(two, parse("", "select 'two'") + SYNC)
         assert rows(two, EXECUTION) == [("two",)]
-        two.send(query("select 'simple'"))
-        assert two.results() == [("simple",)]
-        with pytest.raises(ErrorAnswer) as caught:
-            rows(two, EXECUTION)
-        assert caught.value.sqlstate == "26000"
+
+
+@pytest.mark.parametrize("named", [b"", parse("named", "select 1") + SYNC])
+@pytest.mark.parametrize(
+    "sql", ["select 5", "deallocate all", "deallocate named", "select 'discard'"]
+)
+def test_a_simple_query_takes_it_away(
+    proxy: ProxyProcess, database: str, named: bytes, sql: str
+) -> None:
+    """Whatever it says, and also where it fails; as with PostgreSQL itself."""
+    for text in (sql, f"{sql}; select 1/0"):
+        with client(proxy, database) as one:
+            if named:
+                rows(one, named)
+            rows(one, parse("", "select 'before'") + SYNC)
+            assert rows(one, EXECUTION) == [("before",)]
+            one.send(query(text))
+            one.read_until("Z")
+            for used in (EXECUTION, describe("") + SYNC):
+                with pytest.raises(ErrorAnswer, match="26000: unnamed prepared"):
+                    rows(one, used)
 
 
 def test_parse_in_pieces(proxy: ProxyProcess, database: str) -> None:
