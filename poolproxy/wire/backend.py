@@ -52,6 +52,7 @@ from poolproxy.wire.codes import (
     COPY_BOTH_RESPONSE,
     COPY_DONE,
     COPY_IN_RESPONSE,
+    DATA_ROW,
     ERROR_RESPONSE,
     EXECUTE,
     IDLE,
@@ -61,6 +62,7 @@ from poolproxy.wire.codes import (
     READY_FOR_QUERY,
     SYNC,
 )
+from poolproxy.wire.rows import past_rows
 from poolproxy.wire.session_state import SessionState
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ MAX_PARAMETER_STATUS = 65_536  # bytes; held back until whole, so bounded
 
 _PARSED_AND_BOUND = b"1\0\0\0\x042\0\0\0\x04"
 
+MANY = 2048  # bytes of a chunk whose rows are worth a call
 LONGEST_COMMAND = 128  # of CommandComplete: tags are shorter than 64 bytes in PostgreSQL
 _NINE = ord("9")  # tags that end otherwise tell no number of rows
 _S = ord("S")
@@ -249,7 +252,10 @@ class Backend:
         while position <= last:
             code, length = _unpack_header(data, position)
             if code in quiet and length > 3:
-                position += length + 1
+                if code == DATA_ROW and end > MANY:
+                    position = past_rows(data, position)
+                else:
+                    position += length + 1
                 continue
             if code == COMMAND_COMPLETE and length > 4:
                 stop = position + length
