@@ -12,9 +12,9 @@ from poolproxy.wire.codes import DATA_ROW
 
 HEADER = 5  # bytes of type and length
 # TOGETHER rows are looked at when two in turn have the same size and so has the one AHEAD: among rows of
-# different sizes there are always two that are equal, and a look in vain costs as much as ten of them.
-AHEAD = 8
-TOGETHER = 64
+# different sizes there are always two that are equal, and a look in vain costs as much as twenty of them.
+AHEAD = 16
+TOGETHER = 256
 
 _unpack_header = Struct(">BI").unpack_from
 
