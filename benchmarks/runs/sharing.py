@@ -125,7 +125,7 @@ class Loop:
 
 def run(one: Endpoint, many: Endpoint, seconds: int, *, moves: bool = False) -> Sharing:
     """Compare a pooler of one process with one of many, whose clients are spread as ``SPREAD``, or as its
-    first numbers if it has fewer processes. If clients may move, what counts begins later.
+    first numbers if it has fewer processes. If clients may move, or are relayed, what counts begins later.
     """
     lead = _MARGIN * seconds + _MOVING_SECONDS * moves
     alone = _measure(one, lambda loop: _connect(one, sum(SPREAD), loop), seconds, lead)

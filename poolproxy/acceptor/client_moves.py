@@ -126,10 +126,9 @@ class ClientMoves:
     def rebalance(self) -> None:
         """To be called a few times a second."""
         hub = self._hub
+        hub.host.gather(None if hub.leaving else self.rebalancer.shares(time.monotonic()))
         if not hub.loaded.config.settings.client_moves or hub.leaving:
-            hub.host.gather(None)
             return
-        hub.host.gather(self.rebalancer.shares(time.monotonic()))
         loads = {w.number: hub.clients.load(w.number) for w in hub.workers.taking()}
         for number, order in self.rebalancer.plan(time.monotonic(), loads):
             log.debug("worker %d gives %.0f %% to %d", number, 100 * order.share, order.target)

@@ -114,7 +114,8 @@ class LedgerHost:
 
     def gather(self, busy: Mapping[int, float] | None) -> None:
         """As the ledger's."""
-        sends = self._ledger.gather(busy, time.monotonic())
+        moves = self._config.settings.client_moves
+        sends = self._ledger.gather(busy, time.monotonic(), client_moves=moves)
         for worker, message in sends:
             if isinstance(message, Gather) and message.here:
                 log.debug("clients of %s are gathered on worker %d", message.pool, worker)

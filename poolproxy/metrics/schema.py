@@ -275,6 +275,12 @@ class WorkerMetrics:
         "Logged-in clients whose connection is encrypted.",
         panel="TLS connections",
     )
+    relayed_clients: int = gauge(
+        "worker_relayed_clients",
+        "Logged-in clients whose connection this worker encrypts and decrypts while another one, the home of "
+        "their small pool, serves and counts them.",
+        panel="Relayed clients",
+    )
     tls_servers: int = gauge(
         "worker_tls_servers",
         "Server connections that are encrypted.",

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from poolproxy.errors import PoolerError
-from poolproxy.ipc.messages import CancelKey
+from poolproxy.ipc.messages import CancelKey, Relayed
 from poolproxy.log.party import Party
 from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
@@ -52,7 +52,8 @@ class Client(Connection):
     ``wait_since``: when it began to need a server, 0 when it needs none. ``fresh``: it is idle, and of what
     it has sent nothing is kept, so that its next byte begins a message. ``whole``: what ``held`` is.
     ``own_since``: ``Server.xact_since`` of the transaction in which the unnamed statement became its own.
-    ``parting``: the error that it is told instead of having its next request served.
+    ``parting``: the error that it is told instead of having its next request served. ``relayed``: it is
+    encrypted, and another worker does that.
     """
 
     # What is not forwarded as it is; always empty here, see PreparingClient.
@@ -76,6 +77,7 @@ class Client(Connection):
         "peer",
         "pool",
         "port",
+        "relayed",
         "server",
         "settings",
         "user",
@@ -113,6 +115,7 @@ class Client(Connection):
         self.last_activity = connected_at
         self.wait_since = 0.0
         self.notified = 0.0
+        self.relayed: Relayed | None = None
         self.own_since = 0.0
         self.parting: PoolerError | None = None
         self.server: Server | None = None

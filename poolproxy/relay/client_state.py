@@ -16,6 +16,7 @@ from poolproxy.ipc.messages import (
     ClientState,
     NamedStatement,
     Parameter,
+    Relayed,
 )
 from poolproxy.relay import moving
 from poolproxy.relay.client import Client
@@ -38,6 +39,20 @@ def can_ever_move(client: Client) -> bool:
 
 
 def is_quiet(client: Client) -> bool:
+    """Whether the client can go now."""
+    return can_ever_move(client) and _has_nothing_here(client)
+
+
+def can_be_relayed(client: Client) -> bool:
+    """Whether an encrypted client can be served elsewhere from now on (``relay.pump``). One of session mode
+    stays with its server.
+    """
+    if isinstance(client, SessionClient) or not isinstance(client, TlsConnection):
+        return False
+    return client.is_settled and _has_nothing_here(client)
+
+
+def _has_nothing_here(client: Client) -> bool:
     """Whether nothing is owed to the client, kept for it, or half read from it; nor from its server, which
     only a client of session mode may have.
     """
@@ -56,7 +71,6 @@ def is_quiet(client: Client) -> bool:
         or front.terminated
         or (names is not None and names.unsettled)
         or (isinstance(client, GuardedClient) and not client.door.between_messages)
-        or not can_ever_move(client)
     )
 
 
@@ -65,7 +79,7 @@ def _is_at_rest(client: Client, server: Server) -> bool:
 
 
 def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
-    """What goes with the socket of a quiet client."""
+    """What goes with the socket of a quiet client, or one that can be relayed."""
     values = client.values
     return ClientState(
         id=client.id,
@@ -83,7 +97,16 @@ def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
         taken_at=client.taken_at if isinstance(client, SessionClient) else 0.0,
         names=_told(client.names),
         secrets=secrets,
+        relayed=_relayed(client) if isinstance(client, TlsConnection) else client.relayed,
     )
+
+
+def _relayed(client: TlsConnection) -> Relayed:
+    try:
+        here, there = client.sock.getsockname(), client.sock.getpeername()
+    except OSError:
+        here = there = ("", 0)  # it has just been cut
+    return Relayed(client.tls, there[0], there[1], here[0], here[1])
 
 
 def _told(names: Names | None) -> ClientNames | None:
@@ -130,6 +153,7 @@ def arrived(
         connected_at=state.connected_at,
     )
     client.last_activity = state.last_activity
+    client.relayed = state.relayed
     if isinstance(client, SessionClient):
         client.taken_at = state.taken_at
     if state.names is not None and isinstance(client, PreparingClient):

@@ -1,7 +1,8 @@
 """Clients on their way between this worker and others.
 
 A client that goes is deregistered here before its descriptor is sent, and kept until the acceptor says that
-another worker has it: until then it can come back. One that comes is acknowledged before a byte of it is
+another worker has it: until then it can come back. Of an encrypted one it is the end of a pipe that goes
+(``worker.pumps``); nothing is put into it before that. One that comes is acknowledged before a byte of it is
 read: so whenever a worker dies, it is known which of the two may have read of it.
 
 A busy client is quiet for moments only. Those that are to go are looked at a few hundred times a second
@@ -37,10 +38,10 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import server_state
-from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient
+from poolproxy.relay.tls import TlsConnection
 from poolproxy.wire.codes import QUERY
-from poolproxy.worker import server_moves
+from poolproxy.worker import pumps, server_moves
 from poolproxy.worker.credentials import known_secret
 from poolproxy.worker.lookup import Found, remember
 from poolproxy.worker.orders import KILLED
@@ -77,37 +78,58 @@ TOO_LATE = PoolerError(
 
 
 def send(worker: Worker, client: Client, target: int) -> bool:
-    """Send a quiet client away; False if it can't be sent now."""
+    """Send a quiet client away, or one that can be relayed; False if it can't be sent now."""
     server = client.server
-    pair: list[Client | Server] = [client] if server is None else [client, server]
     fds: list[int] = []
+    pipe: socket.socket | None = None
     if client.id in worker.departing.unread:
         return False
     try:
-        for one in pair:
-            fds.append(os.dup(one.fd))
+        pipe = _open(client, fds)
         sent = worker.channel.post(_message(worker, client, target), fds)
     except OSError as error:
-        close_fds(fds)
+        _close(fds, pipe)
+        worker.departing.rests_until = monotonic() + RETRY_EVERY
         log.warning("%s can't move: %s", client.name, error.strerror)
         return False
     except Exception as error:
         # A mistake of ours in telling of this client is no reason for the others to suffer.
-        close_fds(fds)
+        _close(fds, pipe)
         log.exception("%s could not be sent", client.name)
         client.crashed(error)
         return False
     if not sent:
+        _close([], pipe)
         return False
-    for one in pair:
-        worker.engine.forget(one.fd)
+    worker.engine.forget(client.fd)
     if server is not None:
+        worker.engine.forget(server.fd)
         server.pool.remove(server)
+    if pipe is not None:
+        worker.departing.pipes[client.id] = pipe
     worker.departing.clients[client.id] = client
     worker.departing.keys.add(client.key)
     worker.let_out(client)
     log.debug("%s moves", client.name)
     return True
+
+
+def _open(client: Client, fds: list[int]) -> socket.socket | None:
+    """Put the descriptors that go into ``fds``; returns the end of a pipe that stays here. OSError."""
+    if isinstance(client, TlsConnection):
+        pipe, fd = pumps.pipe()
+        fds.append(fd)
+        return pipe
+    fds.append(os.dup(client.fd))
+    if client.server is not None:
+        fds.append(os.dup(client.server.fd))
+    return None
+
+
+def _close(fds: list[int], pipe: socket.socket | None) -> None:
+    close_fds(fds)
+    if pipe is not None:
+        pipe.close()
 
 
 def _message(worker: Worker, client: Client, target: int) -> ClientMove:
@@ -125,12 +147,17 @@ def moved(worker: Worker, message: ClientMoved) -> None:
     if client is None:
         return
     worker.departing.keys.discard(client.key)
+    pipe = worker.departing.pipes.pop(message.client, None)
     server = client.server
     if not message.refused:
-        client.close()
+        if pipe is not None:
+            pumps.begin(worker, client, pipe)
+        else:
+            client.close()
         if server is not None:
             server.let_go()
         return
+    _close([], pipe)
     log.debug("%s stays: %s", client.name, message.refused)
     worker.departing.rests_until = monotonic() + RETRY_EVERY
     worker.let_in(client)
@@ -284,19 +311,25 @@ def retire(worker: Worker, order: Retire) -> None:
 
 
 async def _retire(worker: Worker, deadline: float) -> None:
-    while worker.clients or worker.consoles or worker.logging_in or worker.departing.clients:
+    while _has_clients(worker):
         sent = _send_quiet(worker)
         if monotonic() >= deadline:
             for client in list(worker.clients.values()):
                 client.fail(TOO_LATE)
             for console in list(worker.consoles.values()):
                 console.send_away(TOO_LATE)
+            pumps.close_all(worker)
         server_moves.hand_all_over(worker, RETIRED, unused_only=True)
         await trio.sleep(CATCH_EVERY if sent else LOOK_EVERY)
     while worker.closings or any(pool.servers or pool.opening for pool in worker.pools.values()):
         server_moves.hand_all_over(worker, RETIRED, unused_only=False)
         await trio.sleep(LOOK_EVERY)
     worker.left.set()
+
+
+def _has_clients(worker: Worker) -> bool:
+    moving = worker.departing.clients
+    return bool(worker.clients or worker.consoles or worker.logging_in or moving or worker.pumps)
 
 
 def _send_quiet(worker: Worker) -> int:
@@ -346,7 +379,9 @@ def is_small(client: Client) -> bool:
 
 
 def _may_go(worker: Worker, client: Client) -> bool:
-    return is_small(client) and can_ever_move(client) and client.pool.key not in worker.homes
+    # Who is relayed is where its pool's servers were gathered, and wherever it went it would be relayed.
+    homeless = client.relayed is None and client.pool.key not in worker.homes
+    return homeless and is_small(client) and can_ever_move(client)
 
 
 def secrets_for(worker: Worker, pool: Pool) -> ClientSecrets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import attrs
 
 from poolproxy.ipc.messages import CancelKey, Shed
@@ -13,6 +15,7 @@ class Departing:
     """``clients``, by id, and their ``keys``: neither read nor forgotten here. ``orders``: what the acceptor
     wants moved, by target; ``choosing``: a task sees to that. ``rests_until``: a client was refused.
     ``unread``: clients that have come, and are read when the acceptor can hear of that; they don't go on.
+    ``pipes``, by id: for the clients that are relayed when they have arrived.
     """
 
     clients: dict[int, Client] = attrs.Factory(dict)
@@ -21,3 +24,4 @@ class Departing:
     choosing: bool = False
     rests_until: float = 0.0
     unread: set[int] = attrs.Factory(set)
+    pipes: dict[int, socket.socket] = attrs.Factory(dict)

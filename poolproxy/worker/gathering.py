@@ -2,7 +2,7 @@
 
 A client goes when it has logged in, or when a transaction of it ends: of a busy one that is the only certain
 moment. What it sends meanwhile is in its socket and is read there. So at most one
-transaction of each is served where it was.
+transaction of each is served where it was. An encrypted one stays and is relayed (``worker.pumps``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import trio
 
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.relay.client import Client
-from poolproxy.relay.client_state import is_quiet
+from poolproxy.relay.client_state import can_be_relayed, is_quiet
 from poolproxy.worker import client_moves
 from poolproxy.worker.client_moves import BATCH, CATCH_EVERY, MOST_IN_FLIGHT
 from poolproxy.worker.worker import HERE, Worker
@@ -57,6 +57,14 @@ def _is_full(worker: Worker) -> bool:
     return len(departing.clients) >= MOST_IN_FLIGHT or monotonic() < departing.rests_until
 
 
+def _is_ready(worker: Worker, client: Client) -> bool:
+    if can_be_relayed(client):
+        return True
+    # One that is relayed already has left its connection where that was.
+    may_move = worker.config.settings.client_moves or client.relayed is not None
+    return may_move and is_quiet(client)
+
+
 def consider(worker: Worker, client: Client) -> None:
     """Send the client to its pool's home, if that is elsewhere and nothing of the client is under way."""
     pool = client.pool
@@ -66,6 +74,6 @@ def consider(worker: Worker, client: Client) -> None:
         and worker.clients.get(client.id) is client
         and not _is_full(worker)
         and client_moves.is_small(client)
-        and is_quiet(client)
+        and _is_ready(worker, client)
     ):
         client_moves.send(worker, client, worker.homes[pool.key])

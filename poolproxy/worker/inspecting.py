@@ -76,14 +76,14 @@ def _client(worker: Worker, client: Client) -> Connection:
     waited = now - client.wait_since if client.wait_since else 0.0
     state = "active" if server is not None else "waiting" if client.wait_since else "idle"
     requested = (server.query_since if server is not None else 0.0) or client.last_activity
-    local = client.sock.family == socket.AF_UNIX
+    local = client.sock.family == socket.AF_UNIX and client.relayed is None
     return Socket(
         type="C",
         user=client.user,
         database=client.pool.key.database,
         replication=_replication(server),
         state=state,
-        **_ends(client.sock, worker.config.settings.listen_port),
+        **_client_ends(worker, client),
         connect_time=_wall(client.connected_at, now),
         request_time=_wall(requested, now),
         **_wait(waited),
@@ -165,6 +165,14 @@ def _console(console: Console) -> Connection:
     )
 
 
+def _client_ends(worker: Worker, client: Client) -> dict[str, Any]:
+    """Those of the connection, also where another worker has that."""
+    told = client.relayed
+    if told is None:
+        return _ends(client.sock, worker.config.settings.listen_port)
+    return {name: getattr(told, name) for name in ("addr", "port", "local_addr", "local_port")}
+
+
 def _ends(sock: socket.socket, port: int) -> dict[str, Any]:
     """The addresses of both ends; a Unix socket has ``port`` in its name."""
     try:
@@ -187,7 +195,10 @@ def _wall(at: float, now: float) -> str:
 
 
 def _tls(connection: Client | Server) -> str:
-    return connection.tls if isinstance(connection, TlsConnection) else ""
+    if isinstance(connection, TlsConnection):
+        return connection.tls
+    told = connection.relayed if isinstance(connection, Client) else None
+    return told.tls if told is not None else ""
 
 
 def _parameter(worker: Worker, values: tuple[str | None, ...], name: str) -> str:
@@ -233,7 +244,10 @@ def _show_fds(worker: Worker) -> Iterator[Row]:
 def _descriptor(
     worker: Worker, one: Client | Server, task: str, link: Client | Server | None
 ) -> Descriptor:
-    ends = _ends(one.sock, worker.config.settings.listen_port)
+    if isinstance(one, Client):
+        ends = _client_ends(worker, one)
+    else:
+        ends = _ends(one.sock, worker.config.settings.listen_port)
     return Descriptor(
         fd=one.sock.fileno(),
         task=task,

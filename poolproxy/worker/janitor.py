@@ -28,6 +28,7 @@ from poolproxy.worker import (
     leaving,
     parting,
     patience,
+    pumps,
     queue_notice,
 )
 from poolproxy.worker.replication import make_way
@@ -116,6 +117,7 @@ def tick(worker: Worker, now: float) -> None:
     _tell_load(worker, now)
     patience.enforce(worker, now)
     parting.tick(worker, now)
+    pumps.tick(worker, now)
     draining.tick(worker, now)
     leaving.look(worker)
 

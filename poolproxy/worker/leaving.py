@@ -46,7 +46,8 @@ def look(worker: Worker) -> None:
             _send_away(list(pool.waiting))
         if not any(pool.servers or pool.opening for pool in worker.pools.values()):
             _send_away(list(worker.clients.values()))
-            worker.left.set()
+            if not worker.pumps:  # others serve these clients, and send them away
+                worker.left.set()
     elif worker.leaving in ("clients", "retire"):
         worker.report_gone()
 
@@ -79,10 +80,13 @@ async def as_orphan(worker: Worker) -> None:
         client.close()
         if client.server is not None:
             client.server.let_go()
+    for pipe in worker.departing.pipes.values():
+        pipe.close()
     worker.departing.clients.clear()
+    worker.departing.pipes.clear()
     last = monotonic() + max(CANCEL_TIME, worker.config.settings.orphan_timeout)
     # The backends that are busy then have nobody else to end them.
-    while (worker.clients or worker.closings) and monotonic() < last:
+    while (worker.clients or worker.closings or worker.pumps) and monotonic() < last:
         late = monotonic() >= last - CANCEL_TIME
         for client in list(worker.clients.values()):
             server = client.server

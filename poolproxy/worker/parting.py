@@ -54,6 +54,11 @@ def send_away(worker: Worker, client: Client, error: PoolerError) -> None:
     sock = socket.socket(fileno=os.dup(client.sock.fileno()))
     sock.setblocking(False)
     client.fail(error)
+    see_off(worker, sock)
+
+
+def see_off(worker: Worker, sock: socket.socket) -> None:
+    """End the connection of a client that has been told all; takes the socket."""
     closing = Closing(
         worker.engine,
         sock,

@@ -25,7 +25,11 @@ def report(worker: Worker, request: int) -> None:
     metrics = worker.metrics
     metrics.clients = len(worker.clients) + worker.logging_in
     metrics.clients_logging_in = worker.logging_in
-    metrics.tls_clients = sum(isinstance(c, TlsConnection) for c in worker.clients.values())
+    clients = worker.clients.values()
+    metrics.tls_clients = sum(
+        isinstance(c, TlsConnection) or c.relayed is not None for c in clients
+    )
+    metrics.relayed_clients = len(worker.pumps)
     metrics.tls_servers = sum(
         isinstance(server, TlsConnection)
         for pool in worker.pools.values()
@@ -33,17 +37,17 @@ def report(worker: Worker, request: int) -> None:
     )
     metrics.busy = time.process_time()
     metrics.relay_rounds = worker.engine.rounds
-    clients: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
+    states: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
     pinned: dict[Pool, Counter[str]] = {pool: Counter() for pool in worker.pools.values()}
-    for client in worker.clients.values():
+    for client in clients:
         pinned[client.pool][pinned_by(client)] += 1
         state = "active" if client.server else "waiting" if client.wait_since else "idle"
-        clients[client.pool][state] += 1
+        states[client.pool][state] += 1
     cancels = _cancels(worker)
     closing = Counter(worker.closings.values())
     for pool in worker.pools.values():
         stats = pool.statistics()
-        stats.clients = {state: clients[pool][state] for state in CLIENT_STATES}
+        stats.clients = {state: states[pool][state] for state in CLIENT_STATES}
         stats.pinned = {kind: pinned[pool][kind] for kind in STATE_KINDS}
         servers = Counter(server.state for server in pool.servers)
         servers["login"] = pool.opening

@@ -45,6 +45,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
+from poolproxy.relay.pump import Pump
 from poolproxy.relay.server import Server
 from poolproxy.settings.access import parse_auth_files
 from poolproxy.settings.config import Config, PoolSettings
@@ -106,6 +107,7 @@ class Worker:
         self.logging_in = 0
         self.leaving = ""
         self.departing = Departing()
+        self.pumps: set[Pump] = set()  # for clients that another worker serves
         self.homes: dict[PoolKey, int] = {}  # of pools whose clients are gathered, or HERE
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
@@ -298,7 +300,7 @@ class Worker:
                 self.channel.post(ClientsGone(tuple(gone[start : start + 4096])))
         # Somebody at the console is no reason to stay while everybody else is sent away.
         consoles = self.consoles and "" not in self.drains
-        leaving = self.departing.clients or self.goodbyes
+        leaving = self.departing.clients or self.goodbyes or self.pumps
         here = self.clients or consoles or self.logging_in or leaving
         if self.leaving in ("clients", "retire") and not here:
             self.left.set()

@@ -20,6 +20,8 @@ LOOK = 0.2  # seconds
 class Gatherer(Mover):
     """A ledger with four workers that is asked for homes, and servers that move between two of them."""
 
+    client_moves = True
+
     def __init__(self, **limits: object) -> None:
         super().__init__(**{"pool_size": 1, **limits})
         for worker in (3, 4):
@@ -55,7 +57,7 @@ class Gatherer(Mover):
     def look(self, busy: Mapping[int, float] = IDLE, after: float = LOOK) -> dict[int, Gather]:
         """What workers are told at the next look."""
         self.now += after
-        sends = self.ledger.gather(busy, self.now)
+        sends = self.ledger.gather(busy, self.now, client_moves=self.client_moves)
         return {worker: message for worker, message in sends if isinstance(message, Gather)}
 
     def heat(self, busy: Mapping[int, float] = IDLE, pool: PoolKey = POOL) -> dict[int, Gather]:
@@ -109,6 +111,38 @@ def test_a_pool_at_rest_or_with_few_moves_has_none() -> None:
         driver.shuttle(2)
         driver.want(2 if driver.holder() == 1 else 1)
         assert driver.look() == {}
+
+
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_a_pool_of_encrypted_servers_has_one_where_clients_wait(*, client_moves: bool) -> None:
+    """They can't move, so it is enough that clients wait where other servers are not; also where only
+    clients go that are relayed.
+    """
+    driver = Gatherer(pool_size=2)
+    driver.movable, driver.client_moves = False, client_moves
+    driver.fill(1, 2)
+    driver.want(1)
+    for _ in range(5):
+        assert driver.look() == {}
+    driver.want(2)
+    assert driver.look() == {}
+    told = driver.look()
+    home = told[1].home
+    assert told == {w: Gather(POOL, home, here=w == home) for w in (1, 2)}
+    driver.closed(driver.permit())
+    assert driver.look() == {}
+
+
+def test_where_clients_in_the_clear_stay_so_do_servers_that_can_move() -> None:
+    """Without ``client_moves`` such a pool has no home; one that it has ends with a reload."""
+    driver = Gatherer()
+    driver.client_moves = False
+    driver.fill(1, 1)
+    assert driver.heat() == {}
+    driver.client_moves = True
+    assert {gather.home for gather in driver.heat().values()} != {NOBODY}
+    driver.client_moves = False
+    assert {gather.home for gather in driver.look().values()} == {NOBODY}
 
 
 def test_one_moment_of_moves_is_not_enough() -> None:
@@ -187,7 +221,7 @@ def test_a_home_lasts_while_anybody_waits() -> None:
 
 
 def test_switched_off_all_homes_end() -> None:
-    """``client_moves`` may change with a reload."""
+    """The pooler is shutting down."""
     driver = Gatherer()
     driver.homed()
     told = dict(driver.ledger.gather(None, driver.now))
@@ -241,7 +275,7 @@ def test_an_overloaded_home_is_given_up() -> None:
 
 
 def test_where_most_clients_dont_come_they_are_not_called_any_longer() -> None:
-    """Those of TLS can't move; where more come all the time they go on."""
+    """Those in the clear without ``client_moves``; where more come all the time they go on."""
     driver = Gatherer()
     for _ in range(10):
         driver.ledger.client_up(4, POOL, driver.now)

@@ -20,7 +20,7 @@ LOOK = 0.2
 
 class Town(Simulation):
     """Clients move: to the home of their pool when a transaction has ended, and where ``Shed`` says.
-    ``busy``: each worker's processor time. ``client_moves`` are counted by pool, ``immovable`` pools' clients
+    ``busy``: each worker's processor time. ``client_moves`` are counted by pool, ``bound`` pools' clients
     stay.
     """
 
@@ -96,15 +96,15 @@ LARGE = PoolKey("one", "large")
 @settings(max_examples=5, deadline=None)
 @given(
     size=st.integers(1, 3),
-    counts=st.tuples(*[st.integers(0, 12)] * 4).filter(lambda counts: sum(counts) > 3),
+    counts=st.tuples(*[st.integers(1, 12)] * 4),
     work=st.sampled_from([0.002, 0.004]),
     seed=st.integers(0, 99),
 )
 def test_clients_are_gathered_once_beside_the_balancing(
     size: int, counts: tuple[int, ...], work: float, seed: int
 ) -> None:
-    """Two small pools and a large one: each client of a small one moves once or not at all, its pool's
-    servers come to rest, and all are served alike.
+    """Two small pools and a large one, with clients on all workers: each client of a small one moves once or
+    not at all, its pool's servers come to rest, and all are served alike.
     """
     sim = Town(seed, lambda key: PoolLimits(pool_size=8 if key == LARGE else size), 4)
     sim.check_every = 1000
@@ -137,6 +137,22 @@ def test_a_pool_whose_clients_cant_move_stays_fair() -> None:
     assert served[0] > 0.7 * served[len(served) // 2]
     assert not sim.client_moves
     assert all(home == -1 for worker in sim.workers for home in worker.homes.values())
+
+
+def test_clients_of_a_pool_of_encrypted_servers_are_gathered() -> None:
+    """Their servers are opened anew at the home, and then no more."""
+    for size in (1, 3):
+        sim = Town(size, lambda key, size=size: PoolLimits(pool_size=size), 4)  # type: ignore[misc]
+        sim.check_every = 1000
+        sim.encrypted = {SMALL[0]}
+        clients = spread(sim, SMALL[0], (12, 4, 3, 1), 0.004)
+        sim.run(3.0)
+        assert len({sim.where[id(client)] for client in clients}) == 1
+        opened, moved = sim.opened, sim.client_moves.copy()
+        sim.run(2.0)
+        assert (sim.opened, sim.client_moves) == (opened, moved)
+        served = sorted(client.served for client in clients)
+        assert served[0] > 0.6 * served[-1]
 
 
 def test_a_dead_homes_clients_are_not_waited_for() -> None:

@@ -223,6 +223,21 @@ def test_equal_shares_are_left_alone() -> None:
     assert asked(driver.tick_at(driver.now + 0.05)) == []
 
 
+def test_what_a_worker_without_clients_holds_is_asked_for_at_once() -> None:
+    """They have gone to another worker, so its servers do nothing there; with clients it keeps its share."""
+    driver = Driver()
+    driver.fill(1, 1)
+    driver.fill(2, 1)
+    driver.ledger.client_up(1, POOL, driver.now)
+    driver.now += 0.2
+    assert asked(driver.want(2, 30, since=driver.now)) == []
+    driver.want(2, 0)
+    driver.ledger.client_up(2, POOL, driver.now)
+    driver.ledger.client_gone(1, POOL, driver.now)
+    driver.now += 0.2
+    assert asked(driver.want(2, 30, since=driver.now)) == [(1, "alice", 1)]
+
+
 def test_the_reserve_opens_when_a_client_has_waited_long() -> None:
     """reserve_pool_timeout after the oldest waiter came, and no sooner."""
     driver = Driver(pool_size=1, reserve_pool_size=1, reserve_pool_timeout=3.0)

@@ -156,10 +156,13 @@ class House:
         return pair_
 
     def close(self) -> None:
+        for pump in list(self.worker.pumps):
+            pump.close()
         for closing in (*self.worker.goodbyes, *self.worker.closings):
             closing.end(clean=False)
         for sock in (
             *self._sockets,
+            *self.worker.departing.pipes.values(),
             *(c.sock for c in self.worker.clients.values()),
             *(s.sock for p in self.worker.pools.values() for s in p.servers),
         ):

@@ -25,6 +25,7 @@ from poolproxy.ipc.messages.client_moves import (
     ClientState,
     Gather,
     NamedStatement,
+    Relayed,
     Shed,
 )
 from poolproxy.ipc.messages.clients import (
@@ -167,6 +168,7 @@ __all__ = [
     "PoolKey",
     "Ready",
     "Reclaim",
+    "Relayed",
     "Resolve",
     "Resolved",
     "Retire",

@@ -46,13 +46,26 @@ class ClientSecrets:
 
 
 @attrs.frozen
+class Relayed:
+    """An encrypted client's connection, which stays with the worker that has its keys: ``tls`` for people,
+    and the addresses of both its ends. The descriptor that goes is one end of a socket pair.
+    """
+
+    tls: str
+    addr: str
+    port: int
+    local_addr: str
+    local_port: int
+
+
+@attrs.frozen
 class ClientState:
     """A quiet client, all that its next worker has to know. ``user``: the one it has logged in as; the
     database that it has asked for is the pool's. ``session``: it has logged in to a pool in session mode;
     ``taken_at`` as in ``relay.session``. ``extended``: it may send no simple queries.
 
     ``values``: the tracked parameters, ``unreported`` the other ones of its start-up packet
-    (``wire.unreported``).
+    (``wire.unreported``). ``relayed``: what it has instead of a connection of its own.
     """
 
     id: int
@@ -70,6 +83,7 @@ class ClientState:
     taken_at: float
     names: ClientNames | None
     secrets: ClientSecrets
+    relayed: Relayed | None = None
 
 
 # -- acceptor -> worker ------------------------------------------------------------------------------
@@ -92,7 +106,8 @@ class Shed:
 class Gather:
     """The clients of a small pool are to be with the worker with the number ``home``, which is this one if
     ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
-    as their transactions end. ``home`` below 0: they may stay where they are.
+    as their transactions end. ``home`` below 0: they may stay where they are. Without ``client_moves`` only
+    encrypted ones go, which are relayed.
     """
 
     pool: PoolKey

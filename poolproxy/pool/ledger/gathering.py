@@ -4,7 +4,8 @@ A pool with fewer servers than there are workers has less than one server for so
 are busy its servers move all the time. A move of a client costs about as much as that of a server, but is
 made once. So the clients go to one worker, the pool's *home*; the servers follow, and stay.
 
-* A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. It is the worker that will be
+* A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
+  is hot when clients wait at a worker while another one has servers. The home is the worker that will be
   least busy with the pool's whole work, and among about equal ones that with the largest share of the demand.
   If that is more than one worker can do (``CAPACITY``) there is none.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
@@ -13,7 +14,7 @@ made once. So the clients go to one worker, the pool's *home*; the servers follo
   ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
   to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
 * It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come:
-  those of TLS can't.
+  those in the clear without ``client_moves``. Encrypted ones stay where they are and are relayed.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
 leaves them there. It has other pools' clients to move.
@@ -92,16 +93,17 @@ class Gathering:
             if home.worker == worker:
                 home.worker = NOBODY
 
-    def plan(self, now: float, busy: Mapping[int, float]) -> Sends:
-        """``busy``: the shares of a core that workers use, of those of which that is known."""
+    def plan(self, now: float, busy: Mapping[int, float], *, client_moves: bool) -> Sends:
+        """``busy``: the shares of a core that workers use, of those of which that is known.
+        ``client_moves``: clients in the clear go, too.
+        """
         books = self._books
         staying = books.workers - books.retired
         self._held = Counter(lease.worker for lease in books.leases.values())
         new = 0
         for key in {**books.restless, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
-            small = pool is not None and _is_small(pool, len(staying))
-            if pool is None or not small:
+            if pool is None or not (_is_small(pool, len(staying)) and (client_moves or pool.fixed)):
                 if home is not None:
                     home.worker, home.looks = NOBODY, 0
             elif home is None:
@@ -122,7 +124,7 @@ class Gathering:
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> bool:
         """Whether it is time to choose a home."""
         moves = pool.moves - home.moves
-        hot = moves > MOVES * (now - home.looked_at)
+        hot = moves > MOVES * (now - home.looked_at) or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         if hot or pool.wants:
             home.busy_at = now
@@ -221,6 +223,11 @@ class Gathering:
 
 def _is_small(pool: PoolState, workers: int) -> bool:
     return 0 < len(pool.leases) < workers and not pool.limits.session_mode
+
+
+def _waits_elsewhere(pool: PoolState) -> bool:
+    """Whether clients wait at one worker while another one has servers."""
+    return any(pool.held(worker) < pool.in_use for worker in pool.wants)
 
 
 def _give_up(home: Home, now: float) -> None:

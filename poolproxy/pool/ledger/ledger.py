@@ -153,6 +153,7 @@ class Ledger:
         lease, pool = self._books.find(worker, up.permit)
         pool.turn(lease, LeaseState.UP)
         lease.movable = up.movable
+        pool.fixed = not any(one.movable for one in pool.leases.values())
         pool.failure, pool.failures = None, 0
         weight = 0.25 if pool.connect_seconds else 1.0
         pool.connect_seconds += weight * (up.connect_seconds - pool.connect_seconds)
@@ -254,13 +255,16 @@ class Ledger:
 
     # -- clients that are gathered ----------------------------------------------------------------
 
-    def gather(self, busy: Mapping[int, float] | None, now: float) -> Sends:
+    def gather(
+        self, busy: Mapping[int, float] | None, now: float, *, client_moves: bool = True
+    ) -> Sends:
         """Think about the homes of small pools, see ``pool.ledger.gathering``; to be called a few times a
-        second. ``busy``: how much of a core each worker uses; None: clients are to stay.
+        second. ``busy``: how much of a core each worker uses; None: clients are to stay. Without
+        ``client_moves`` only encrypted ones go, of pools whose servers are encrypted.
         """
         if busy is None:
             return self._gathering.give_up(now)
-        return self._gathering.plan(now, busy)
+        return self._gathering.plan(now, busy, client_moves=client_moves)
 
     # -- configuration and time -------------------------------------------------------------------
 

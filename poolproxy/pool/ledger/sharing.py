@@ -14,6 +14,7 @@ two busy workers would pass it to and fro and spend their time connecting. Then 
 asked if the applicant
 
 * has no server of the pool at all, or
+* is of the same pool, of which the holder has no client any more: they went elsewhere, or
 * has so much less than its fair share that its clients wait ``TOLERANCE`` times as long as they would in one
   queue, and the holder's clients will not after the move, so it is not taken back at once. Shares follow
   demand, which is servers plus waiting clients; or
@@ -37,7 +38,7 @@ TOLERANCE = 1.25
 
 @attrs.frozen
 class Holding:
-    """What one worker holds of one pool."""
+    """What one worker holds of one pool. ``deserted``: its clients are elsewhere."""
 
     worker: int
     pool: PoolKey
@@ -48,6 +49,7 @@ class Holding:
     share: float
     foreign: bool
     pool_waits: bool
+    deserted: bool
 
 
 @attrs.frozen
@@ -95,6 +97,7 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
                 share=shares.of(worker),
                 foreign=foreign,
                 pool_waits=foreign and bool(pool.wants),
+                deserted=bool(pool.clients) and worker not in pool.clients and want is None,
             )
         )
     return found
@@ -169,7 +172,7 @@ def _own(holding: Holding, who: Applicant) -> bool:
 def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
     if holding.foreign and not (holding.pool_waits and who.pool_held):
         return True
-    if not holding.foreign and (not who.held or _unequal(holding, who)):
+    if not holding.foreign and (not who.held or holding.deserted or _unequal(holding, who)):
         return True
     age = now - who.since - REFRESH
     return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))

@@ -56,9 +56,9 @@ class Processes:
         parse=BOOLEAN,
         doc="Move clients that are between two transactions from busy to idle workers, when some workers "
         "use more processor time than others; and gather the busy clients of a pool with fewer server "
-        "connections than there are workers on one of them. Clients notice nothing. Encrypted ones stay "
-        "where they are. "
-        "Not in PgBouncer.",
+        "connections than there are workers on one of them. Clients notice nothing. The connection of an "
+        "encrypted one stays where it is; to the worker at which its pool is gathered it is relayed, also "
+        "with false if its pool's server connections are encrypted. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
@@ -70,8 +70,9 @@ class Processes:
     worker_retire_timeout: float = setting(
         0.0,
         parse=seconds(),
-        doc="How long a worker that is replaced waits for clients that can't move (encrypted ones, and those "
-        "in a transaction) before they are disconnected; 0 waits without limit. Not in PgBouncer.",
+        doc="How long a worker that is replaced waits for clients that can't move (encrypted ones, those "
+        "that it relays, those in a transaction) before they are disconnected; 0 waits without limit. Not in "
+        "PgBouncer.",
     )
     shutdown_timeout: float = setting(
         25.0,

@@ -1,0 +1,304 @@
+"""The pump between an encrypted client and the worker that serves it, on real sockets."""
+
+from __future__ import annotations
+
+import select
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from poolproxy.relay.engine import CHUNK, Engine
+from poolproxy.relay.pump import LINGER, Pump
+from poolproxy.relay.tls import RECORD
+from tests.fixtures.tls import Certificates
+
+PART = 4096  # bytes
+BUFFER = 16_384  # of each socket in the kernel, about
+TURNS = 400
+MOST = 12 * CHUNK  # what the kernel's buffers and the pump may keep of one direction
+
+
+@pytest.fixture(autouse=True)
+def _prepared() -> None:
+    """A pump knows of no statements, so once is enough."""
+
+
+class Stand:
+    """A pump, the client's socket, and the other worker's. ``ends``: what the pump's owner was told."""
+
+    def __init__(self, ours: ssl.SSLContext, theirs: ssl.SSLContext) -> None:
+        self.engine = Engine(quiet=lambda: False)
+        plain, far = socket.socketpair()
+        inner, self.worker = socket.socketpair()
+        for sock in (plain, far, inner, self.worker):
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        outer = ours.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.client = theirs.wrap_socket(
+            far, server_hostname="127.0.0.1", do_handshake_on_connect=False
+        )
+        undone = [self.client, outer]
+        while undone:
+            try:
+                undone[0].do_handshake()
+                undone.pop(0)
+            except ssl.SSLWantReadError:
+                undone.reverse()
+        self.outer, self.inner = outer, inner
+        self.ends: list[ssl.SSLSocket | None] = []
+        self.pump = Pump(self.engine, outer, inner, lambda pump, rest: self.ends.append(rest))
+
+    def start(self) -> None:
+        self.pump.start()
+        self.settle()
+
+    def settle(self) -> None:
+        """Run until nothing is ready; fails if that never happens (an event that is not handled)."""
+        for _ in range(TURNS):
+            before = self.engine.rounds
+            self.engine.turn()
+            if self.engine.rounds == before:
+                return
+        raise AssertionError("the engine spins")
+
+    def push(self, sock: socket.socket, data: bytes) -> int:
+        """Send until neither the kernel nor the pump takes more; how many bytes they took."""
+        total = 0
+        while total < len(data):
+            try:
+                total += sock.send(data[total : total + PART])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self.settle()
+                if not select.select([], [sock], [], 0)[1]:
+                    break
+        self.settle()
+        return total
+
+    def pull(self, sock: socket.socket, size: int = 1 << 20) -> bytes | None:
+        """What has arrived; b"" at the end, None if there is nothing now."""
+        try:
+            return sock.recv(size)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
+        except ConnectionResetError:
+            return b""
+
+    def receive(self, sock: socket.socket) -> bytes:
+        """All that arrives, up to the end if there is one."""
+        received = bytearray()
+        while chunk := self.pull(sock) or self._later(sock):
+            received += chunk
+            self.settle()
+        return bytes(received)
+
+    def _later(self, sock: socket.socket) -> bytes | None:
+        self.settle()
+        return self.pull(sock)
+
+    def is_over(self, sock: socket.socket) -> bool:
+        self.receive(sock)
+        return self.pull(sock) == b""
+
+    def ended(self) -> bool:
+        """Whether the pump has let go of both sockets and of the engine, and has said so once."""
+        return len(self.ends) == 1 and len(self.engine) == 0
+
+    def close(self) -> None:
+        self.pump.close()
+        rest = [sock for sock in self.ends if sock is not None]
+        for one in (self.client, self.worker, self.outer, self.inner, *rest):
+            one.close()
+        self.engine.close()
+
+
+@pytest.fixture(scope="module")
+def contexts_(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    pem = certificates.issue("pump", "127.0.0.1")
+    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ours.load_cert_chain(pem.cert, pem.key)
+    return ours, certificates.context()
+
+
+@pytest.fixture
+def stand(contexts_: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Stand]:
+    """A pump that runs."""
+    with _stand(contexts_) as one:
+        one.start()
+        yield one
+
+
+@contextmanager
+def _stand(contexts_: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Stand]:
+    one = Stand(*contexts_)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def pattern(size: int) -> bytes:
+    """Bytes whose place shows."""
+    return b"".join(number.to_bytes(4, "big") for number in range(size // 4 + 1))[:size]
+
+
+def ways(stand: Stand) -> list[tuple[socket.socket, socket.socket]]:
+    return [(stand.client, stand.worker), (stand.worker, stand.client)]
+
+
+def test_bytes_arrive_in_order(stand: Stand) -> None:
+    """One by one, in records of all sizes, and many megabytes, in both directions."""
+    for source, target in ways(stand):
+        data = pattern(50)
+        for place in range(len(data)):
+            source.send(data[place : place + 1])
+            stand.settle()
+        assert stand.receive(target) == data
+        for size in (1, PART - 1, PART, RECORD - 1, RECORD, RECORD + 1, 3 * RECORD + 5):
+            data = pattern(size)
+            assert stand.push(source, data) == size
+            assert stand.receive(target) == data
+        data, received = pattern(3 << 20), bytearray()
+        sent = 0
+        while len(received) < len(data):
+            sent += stand.push(source, data[sent:])
+            received += stand.receive(target)
+        assert bytes(received) == data
+
+
+def test_both_directions_at_once(stand: Stand) -> None:
+    """Each goes on while the other one is full, and is no further than its buffers."""
+    data = pattern(4 << 20)
+    sent = [stand.push(source, data) for source, _ in ways(stand)]
+    assert all(0 < count < MOST for count in sent)
+    assert stand.receive(stand.worker) == data[: sent[0]]
+    assert stand.push(stand.client, data[sent[0] : sent[0] + 5000]) == 5000
+    assert stand.receive(stand.worker) == data[sent[0] : sent[0] + 5000]
+    assert stand.receive(stand.client) == data[: sent[1]]
+
+
+def test_what_has_come_before_the_start_is_passed_on(
+    contexts_: tuple[ssl.SSLContext, ssl.SSLContext],
+) -> None:
+    """What the client has sent on the way is there before the pump waits for anything."""
+    with _stand(contexts_) as stand:
+        stand.client.send(b"early")
+        stand.pump.start()
+        assert stand.worker.recv(99) == b"early"
+
+
+def test_the_clients_end_ends_the_other_side(stand: Stand) -> None:
+    """It gets what was sent before; whether TLS's own word for the end comes, a FIN, or a reset."""
+    stand.client.send(b"last words")
+    with pytest.raises(ssl.SSLWantReadError):
+        stand.client.unwrap()
+    stand.settle()
+    assert stand.worker.recv(99) == b"last words"
+    assert stand.is_over(stand.worker)
+    assert stand.ended()
+    assert stand.ends == [None]
+
+
+def test_a_client_that_is_cut_off_ends_the_other_side(stand: Stand) -> None:
+    """Also while much is on its way to it, of which the rest is dropped."""
+    data = pattern(1 << 20)
+    taken = stand.push(stand.worker, data)
+    stand.client.send(b"last words")
+    stand.client.close()
+    stand.settle()
+    assert taken < len(data)
+    assert stand.worker.recv(99) == b"last words"
+    assert stand.is_over(stand.worker)
+    assert stand.ended()
+
+
+def test_a_client_that_leaves_behind_much(stand: Stand) -> None:
+    """The other worker, which is slow, gets all of it, then the end; what it says meanwhile is dropped."""
+    data = pattern(1 << 20)
+    taken = stand.push(stand.client, data)
+    assert taken < len(data)
+    stand.client.close()
+    stand.settle()
+    assert not stand.ends or stand.ended()
+    stand.push(stand.worker, pattern(1 << 20))
+    received = stand.receive(stand.worker)
+    assert data.startswith(received)
+    assert len(received) > BUFFER
+    assert stand.is_over(stand.worker)
+    assert stand.ended()
+
+
+def test_the_other_workers_end_ends_the_client(stand: Stand) -> None:
+    """The client gets what was sent before, then TLS's own word for the end from who is given its socket."""
+    stand.worker.send(b"why")
+    stand.worker.close()
+    stand.settle()
+    assert stand.client.recv(99) == b"why"
+    assert stand.ends == [stand.outer]
+    assert stand.ended()
+
+
+def test_a_slow_client_gets_all_that_the_other_worker_has_said(stand: Stand) -> None:
+    """Also when that is gone, and although the kernel tells of it all the time; what it says is dropped."""
+    data = pattern(1 << 20)
+    taken = stand.push(stand.worker, data)
+    assert CHUNK < taken < len(data)
+    stand.worker.close()
+    stand.settle()
+    assert not stand.ends
+    stand.push(stand.client, b"is anybody there?")
+    received = bytearray()
+    while len(received) < taken:
+        received += stand.pull(stand.client, 1000) or stand._later(stand.client) or b""
+    assert bytes(received) == data[:taken]
+    stand.settle()
+    assert stand.ends == [stand.outer]
+
+
+def test_a_client_that_does_not_read_is_not_waited_for(stand: Stand) -> None:
+    """There is a time at which its pump is to be closed."""
+    stand.push(stand.worker, pattern(1 << 20))
+    assert stand.pump.deadline > 1e300
+    stand.worker.close()
+    stand.settle()
+    while stand.pump.deadline > 1e300:  # what is left here is not more than a chunk
+        assert stand.pull(stand.client, RECORD)
+        stand.settle()
+    assert not stand.ends
+    stand.pump.close()
+    assert stand.ended()
+    assert LINGER < 60
+
+
+def test_garbage_ends_both(stand: Stand) -> None:
+    """Bytes that are no TLS, amid the stream, reach nobody."""
+    stand.client.send(b"good")
+    socket.socket.send(stand.client, b"\x17\x03\x03\x00\x20" + bytes(32))
+    stand.settle()
+    assert stand.worker.recv(99) == b"good"
+    assert stand.is_over(stand.worker)
+    assert stand.ended()
+
+
+def test_both_end_at_once(stand: Stand) -> None:
+    """In whichever order it is seen, the end is told once."""
+    stand.push(stand.worker, pattern(1 << 20))
+    stand.push(stand.client, pattern(1 << 20))
+    stand.client.close()
+    stand.worker.close()
+    stand.settle()
+    assert stand.ended()
+
+
+def test_a_mistake_of_ours_ends_this_client_only(
+    stand: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both sockets are closed, and the pump's owner is told."""
+    del stand.pump._inner.other
+    stand.worker.send(b"x")
+    stand.settle()
+    assert stand.is_over(stand.client)
+    assert stand.ended()
+    assert "error in the pooler" in caplog.text
