@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from enum import Enum, auto
+from itertools import takewhile
 
 import attrs
 
@@ -104,6 +105,7 @@ FEARED = {
 }
 
 _TEMP = frozenset((b"temp", b"temporary"))
+_INTO = _TEMP | {b"local", b"global", b"unlogged", b"table"}  # what can stand before the name
 _RELATIONS = frozenset((b"table", b"view", b"sequence"))
 _QUERIES = frozenset((b"select", b"with", b"table", b"values", b"("))
 # They concern the transaction, and end with it, or can't be set back by anything.
@@ -278,9 +280,8 @@ def _create(tokens: Sequence[Token]) -> Statement | None:
     named = tokens[what + 1 :]
     if list(named[:3]) == [b"if", b"not", b"exists"]:
         named = named[3:]
-    temporary = not _TEMP.isdisjoint(tokens[:what])
-    if (_name_at(named, 0), *named[1:2]) == (b"pg_temp", b"."):
-        temporary, named = True, named[2:]
+    in_pg_temp, named = _in_pg_temp(named)
+    temporary = in_pg_temp or not _TEMP.isdisjoint(tokens[:what])
     if not temporary or _drops_itself(tokens):
         return Statement("CREATE")
     phrase = f"CREATE TEMP {tokens[what].decode().upper()}"
@@ -293,11 +294,20 @@ def _drops_itself(tokens: Sequence[Token]) -> bool:
 
 
 def _select(tokens: Sequence[Token]) -> Statement:
-    for i, token in enumerate(tokens[:-2]):
-        if token == b"into" and tokens[i + 1] in _TEMP:
-            at = i + 3 if tokens[i + 2] == b"table" else i + 2
-            return Statement("CREATE", _mark(TEMP, _name_at(tokens, at), "SELECT INTO TEMP"))
+    for i, token in enumerate(tokens):
+        if token == b"into":
+            kind = list(takewhile(_INTO.__contains__, tokens[i + 1 :]))
+            in_pg_temp, named = _in_pg_temp(tokens[i + 1 + len(kind) :])
+            if in_pg_temp or not _TEMP.isdisjoint(kind):
+                return Statement("CREATE", _mark(TEMP, _name_at(named, 0), "SELECT INTO TEMP"))
     return Statement("CREATE")
+
+
+def _in_pg_temp(named: Sequence[Token]) -> tuple[bool, Sequence[Token]]:
+    """Whether this names something in the temporary schema, and what begins with the name alone."""
+    if (_name_at(named, 0), *named[1:2]) == (b"pg_temp", b"."):
+        return True, named[2:]
+    return False, named
 
 
 def _drop(tokens: Sequence[Token]) -> Statement | None:

@@ -49,6 +49,10 @@ def effects(text: str) -> list[Effect]:
         ("create temp table t (n int) on commit delete rows", "temp", "t"),
         ("select 1 into temp t", "temp", "t"),
         ("with a as (select 1) select * into temporary table t from a", "temp", "t"),
+        ("select 1 into local temp table t", "temp", "t"),
+        ("select 1 into global temporary t from a", "temp", "t"),
+        ("select 1 into unlogged pg_temp.t", "temp", "t"),
+        ('select 1 into table "pg_temp"."T"', "temp", "T"),
     ],
 )
 def test_what_outlives_the_transaction_is_marked(text: str, kind: str, name: str) -> None:
@@ -72,6 +76,9 @@ def test_what_outlives_the_transaction_is_marked(text: str, kind: str, name: str
         "create table t (n int)",
         "create temp table t (n int) on commit drop",
         "create temp table t on commit drop as select 1",
+        "select 1 as temp into table t",
+        "select 1 into temporal from temp",
+        "select 1 into",
         "create index temp on t (n)",
         "select 1",
         "select temp into t from u",
