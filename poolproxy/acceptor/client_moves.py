@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from poolproxy.acceptor.rebalance import Balance, Rebalancer
 from poolproxy.acceptor.workers import State, Worker
 from poolproxy.ipc.channel import close_fds
-from poolproxy.ipc.messages import ClientArrival, ClientArrived, ClientMove, ClientMoved
+from poolproxy.ipc.messages import ClientArrival, ClientArrived, ClientMove, ClientMoved, RelayEnds
 
 if TYPE_CHECKING:
     from poolproxy.acceptor.clients import Client
@@ -105,6 +105,16 @@ class ClientMoves:
             self._hub.workers.send([(client.worker, answer)])
             self._free_cancels(client, client.worker)
         return len(lost)
+
+    def relay_ends(self, message: RelayEnds) -> None:
+        """A worker relays these clients no longer: those that serve them are to tell them."""
+        by_worker: dict[int, list[int]] = {}
+        for client in message.clients:
+            worker = self._hub.clients.worker_of(client)
+            if worker is not None:
+                by_worker.setdefault(worker, []).append(client)
+        for worker, clients in by_worker.items():
+            self._hub.workers.send([(worker, RelayEnds(tuple(clients)))])
 
     def cancel_missed(self, worker: Worker, request: int) -> None:
         """A cancel request has come to a worker that had sent the client away."""

@@ -54,6 +54,7 @@ from poolproxy.ipc.messages import (
     Message,
     NoneIdle,
     Ready,
+    RelayEnds,
     Resolve,
     Retire,
     ServerClosed,
@@ -276,6 +277,8 @@ class Hub:
                 self.moves.cancel_missed(worker, request)
             case ClientMove():
                 self.moves.begin(worker, message, fds)
+            case RelayEnds():
+                self.moves.relay_ends(message)
             case ClientArrived():
                 self.moves.arrived(worker, message)
             case Load():

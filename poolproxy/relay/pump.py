@@ -127,10 +127,10 @@ class Pump:
         engine: Engine,
         outer: ssl.SSLSocket,
         inner: socket.socket,
-        on_end: Callable[[Pump, ssl.SSLSocket | None], None],
+        on_end: Callable[[ssl.SSLSocket | None], None],
     ) -> None:
         self.deadline = math.inf
-        self._on_end: Callable[[Pump, ssl.SSLSocket | None], None] | None = on_end
+        self._on_end: Callable[[ssl.SSLSocket | None], None] | None = on_end
         self._outer, self._inner = _Outer(engine, outer), _Inner(engine, inner)
         for end, other in ((self._outer, self._inner), (self._inner, self._outer)):
             end.pump, end.other = self, other
@@ -145,7 +145,7 @@ class Pump:
         """For the ends only."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
-            on_end(self, client)
+            on_end(client)
 
     def close(self) -> None:
         """End both sides now."""

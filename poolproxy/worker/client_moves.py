@@ -31,6 +31,7 @@ from poolproxy.ipc.messages import (
     ClientMoved,
     ClientSecrets,
     ClientState,
+    RelayEnds,
     Retire,
     Shed,
 )
@@ -63,6 +64,10 @@ MOST_IN_FLIGHT = 256  # descriptors that wait in channels count against RLIMIT_N
 RETRY_EVERY = 0.1  # seconds, after a refusal
 # With more the state of one client would hold up the acceptor; only a worker that is to go sends it.
 MOST_STATEMENT_BYTES = 256 * 1024
+
+GOODBYE = (
+    2.0  # seconds in which workers that serve clients tell them that they are relayed no longer
+)
 
 RETIRED = "worker retired"
 TOO_LATE = PoolerError(
@@ -311,6 +316,7 @@ def retire(worker: Worker, order: Retire) -> None:
 
 
 async def _retire(worker: Worker, deadline: float) -> None:
+    announced = False
     while _has_clients(worker):
         sent = _send_quiet(worker)
         if monotonic() >= deadline:
@@ -318,13 +324,25 @@ async def _retire(worker: Worker, deadline: float) -> None:
                 client.fail(TOO_LATE)
             for console in list(worker.consoles.values()):
                 console.send_away(TOO_LATE)
-            pumps.close_all(worker)
+            if not announced:
+                pumps.announce_end(worker)
+                announced = True
+            if monotonic() >= deadline + GOODBYE:
+                pumps.close_all(worker)
         server_moves.hand_all_over(worker, RETIRED, unused_only=True)
         await trio.sleep(CATCH_EVERY if sent else LOOK_EVERY)
     while worker.closings or any(pool.servers or pool.opening for pool in worker.pools.values()):
         server_moves.hand_all_over(worker, RETIRED, unused_only=False)
         await trio.sleep(LOOK_EVERY)
     worker.left.set()
+
+
+def relay_ends(worker: Worker, message: RelayEnds) -> None:
+    """Another worker has waited for these clients long enough."""
+    for number in message.clients:
+        client = worker.clients.get(number)
+        if client is not None:
+            client.fail(TOO_LATE)
 
 
 def _has_clients(worker: Worker) -> bool:

@@ -33,6 +33,7 @@ from poolproxy.ipc.messages import (
     Permit,
     PoolFailing,
     Reclaim,
+    RelayEnds,
     Resolved,
     Retire,
     ServerClosed,
@@ -121,6 +122,8 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
             client_moves.moved(worker, message)
         case Gather():
             gathering.begin(worker, message)
+        case RelayEnds():
+            client_moves.relay_ends(worker, message)
         case Shed():
             client_moves.shed(worker, message)
         case Retire():

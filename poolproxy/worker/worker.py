@@ -107,7 +107,7 @@ class Worker:
         self.logging_in = 0
         self.leaving = ""
         self.departing = Departing()
-        self.pumps: set[Pump] = set()  # for clients that another worker serves
+        self.pumps: dict[int, Pump] = {}  # by the ids of clients that another worker serves
         self.homes: dict[PoolKey, int] = {}  # of pools whose clients are gathered, or HERE
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}

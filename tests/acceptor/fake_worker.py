@@ -116,6 +116,9 @@ class FakeWorker:
                     await stream.aclose()
             case m.Retire():
                 self.leaving = True
+            case m.RelayEnds(clients):
+                for client in clients:
+                    await self.tell(self.clients[client], b"relayed no longer\n")
             case m.Permit(permit):
                 self.channel.post(m.Want(POOL, 0, 0.0, False, False))
                 server = socket.create_connection(self.address)
@@ -234,6 +237,9 @@ class FakeWorker:
                 self.channel.post(m.CancelRequest(client, key_of(pid)))
                 await answered.wait()
                 return "done\n"
+            case ["relay", "ends"]:  # for everybody, as far as this worker knows
+                self.channel.post(m.RelayEnds(tuple(range(100))))
+                return "ok\n"
             case ["arrivals", how]:
                 self.arrivals = how
                 await self.arrive()

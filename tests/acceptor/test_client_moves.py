@@ -75,6 +75,15 @@ async def test_a_client_goes_to_the_other_worker(tmp_path: Path) -> None:
         assert await s.client.say("move") == f"moved {s.third.slot}"
 
 
+async def test_who_serves_clients_hears_that_they_are_relayed_no_longer(tmp_path: Path) -> None:
+    """Whichever workers these are now."""
+    async with scene(tmp_path) as s:
+        assert await s.client.say("move") == f"moved {s.other.slot}"
+        assert await s.third.say("relay ends") == "ok"
+        for one in (s.client, s.other, s.third, s.fourth):
+            assert await read_line(one.stream) == "relayed no longer"
+
+
 async def test_a_refused_client_stays(tmp_path: Path) -> None:
     """It goes on where it was."""
     async with scene(tmp_path) as s:

@@ -49,7 +49,7 @@ class Stand:
                 undone.reverse()
         self.outer, self.inner = outer, inner
         self.ends: list[ssl.SSLSocket | None] = []
-        self.pump = Pump(self.engine, outer, inner, lambda pump, rest: self.ends.append(rest))
+        self.pump = Pump(self.engine, outer, inner, self.ends.append)
 
     def start(self) -> None:
         self.pump.start()

@@ -156,7 +156,7 @@ class House:
         return pair_
 
     def close(self) -> None:
-        for pump in list(self.worker.pumps):
+        for pump in list(self.worker.pumps.values()):
             pump.close()
         for closing in (*self.worker.goodbyes, *self.worker.closings):
             closing.end(clean=False)

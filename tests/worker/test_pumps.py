@@ -22,7 +22,9 @@ from poolproxy.ipc.messages import (
     ClientsGone,
     Gather,
     Leave,
+    Message,
     Relayed,
+    RelayEnds,
     Retire,
 )
 from poolproxy.relay.client import Client
@@ -315,7 +317,7 @@ def test_what_the_other_worker_tells_it_arrives_before_the_end(tls: Contexts) ->
 def test_a_client_that_does_not_read_is_closed_in_the_end(tls: Contexts) -> None:
     """When the other worker has let go of it, it is waited for only so long."""
     with apart(tls) as (a, _, _, _):
-        (pump,) = a.worker.pumps
+        (pump,) = a.worker.pumps.values()
         pumps.tick(a.worker, 1e9)
         assert a.worker.pumps
         pump.deadline = 7.0
@@ -338,18 +340,32 @@ def test_a_worker_that_leaves_waits_for_them(mode: str, tls: Contexts) -> None:
         assert a.worker.left.is_set()
 
 
-async def test_a_replaced_worker_waits_for_them_until_its_deadline(tls: Contexts) -> None:
-    """Then their connections end, and the other worker sees that."""
+async def test_a_replaced_worker_waits_for_them_until_its_deadline(
+    tls: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the other worker is asked to tell them why, and what is left after a while ends all the same."""
+    monkeypatch.setattr(client_moves, "GOODBYE", 0.5)
     with apart(tls) as (a, b, there, app):
+        late, its = encrypted(a, tls)
+        other = relayed(a, b, late)
+        a.heard()
         async with trio.open_nursery() as nursery:
             a.worker.nursery = nursery
             obey(a.worker, Retire(0.2), [])
             with trio.fail_after(10):
+                told: Message | None = None
+                while not isinstance(told, RelayEnds):
+                    told, _ = await a.acceptor.receive()
+                assert told == RelayEnds((there.id, late.id))
+                obey(b.worker, RelayEnds((there.id, 12345)), [])
+                turns(b, a)
+                assert b"worker is being replaced" in app.recv(999)
+                assert app.recv(1) == b""
                 await a.worker.left.wait()
         assert not a.worker.pumps
+        assert its.recv(1) == b""
         turns(b)
-        assert there.closed
-        assert app.recv(1) == b""
+        assert other.closed
 
 
 async def test_an_orphan_does_not_hold_on_to_them(tls: Contexts) -> None:

@@ -26,6 +26,7 @@ from poolproxy.ipc.messages.client_moves import (
     Gather,
     NamedStatement,
     Relayed,
+    RelayEnds,
     Shed,
 )
 from poolproxy.ipc.messages.clients import (
@@ -108,7 +109,7 @@ Message = (
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
     | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
-    | Gather | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
+    | Gather | RelayEnds | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
 )  # fmt: skip
 
 __all__ = [
@@ -168,6 +169,7 @@ __all__ = [
     "PoolKey",
     "Ready",
     "Reclaim",
+    "RelayEnds",
     "Relayed",
     "Resolve",
     "Resolved",

@@ -168,3 +168,16 @@ class ClientArrived:
 
     client: int
     refused: str
+
+
+# -- both ways ---------------------------------------------------------------------------------------
+
+
+@message(89)
+@attrs.frozen
+class RelayEnds:
+    """A worker that is replaced will relay these clients no longer; passed on to those that serve them, which
+    tell them why and close them.
+    """
+
+    clients: tuple[int, ...]
