@@ -18,7 +18,7 @@ def _read(value: object) -> str:
 
 LDAP = Kind(
     "options of LDAP",
-    "options such as 'ldapserver=ldap.example.org ldapbasedn=\"dc=example, dc=org\"'",
+    "options such as 'ldapserver=ldap.example.org ldapbasedn=\"dc=example,dc=org\"'",
     _read,
     quoted,
 )

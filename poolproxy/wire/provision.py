@@ -18,6 +18,8 @@ _pack_header = Struct(">BI").pack
 
 ENDS_SEGMENT = frozenset((SYNC, QUERY, FUNCTION_CALL))
 FLUSH_MESSAGE = _pack_header(FLUSH, 4)
+# Bytes that are waited for: of a Bind, before its statement's name has ended; of others, to read them whole.
+MAX_HEAD = 65_536
 
 
 @attrs.define

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from poolproxy.wire import prepared
+from poolproxy.wire.by_sql import MOST_PORTALS
 from poolproxy.wire.deallocate import ALL, deallocated
+from poolproxy.wire.prepared import MAX_OWED
 from tests.system.protocol_client import (
     SYNC,
     bind,
@@ -118,10 +119,10 @@ def test_a_name_that_goes_before_its_deallocation_is_executed(
 def test_deallocations_that_are_bound_are_bounded(server: Backing, client: Pooled) -> None:
     """Of too many portals in a transaction the last are left to PostgreSQL, which knows no such name."""
     client.run(server, parse("a", "SELECT 1") + parse("d", "DEALLOCATE a") + SYNC + query("BEGIN"))
-    portals = [bind("d", portal=str(n)) for n in range(prepared.MOST_PORTALS + 1)]
+    portals = [bind("d", portal=str(n)) for n in range(MOST_PORTALS + 1)]
     client.run(server, b"".join(portals) + SYNC)
-    assert len(client.names.portals) == prepared.MOST_PORTALS
-    assert errors(client.run(server, execute(str(prepared.MOST_PORTALS)) + SYNC))
+    assert len(client.names.portals) == MOST_PORTALS
+    assert errors(client.run(server, execute(str(MOST_PORTALS)) + SYNC))
     client.run(server, query("ROLLBACK"))
     client.run(server, parse("", "SELECT 1") + bind("") + EXECUTE + SYNC)
     assert not client.names.portals
@@ -156,7 +157,7 @@ def test_name_taken_behind_our_back(server: Backing, client: Pooled) -> None:
 def test_many_fakes_are_flushed_out(server: Backing, client: Pooled) -> None:
     """A segment with more messages than may be outstanding goes through, and in order."""
     client.run(server, parse("a", "SELECT 1") + SYNC)
-    count = prepared.MAX_OWED
+    count = MAX_OWED
     steps = bind("a") + EXECUTE + (close("a") + parse("a", "SELECT 1")) * count
     answers = client.run(server, steps + bind("a") + EXECUTE + SYNC)
     codes = "".join(code for code, _ in answers)
