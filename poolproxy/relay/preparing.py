@@ -128,9 +128,11 @@ class PreparingClient(Client):
             self._forward_untouched(server)
             return
         execution, self.execution = self.execution, None
-        if execution is not None and back.execute(*execution, names.told):
-            self._execute(server, *execution[1:])
-            return
+        if execution is not None:
+            whole, name, statement = execution
+            if back.execute(whole, name, statement, names.told):
+                self._execute(server, whole, name, statement)
+                return
         said = back.said if back.owed or back.status == UNSYNCED else b""
         try:
             result = back.forward(names, self.raw, self.context.max_packet_size)
@@ -161,9 +163,9 @@ class PreparingClient(Client):
         elif not back.owed and back.at_rest:
             server.rest(self, monotonic())
 
-    def _execute(self, server: Server, name: bytes, statement: Statement) -> None:
+    def _execute(self, server: Server, whole: Whole, name: bytes, statement: Statement) -> None:
         """Have it executed by a server that has the statement and owes nothing else."""
-        data = renamed(self.raw, name, statement.name)
+        data = renamed(self.raw, whole, name, statement.name)
         self.pool.stats.bytes_received += len(self.raw)
         server.back.said = self.raw
         self.answered = 0

@@ -43,9 +43,11 @@ _pack_header = Struct(">BI").pack
 HEADER = 5  # bytes of type and length
 SMALL = 8192  # bytes; below any sensible max_packet_size
 
-# Of a Query of so many bytes, as to compare takes half as long as to unpack.
-_QUERY_SIZES = 1024
-_QUERY_HEADERS = tuple(_pack_header(QUERY, max(0, size - 1)) for size in range(_QUERY_SIZES))
+# How a Query of so many bytes begins, and a Bind of this length for the unnamed portal and statement, as to
+# compare takes half as long as to unpack.
+_SIZES = 1024
+_QUERY_HEADERS = tuple(_pack_header(QUERY, max(0, size - 1)) for size in range(_SIZES))
+_BINDS = tuple(_pack_header(BIND, length) + b"\0\0" for length in range(_SIZES))
 _SYNC = b"S\0\0\0\x04"
 _EXECUTE_SYNC = b"E\0\0\0\x09\0\0\0\0\0" + _SYNC
 _DESCRIBE_EXECUTE_SYNC = b"D\0\0\0\x06P\0" + _EXECUTE_SYNC
@@ -65,13 +67,15 @@ class Whole:
     """A kind of request; ``types`` are its messages.
 
     Its answer begins with ``prefix``, ``start`` bytes long; then the rows are described, if ``described``.
-    What comes of a result that has rows begins with a message of type ``rows``.
+    What comes of a result that has rows begins with a message of type ``rows``. ``behind``: how many bytes of
+    an execution are behind its Bind.
     """
 
     types: tuple[int, ...]
     prefix: bytes = b""
     described: bool = False
     rows: int = ROW_DESCRIPTION
+    behind: int = 0
     start: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -82,8 +86,8 @@ ONE_QUERY = Whole((QUERY,))
 ONE_STATEMENT = Whole(
     (PARSE, BIND, DESCRIBE, EXECUTE, SYNC), b"1\0\0\0\x042\0\0\0\x04", described=True
 )
-EXECUTION = Whole((BIND, DESCRIBE, EXECUTE, SYNC), b"2\0\0\0\x04", described=True)
-BARE_EXECUTION = Whole((BIND, EXECUTE, SYNC), b"2\0\0\0\x04", rows=DATA_ROW)
+EXECUTION = Whole((BIND, DESCRIBE, EXECUTE, SYNC), b"2\0\0\0\x04", described=True, behind=_LONG)
+BARE_EXECUTION = Whole((BIND, EXECUTE, SYNC), b"2\0\0\0\x04", rows=DATA_ROW, behind=_SHORT)
 
 
 def whole_request(data: bytes) -> Whole | None:
@@ -92,7 +96,7 @@ def whole_request(data: bytes) -> Whole | None:
     It names no prepared statement, but for SQL.
     """
     size = len(data)
-    if size < _QUERY_SIZES and data[:HEADER] == _QUERY_HEADERS[size]:
+    if size < _SIZES and data[:HEADER] == _QUERY_HEADERS[size]:
         return ONE_QUERY
     if size >= SMALL:
         return None
@@ -103,14 +107,13 @@ def whole_request(data: bytes) -> Whole | None:
         if code != PARSE or data[-_LONG:] != _DESCRIBE_EXECUTE_SYNC or data[5]:
             return None
         position = length + 1
+        left = size - _LONG - position - 1  # of the Bind, if it is one
+        if 0 <= left < _SIZES:
+            return ONE_STATEMENT if data[position : position + 7] == _BINDS[left] else None
         code, length = _unpack_header(data, position)
     except TooShort:
         return None
-    if (
-        code == BIND
-        and position + length + 1 == size - _LONG
-        and data[position + 5 : position + 7] == b"\0\0"
-    ):
+    if code == BIND and length == left and data[position + 5 : position + 7] == b"\0\0":
         return ONE_STATEMENT
     return None
 
@@ -133,9 +136,9 @@ def whole_execution(data: bytes) -> tuple[Whole, bytes] | None:
     return None
 
 
-def renamed(data: bytes, name: bytes, new: bytes) -> bytes:
-    """A whole execution of ``name`` with another name in its place."""
-    length = _unpack_header(data)[1] + len(new) - len(name)
+def renamed(data: bytes, whole: Whole, name: bytes, new: bytes) -> bytes:
+    """``data``, which is ``whole``, an execution of ``name``, with another name in its place."""
+    length = len(data) - whole.behind - 1 + len(new) - len(name)
     return _pack_header(BIND, length) + b"\0" + new + data[HEADER + 1 + len(name) :]
 
 

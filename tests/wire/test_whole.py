@@ -249,6 +249,20 @@ def test_a_large_request_takes_the_general_way() -> None:
     assert whole_request(query("x" * SMALL)) is None
 
 
+@pytest.mark.parametrize(
+    "size", [0, 1000, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 5000]
+)
+def test_statements_with_parameters_of_any_size_are_recognised(size: int) -> None:
+    """Small ones are compared, larger ones unpacked; what is cut or goes on is neither."""
+    parameter = size.to_bytes(4, "big") + b"p" * size
+    bind = message(ord("B"), b"\0\0\0\0\0\1" + parameter + b"\0\0")
+    tail = STATEMENT[STATEMENT.index(b"D\0\0\0\6P") :]
+    head = STATEMENT[: STATEMENT.index(b"B\0\0\0")]
+    assert check_request(head + bind + tail) is ONE_STATEMENT
+    assert check_request(head + bind[:-1] + tail) is None
+    assert check_request(head + bind + b"\0" + tail) is None
+
+
 @pytest.mark.parametrize("kept", ["portal", "name", "rows", "plan"])
 def test_only_the_unnamed_batch_for_all_rows_is_one(kept: str) -> None:
     """Portals and statements with names, and a limit of rows, are looked at by others."""
@@ -267,8 +281,11 @@ def test_executions_of_a_named_statement_are_recognised(whole: Whole) -> None:
     """With the name, which can be changed for another; nothing else changes."""
     data = EXECUTIONS[whole]
     assert whole_execution(data) == (whole, b"name")
-    assert renamed(data, b"name", b"n") == data.replace(b"name", b"n").replace(b"\x11", b"\x0e", 1)
-    assert renamed(renamed(data, b"name", b"longer_name"), b"longer_name", b"name") == data
+    assert renamed(data, whole, b"name", b"n") == data.replace(b"name", b"n").replace(
+        b"\x11", b"\x0e", 1
+    )
+    longer = renamed(data, whole, b"name", b"longer_name")
+    assert renamed(longer, whole, b"longer_name", b"name") == data
     assert whole_request(data) is None
 
 
