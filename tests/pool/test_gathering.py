@@ -133,6 +133,32 @@ def test_a_pool_of_encrypted_servers_has_one_where_clients_wait(*, client_moves:
     assert driver.look() == {}
 
 
+def test_a_server_that_is_being_opened_is_waited_for() -> None:
+    """A pool that grows is no reason to gather anybody: its limit keeps nobody waiting."""
+    driver = Gatherer(pool_size=3)
+    driver.movable = False
+    driver.fill(1, 1)
+    driver.want(2)
+    for _ in range(5):
+        assert driver.look() == {}
+
+
+@pytest.mark.parametrize(("each", "homes"), [(0.47, 1), (0.52, 0)])
+def test_of_what_encrypted_clients_take_a_part_stays_with_their_workers(
+    each: float, homes: int
+) -> None:
+    """So a pool may have a home that would be too much for one worker if all of it went there."""
+    driver = Gatherer(pool_size=2)
+    driver.movable = False
+    driver.fill(1, 1)
+    driver.fill(2, 1)
+    driver.want(3)
+    told = {}
+    for _ in range(4):
+        told |= driver.look({1: each, 2: each, 3: 0.0, 4: 0.0})
+    assert len({gather.home for gather in told.values()}) == homes
+
+
 def test_where_clients_in_the_clear_stay_so_do_servers_that_can_move() -> None:
     """Without ``client_moves`` such a pool has no home; one that it has ends with a reload."""
     driver = Gatherer()

@@ -234,7 +234,6 @@ def test_what_a_worker_without_clients_holds_is_asked_for_at_once() -> None:
     driver.want(2, 0)
     driver.ledger.client_up(2, POOL, driver.now)
     driver.ledger.client_gone(1, POOL, driver.now)
-    driver.now += 0.2
     assert asked(driver.want(2, 30, since=driver.now)) == [(1, "alice", 1)]
 
 

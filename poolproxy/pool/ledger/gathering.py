@@ -43,6 +43,9 @@ HOLD = 30.0
 REST = 300.0
 COMING = 10.0  # in which a good part of the clients must have come
 ARRIVED = 1.5
+# Of the work with encrypted clients and servers as much as goes to the home, measured: not encrypting for the
+# clients that it does not have itself, nor opening connections all the time.
+RELAYED_PART = 0.8
 # Parts of a core.
 ABOUT_EQUAL = 0.1
 CAPACITY = 0.8
@@ -139,7 +142,8 @@ class Gathering:
         moves = (pool.moves - home.moves) / (now - home.looked_at)
         home.looked_at, home.moves = now, pool.moves
         parts = self._parts(pool, busy)
-        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves)
+        stays = (1 - RELAYED_PART) * sum(parts.values()) if pool.fixed else 0.0
+        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
@@ -226,8 +230,8 @@ def _is_small(pool: PoolState, workers: int) -> bool:
 
 
 def _waits_elsewhere(pool: PoolState) -> bool:
-    """Whether clients wait at one worker while another one has servers."""
-    return any(pool.held(worker) < pool.in_use for worker in pool.wants)
+    """Whether clients wait at one worker while another one has servers, and not for a further one to open."""
+    return not pool.opening and any(pool.held(worker) < pool.in_use for worker in pool.wants)
 
 
 def _give_up(home: Home, now: float) -> None:

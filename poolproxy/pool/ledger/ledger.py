@@ -107,9 +107,10 @@ class Ledger:
         if pool is None or worker not in pool.clients:
             return []
         pool.clients[worker] -= 1
-        if not pool.clients[worker]:
-            del pool.clients[worker]
-        return [] if pool.clients else self._settling.settle([pool], now)
+        if pool.clients[worker]:
+            return []
+        del pool.clients[worker]  # and others may have what is there
+        return self._settling.settle([pool], now)
 
     def want(self, worker: int, want: Want, now: float) -> Sends:
         """A worker tells its need for servers of a pool, which replaces what it told before."""

@@ -14,7 +14,7 @@ two busy workers would pass it to and fro and spend their time connecting. Then 
 asked if the applicant
 
 * has no server of the pool at all, or
-* is of the same pool, of which the holder has no client any more: they went elsewhere, or
+* is of the same pool, of which the holder has no client any more: they went elsewhere (then at once), or
 * has so much less than its fair share that its clients wait ``TOLERANCE`` times as long as they would in one
   queue, and the holder's clients will not after the move, so it is not taken back at once. Shares follow
   demand, which is servers plus waiting clients; or
@@ -97,7 +97,10 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
                 share=shares.of(worker),
                 foreign=foreign,
                 pool_waits=foreign and bool(pool.wants),
-                deserted=bool(pool.clients) and worker not in pool.clients and want is None,
+                deserted=not foreign
+                and bool(pool.clients)
+                and worker not in pool.clients
+                and want is None,
             )
         )
     return found
@@ -153,9 +156,11 @@ def plan(pool: PoolState, who: Applicant, holders: Iterable[Holding], now: float
     free = [h for h in holders if (h.worker, h.pool) not in pool.asks and not _own(h, who)]
     if not free:
         return Plan(None, 0, None)
-    ripe = [h for h in free if now >= h.granted + pool.slice]
+    deserted = [h for h in free if h.deserted]
+    # They won't be taken back, so there is no churn to be feared.
+    ripe = deserted or [h for h in free if now >= h.granted + pool.slice]
     # Someone with servers of its own can wait a slice between two moves; who has none can't.
-    if who.held and now < patience:
+    if who.held and now < patience and not deserted:
         return Plan(None, 0, patience)
     able = [h for h in ripe if _may_be_asked(h, who, pool.slice, now)]
     if not able:
@@ -172,7 +177,7 @@ def _own(holding: Holding, who: Applicant) -> bool:
 def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
     if holding.foreign and not (holding.pool_waits and who.pool_held):
         return True
-    if not holding.foreign and (not who.held or holding.deserted or _unequal(holding, who)):
+    if not holding.foreign and (holding.deserted or not who.held or _unequal(holding, who)):
         return True
     age = now - who.since - REFRESH
     return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
