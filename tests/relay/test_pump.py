@@ -13,7 +13,7 @@ import pytest
 from poolproxy.relay.engine import CHUNK, Engine
 from poolproxy.relay.pump import LINGER, Pump
 from poolproxy.relay.tls import RECORD
-from tests.fixtures.tls import Certificates
+from tests.fixtures.tls import Certificates, shake_hands
 
 PART = 4096  # bytes
 BUFFER = 16_384  # of each socket in the kernel, about
@@ -40,13 +40,7 @@ class Stand:
         self.client = theirs.wrap_socket(
             far, server_hostname="127.0.0.1", do_handshake_on_connect=False
         )
-        undone = [self.client, outer]
-        while undone:
-            try:
-                undone[0].do_handshake()
-                undone.pop(0)
-            except ssl.SSLWantReadError:
-                undone.reverse()
+        shake_hands(self.client, outer)
         self.outer, self.inner = outer, inner
         self.ends: list[ssl.SSLSocket | None] = []
         self.pump = Pump(self.engine, outer, inner, self.ends.append)
@@ -116,10 +110,7 @@ class Stand:
 
 @pytest.fixture(scope="module")
 def contexts_(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    pem = certificates.issue("pump", "127.0.0.1")
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(pem.cert, pem.key)
-    return ours, certificates.context()
+    return certificates.server_context(), certificates.context()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from poolproxy.relay.closing import Closing
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.tls import RECORD, TlsConnection, over_tls
 from poolproxy.tls.contexts import contexts
-from tests.fixtures.tls import Certificates
+from tests.fixtures.tls import Certificates, shake_hands
 from tests.relay import harness, test_at_rest, test_ends, test_posting, test_relay, test_short_way
 from tests.relay.harness import DONE, SELECT, C, Peer, Relay, row
 from tests.settings.loading import load
@@ -96,13 +96,7 @@ class TlsRelay(Relay):
         )
         theirs.setblocking(False)
         self._sockets += [ours, theirs]
-        undone = [theirs, ours]
-        while undone:
-            try:
-                undone[0].do_handshake()
-                undone.pop(0)
-            except ssl.SSLWantReadError:
-                undone.reverse()
+        shake_hands(theirs, ours)
         return ours, theirs
 
 

@@ -34,7 +34,7 @@ from poolproxy.relay.session import SessionClient
 from poolproxy.relay.tls import TlsConnection, over_tls
 from poolproxy.worker import client_moves, gathering, leaving, pumps
 from poolproxy.worker.control import obey
-from tests.fixtures.tls import Certificates
+from tests.fixtures.tls import Certificates, shake_hands
 from tests.worker.house import House, house, no_descriptors
 from tests.worker.moving import DONE, SELECT, two
 from tests.worker.test_gathering import HOME, POOL
@@ -53,10 +53,7 @@ class Contexts:
 
 @pytest.fixture(scope="module")
 def tls(certificates: Certificates) -> Contexts:
-    pem = certificates.issue("pumps", "127.0.0.1")
-    ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    ours.load_cert_chain(pem.cert, pem.key)
-    return Contexts(ours, certificates.context())
+    return Contexts(certificates.server_context(), certificates.context())
 
 
 def encrypted(
@@ -67,13 +64,7 @@ def encrypted(
     ours = tls.ours.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
     theirs = tls.theirs.wrap_socket(far, server_hostname="127.0.0.1", do_handshake_on_connect=False)
     at._sockets += [ours, theirs]
-    undone = [theirs, ours]
-    while undone:
-        try:
-            undone[0].do_handshake()
-            undone.pop(0)
-        except ssl.SSLWantReadError:
-            undone.reverse()
+    shake_hands(theirs, ours)
     number = next(at._numbers)
     client = over_tls(kind)(
         at.worker.context,
