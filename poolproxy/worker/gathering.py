@@ -1,8 +1,9 @@
-"""Clients of a small pool that go to its home, see ``pool.ledger.gathering``.
+"""Clients of a pool that go to its home, see ``pool.ledger.gathering``.
 
 A client goes when it has logged in, or when a transaction of it ends: of a busy one that is the only certain
 moment. What it sends meanwhile is in its socket and is read there. So at most one
-transaction of each is served where it was. An encrypted one stays and is relayed (``worker.pumps``).
+transaction of each is served where it was. An encrypted one stays and is relayed (``worker.pumps``), if
+that is worth it for its pool.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ def begin(worker: Worker, order: Gather) -> None:
         worker.homes.pop(key, None)
     else:
         worker.homes[key] = HERE if order.here else order.home
+    if order.relay or order.home < 0:
+        worker.unrelayed.discard(key)
+    else:
+        worker.unrelayed.add(key)
     pool = worker.pools.get(key)
     if pool is None:
         return
@@ -59,7 +64,7 @@ def _is_full(worker: Worker) -> bool:
 
 def _is_ready(worker: Worker, client: Client) -> bool:
     if can_be_relayed(client):
-        return True
+        return client.pool.key not in worker.unrelayed
     # One that is relayed already has left its connection where that was.
     may_move = worker.config.settings.client_moves or client.relayed is not None
     return may_move and is_quiet(client)

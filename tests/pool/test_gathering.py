@@ -1,4 +1,4 @@
-"""When the clients of a small pool are gathered on one worker, and on which."""
+"""When the clients of a pool are gathered on one worker, and on which."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from collections.abc import Mapping
 import pytest
 
 from poolproxy.ipc.messages import Gather, PoolKey, ServerYielded, Want
-from poolproxy.pool.ledger.gathering import COMING, HOLD, KEEP, MOST_NEW, OVERLOADED, REST
+from poolproxy.pool.ledger.gathering import (
+    COMING,
+    FULL,
+    HOLD,
+    KEEP,
+    LITTLE,
+    MOST_CLIENTS,
+    MOST_NEW,
+    OVERLOADED,
+    QUEUED_LOOKS,
+    REST,
+)
 from poolproxy.pool.ledger.state import NOBODY
 from tests.pool.ledger_simulation import server_state
 from tests.pool.test_ledger import POOL
 from tests.pool.test_ledger_moves import Mover, come
 
 IDLE = {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0}
+SOME = {1: 0.2, 2: 0.2, 3: 0.2, 4: 0.2}
 LOOK = 0.2  # seconds
 
 
@@ -184,11 +196,71 @@ def test_one_moment_of_moves_is_not_enough() -> None:
 
 
 @pytest.mark.parametrize("limits", [{"pool_size": 4}, {"session_mode": True}])
-def test_larger_pools_and_sessions_have_none(limits: dict[str, object]) -> None:
-    """With a server for each worker hardly any moves; clients of session mode keep theirs."""
+def test_moves_of_larger_pools_and_sessions_are_no_reason(limits: dict[str, object]) -> None:
+    """With a server for each worker hardly any has to move; clients of session mode keep theirs."""
     driver = Gatherer(**limits)
     driver.fill(1, driver.limits.pool_size)
     assert driver.heat() == {}
+
+
+def queued(busy: Mapping[int, float] = SOME, clients: int = 20) -> tuple[Gatherer, list[int]]:
+    """A larger pool whose clients wait at its limit, and the homes that are told in the next few looks."""
+    driver = Gatherer(pool_size=4)
+    driver.fill(1, 4)
+    for _ in range(clients):
+        driver.ledger.client_up(2, POOL, driver.now)
+    driver.want(2)
+    told = [driver.look(busy) for _ in range(QUEUED_LOOKS + 1)]
+    return driver, [news[2].home if news else NOBODY for news in told]
+
+
+def test_a_larger_pool_has_one_when_its_clients_have_queued_for_a_while() -> None:
+    """They wait in one queue then."""
+    driver, homes = queued()
+    assert homes == [NOBODY] * QUEUED_LOOKS + [1]
+    for _ in range(20):
+        driver.ledger.client_gone(2, POOL, driver.now)
+        driver.ledger.client_up(1, POOL, driver.now)
+    driver.want(1)
+    assert driver.look(SOME, after=COMING) == {}
+
+
+def test_a_queue_that_comes_and_goes_is_no_reason() -> None:
+    """Nor is one in front of a limit that is not reached: a server is being opened there."""
+    driver = Gatherer(pool_size=4)
+    driver.fill(1, 4)
+    for _ in range(4):
+        driver.want(2)
+        for _ in range(QUEUED_LOOKS - 1):
+            assert driver.look(SOME) == {}
+        driver.ledger.want(2, nothing(POOL), driver.now)
+        assert driver.look(SOME) == {}
+    driver = Gatherer(pool_size=4)
+    driver.fill(1, 3)
+    driver.want(2)
+    assert all(driver.look(SOME) == {} for _ in range(2 * QUEUED_LOOKS))
+
+
+@pytest.mark.parametrize(
+    ("busy", "clients"),
+    [
+        ({**IDLE, 1: LITTLE / 2}, 20),
+        (dict.fromkeys(IDLE, 0.9), 20),
+        (SOME, MOST_CLIENTS + 1),
+    ],
+)
+def test_a_larger_pool_has_none_where_it_does_not_pay(busy: dict[int, float], clients: int) -> None:
+    """It takes next to no time, or more than one worker has, or thousands of clients would have to move."""
+    _, homes = queued(busy, clients)
+    assert set(homes) == {NOBODY}
+
+
+def test_the_home_of_a_larger_pool_is_given_up_sooner() -> None:
+    """Its servers don't have to move, so it loses less than a worker does that has no time left."""
+    driver, homes = queued()
+    told = driver.look({**SOME, homes[-1]: FULL}, after=COMING)
+    assert {gather.home for gather in told.values()} == {NOBODY}
+    assert all(driver.look(SOME) == {} for _ in range(2 * QUEUED_LOOKS))
 
 
 def test_the_home_is_a_worker_with_room() -> None:

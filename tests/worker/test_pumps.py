@@ -270,6 +270,21 @@ def test_without_client_moves_those_in_the_clear_stay(tls: Contexts) -> None:
         assert there.wait_since
 
 
+def test_of_a_larger_pool_nobody_is_relayed(tls: Contexts) -> None:
+    """As the order says; the next one may say otherwise, and nothing is kept of it when there is no home."""
+    with house() as at:
+        client, _ = encrypted(at, tls)
+        at.worker.start = lambda *task: None  # type: ignore[method-assign]
+        obey(at.worker, Gather(POOL, HOME, here=False, relay=False), [])
+        gathering.consider(at.worker, client)
+        assert at.worker.clients == {client.id: client}
+        obey(at.worker, Gather(POOL, -1, here=False, relay=False), [])
+        assert not at.worker.unrelayed
+        obey(at.worker, Gather(POOL, HOME, here=False), [])
+        gathering.consider(at.worker, client)
+        assert not at.worker.clients
+
+
 def test_the_balancing_leaves_it_there(tls: Contexts) -> None:
     """Wherever it went it would be relayed."""
     with apart(tls) as (_, b, there, _):

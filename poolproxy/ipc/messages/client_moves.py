@@ -104,15 +104,16 @@ class Shed:
 @message(37)
 @attrs.frozen
 class Gather:
-    """The clients of a small pool are to be with the worker with the number ``home``, which is this one if
+    """The clients of a pool are to be with the worker with the number ``home``, which is this one if
     ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
     as their transactions end. ``home`` below 0: they may stay where they are. Without ``client_moves`` only
-    encrypted ones go, which are relayed.
+    encrypted ones go, which are relayed; without ``relay`` these stay.
     """
 
     pool: PoolKey
     home: int
     here: bool
+    relay: bool = True
 
 
 @message(25, fds=MANY)

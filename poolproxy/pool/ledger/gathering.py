@@ -1,20 +1,28 @@
-"""The home of a small pool: the worker at which its clients are gathered.
+"""The home of a saturated pool: the worker at which its clients are gathered.
 
-A pool with fewer servers than there are workers has less than one server for some worker. Where its clients
-are busy its servers move all the time. A move of a client costs about as much as that of a server, but is
-made once. So the clients go to one worker, the pool's *home*; the servers follow, and stay.
+A pool with fewer servers than there are workers, a *small* one, has less than one server for some worker.
+Where its clients are busy its servers move all the time. A move of a client costs about as much as that of a
+server, but is made once. So the clients go to one worker, the pool's *home*; the servers follow, and stay.
+
+A larger pool gains, too, where its clients wait for servers and not for workers: in one worker they wait in
+one queue, and what several servers have answered meanwhile is dealt with in one go, which takes little more
+than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Whether that pays for
+relaying encrypted clients has not been measured: those of a larger pool stay where they are.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
-  is hot when clients wait at a worker while another one has servers. The home is the worker that will be
-  least busy with the pool's whole work, and among about equal ones that with the largest share of the demand.
-  If that is more than one worker can do (``CAPACITY``) there is none.
+  is hot when clients wait at a worker while another one has servers. Or when a limit has kept clients of a
+  larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``) or has so many
+  clients (``MOST_CLIENTS``) that it does not pay. The home is the worker that will be least busy with the
+  pool's whole work, and among about equal ones that with the largest share of the demand. If that is more
+  than one worker can do (``CAPACITY``) there is none.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
 * Another one is chosen when the worker dies or retires, or, after ``HOLD``, when one would be less busy by
   ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
   to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
 * It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come:
-  those in the clear without ``client_moves``. Encrypted ones stay where they are and are relayed.
+  those in the clear without ``client_moves``. Encrypted ones stay where they are and are relayed. A pool that
+  is not small goes sooner (``FULL``), as it loses less.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
 leaves them there. It has other pools' clients to move.
@@ -34,9 +42,12 @@ from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 
 LOOKS = 2  # in a row in which a pool must be hot
+QUEUED_LOOKS = 5  # in a row in which a limit must have kept clients waiting
 MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
 MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
 MOST_NEW = 8  # homes in a look, as nothing of what they change is measured yet
+MOST_CLIENTS = 1000  # that are moved for the sake of one queue
+TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
 # Seconds.
 KEEP = 60.0
 HOLD = 30.0
@@ -48,7 +59,9 @@ ARRIVED = 1.5
 RELAYED_PART = 0.8
 # Parts of a core.
 ABOUT_EQUAL = 0.1
+LITTLE = 0.1
 CAPACITY = 0.8
+FULL = 0.85
 OVERLOADED = 0.95
 MUCH_ROOM = 0.3
 
@@ -57,9 +70,9 @@ MUCH_ROOM = 0.3
 class Home:
     """``worker``: where clients are to be, as was decided at ``since`` and thought over at ``thought_at``;
     NOBODY: they may stay where they are. ``looked_at``: when ``moves`` were how many of its servers had
-    moved; ``looks``: for how many looks it has been hot; ``busy_at``: when anybody waited. ``told``: what
-    each worker was told. ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the
-    decision changes the shares of workers.
+    moved; ``looks``: for how many looks it has been hot, ``queued``: for how many a limit has kept clients
+    waiting; ``busy_at``: when anybody waited. ``told``: what each worker was told. ``away``: how many clients
+    were elsewhere at ``counted_at``. ``shift``: how the decision changes the shares of workers.
     """
 
     looked_at: float
@@ -70,6 +83,7 @@ class Home:
     thought_at: float = float("-inf")
     rests_until: float = float("-inf")
     looks: int = 0
+    queued: int = 0
     away: int = 0
     counted_at: float = float("-inf")
     shift: dict[int, float] = attrs.Factory(dict)
@@ -106,44 +120,58 @@ class Gathering:
         new = 0
         for key in {**books.restless, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
-            if pool is None or not (_is_small(pool, len(staying)) and (client_moves or pool.fixed)):
+            if pool is None or not _has_home(pool, len(staying), client_moves=client_moves):
                 if home is not None:
-                    home.worker, home.looks = NOBODY, 0
+                    home.worker, home.looks, home.queued = NOBODY, 0, 0
             elif home is None:
                 self._homes[key] = Home(looked_at=now, moves=pool.moves, busy_at=now)
             elif self._look(pool, home, now, staying) and new < MOST_NEW:
                 new += 1
                 self._choose(pool, home, now, busy)
             elif home.worker != NOBODY:
-                self._think_over(pool, home, now, busy)
+                self._think_over(pool, home, now, busy, small=_is_small(pool, len(staying)))
         return self._messages(now)
 
     def give_up(self, now: float) -> Sends:
         """Clients are to stay where they are."""
         for home in self._homes.values():
-            home.worker, home.looks = NOBODY, 0
+            home.worker, home.looks, home.queued = NOBODY, 0, 0
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> bool:
         """Whether it is time to choose a home."""
         moves = pool.moves - home.moves
-        hot = moves > MOVES * (now - home.looked_at) or (pool.fixed and _waits_elsewhere(pool))
+        small = _is_small(pool, len(staying))
+        hot = small and moves > MOVES * (now - home.looked_at)
+        hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
+        home.queued = home.queued + 1 if self._queues(pool, now) else 0
         if hot or pool.wants:
             home.busy_at = now
         if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        due = home.worker == NOBODY and home.looks >= LOOKS and now >= home.rests_until
+        ripe = home.looks >= LOOKS or home.queued >= QUEUED_LOOKS
+        due = home.worker == NOBODY and ripe and now >= home.rests_until
         if not due:
             home.looked_at, home.moves = now, pool.moves
         return due
+
+    def _queues(self, pool: PoolState, now: float) -> bool:
+        """Whether clients wait for servers that there are, as a limit allows no more."""
+        waits = pool.wants and pool.connected and not pool.satisfied
+        return bool(waits and self._books.tally.blocker(pool, now))
 
     def _choose(self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]) -> None:
         moves = (pool.moves - home.moves) / (now - home.looked_at)
         home.looked_at, home.moves = now, pool.moves
         parts = self._parts(pool, busy)
+        many = sum(pool.clients.values()) > MOST_CLIENTS
+        if home.looks < LOOKS and (many or sum(parts.values()) < LITTLE):
+            home.queued = 0  # it may have more to do, or fewer clients, in as many looks
+            return
         stays = (1 - RELAYED_PART) * sum(parts.values()) if pool.fixed else 0.0
-        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays)
+        together = 1.0 if pool.fixed else TOGETHER
+        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays, together=together)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
@@ -153,12 +181,14 @@ class Gathering:
         self._settle(pool, home, worker, now, parts)
 
     def _think_over(
-        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]
+        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float], *, small: bool
     ) -> None:
         """Whether it is the right home still."""
+        used = busy.get(home.worker, 0.0)
         if now - home.counted_at >= COMING:
             away = sum(n for worker, n in pool.clients.items() if worker != home.worker)
-            if 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away:
+            stay_away = 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away
+            if stay_away or (used >= FULL and not small):
                 _give_up(home, now)
                 return
             home.away, home.counted_at = away, now
@@ -170,7 +200,7 @@ class Gathering:
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
         if loads[least_busy] <= loads[home.worker] - MUCH_ROOM:
             self._settle(pool, home, least_busy, now, parts)
-        elif busy.get(home.worker, 0.0) >= OVERLOADED:
+        elif used >= OVERLOADED:
             _give_up(home, now)
 
     def _settle(
@@ -198,6 +228,7 @@ class Gathering:
         now: float,
         busy: Mapping[int, float],
         spared: float = 0.0,
+        together: float = 1.0,
     ) -> dict[int, float]:
         """How busy each worker would be as the home of a pool that takes ``parts``, less ``spared``."""
         loads = {worker: busy.get(worker, 0.0) - part for worker, part in parts.items()}
@@ -206,18 +237,23 @@ class Gathering:
                 for worker, shift in home.shift.items():
                     if worker in loads:
                         loads[worker] += shift
-        whole = max(0.0, sum(parts.values()) - spared)
-        return {worker: load + whole for worker, load in loads.items()}
+        whole = sum(parts.values())
+        return {
+            worker: load + max(0.0, part + together * (whole - part) - spared)
+            for (worker, load), part in zip(loads.items(), parts.values(), strict=True)
+        }
 
     def _messages(self, now: float) -> Sends:
         sends: Sends = []
         for key, home in list(self._homes.items()):
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
+            small = pool is None or _is_small(pool, len(self._books.workers - self._books.retired))
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 if home.told.get(worker, NOBODY) != home.worker:
                     home.told[worker] = home.worker
-                    sends.append((worker, Gather(key, home.worker, here=worker == home.worker)))
+                    here = worker == home.worker
+                    sends.append((worker, Gather(key, home.worker, here, relay=small)))
             home.told = {w: h for w, h in home.told.items() if h != NOBODY}
             restless = key in self._books.restless or home.looks or now < home.rests_until
             if home.worker == NOBODY and not home.told and not restless:
@@ -225,8 +261,17 @@ class Gathering:
         return sends
 
 
+def _has_home(pool: PoolState, workers: int, *, client_moves: bool) -> bool:
+    """Whether it is a pool that can have one."""
+    if not pool.leases or pool.limits.session_mode:
+        return False
+    if _is_small(pool, workers):
+        return client_moves or pool.fixed
+    return client_moves and not pool.fixed and workers > 1
+
+
 def _is_small(pool: PoolState, workers: int) -> bool:
-    return 0 < len(pool.leases) < workers and not pool.limits.session_mode
+    return len(pool.leases) < workers
 
 
 def _waits_elsewhere(pool: PoolState) -> bool:
@@ -235,4 +280,4 @@ def _waits_elsewhere(pool: PoolState) -> bool:
 
 
 def _give_up(home: Home, now: float) -> None:
-    home.worker, home.looks, home.rests_until = NOBODY, 0, now + REST
+    home.worker, home.looks, home.queued, home.rests_until = NOBODY, 0, 0, now + REST

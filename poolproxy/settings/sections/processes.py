@@ -55,10 +55,11 @@ class Processes:
         True,
         parse=BOOLEAN,
         doc="Move clients that are between two transactions from busy to idle workers, when some workers "
-        "use more processor time than others; and gather the busy clients of a pool with fewer server "
-        "connections than there are workers on one of them. Clients notice nothing. The connection of an "
-        "encrypted one stays where it is; to the worker at which its pool is gathered it is relayed, also "
-        "with false if its pool's server connections are encrypted. Not in PgBouncer.",
+        "use more processor time than others; and gather the busy clients of a pool on one of them if it has "
+        "fewer server connections than there are workers, or if its limit keeps clients waiting and one "
+        "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
+        "it is; to the worker at which a pool of the first kind is gathered it is relayed, also with false "
+        "if its pool's server connections are encrypted. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
