@@ -237,6 +237,8 @@ class Backend:
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """(bytes to forward, whether the conversation is at rest); raises Violation."""
+        # Long, as each message of each answer that is no ordinary whole passes here, and a call for each
+        # would cost more than most of them do.
         if self.head:
             data = self.head + data
             self.head = b""
