@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import socket
 
-from poolproxy.relay.engine import CHUNK, HANGUP, READ, WRITE, Engine
+from poolproxy.relay.engine import CHUNK, HANGUP, READ, SHORT, WRITE, Engine
 
 
 class Connection:
@@ -124,6 +124,18 @@ class Connection:
         except OSError:
             data = b""
         self.received(data)
+
+    def with_more(self, data: bytes) -> bytes:
+        """``data``, which has come, with what has come behind it if little was asked for (``SHORT``).
+
+        For what is judged as a whole. TLS reads whole records, so there it is all that has come.
+        """
+        if len(data) != SHORT or self.quick < 0:
+            return data
+        try:
+            return data + os.read(self.quick, CHUNK)
+        except OSError:
+            return data
 
     def close(self) -> None:
         """End the socket; idempotent."""

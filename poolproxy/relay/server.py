@@ -386,6 +386,7 @@ class Server(Connection):
     def _unlinked(self, data: bytes) -> None:
         task = self.task
         if task is None:
+            data = self.with_more(data)
             if not only_notifications(data):
                 if not may_come_unasked(data):
                     self._violation(UNASKED, f"{data[:5].hex()} while idle")

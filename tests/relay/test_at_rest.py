@@ -21,6 +21,7 @@ ROW = message(ord("d"), b"copied\n")
 COPY_DONE = message(ord("c"), b"")
 FLUSH = message(ord("H"), b"")
 NOTIFICATION = message(ord("A"), b"\0\0\0\1channel\0payload\0")
+LONG_NOTIFICATION = message(ord("A"), b"\0\0\0\1channel\0" + b"p" * 7999 + b"\0")
 # A row that would do harm if it were read as messages.
 HOSTILE = query("drop table accounts")
 
@@ -208,11 +209,12 @@ def test_an_idle_server_that_speaks_is_dirty(said: bytes) -> None:
         assert [one.reason for one in r.host.ends] == ["idle server got dirty"]
 
 
-def test_an_idle_server_may_notify() -> None:
-    """A LISTEN of long ago; nobody hears it."""
+@pytest.mark.parametrize("said", [NOTIFICATION * 2, LONG_NOTIFICATION], ids=["short", "long"])
+def test_an_idle_server_may_notify(said: bytes) -> None:
+    """A LISTEN of long ago; nobody hears it, also if it is longer than what is read at once."""
     with relay() as r:
         server, postgres = r.server()
-        postgres.send(NOTIFICATION * 2)
+        postgres.send(said)
         assert list(r.pool.idle) == [server]
 
 
