@@ -244,9 +244,8 @@ class Engine:
                 try:
                     sent = write(fd, data)
                 except OSError:
-                    sent = (
-                        0  # it takes nothing now, is broken, or can't be written to so quickly (-1)
-                    )
+                    # It takes nothing now, is broken, or can't be written to so quickly (-1).
+                    sent = 0
                 if sent != len(data):
                     self._keep(peer, data[sent:])
                     self._flush_rest(posted)

@@ -46,6 +46,16 @@ SYNC = message(ord("S"), b"")
 TERMINATE = message(ord("X"), b"")
 
 
+def settle(engine: Engine) -> None:
+    """Run until nothing is ready; fails if that never happens (an event that is not handled)."""
+    for _ in range(TURNS):
+        before = engine.rounds
+        engine.turn()
+        if engine.rounds == before:
+            return
+    raise AssertionError("the engine spins")
+
+
 @attrs.define
 class Ended:
     """A server that the relay has ended."""
@@ -252,13 +262,8 @@ class Relay:
         return Peer(self, sock)
 
     def settle(self) -> None:
-        """Run until nothing is ready; fails if that never happens (an event that is not handled)."""
-        for _ in range(TURNS):
-            before = self.engine.rounds
-            self.engine.turn()
-            if self.engine.rounds == before:
-                return
-        raise AssertionError("the engine spins")
+        """As the function of this name."""
+        settle(self.engine)
 
     def _pair(self) -> tuple[socket.socket, socket.socket]:
         ours, theirs = socket.socketpair()

@@ -14,10 +14,10 @@ from poolproxy.relay.engine import CHUNK, Engine
 from poolproxy.relay.pump import LINGER, Pump
 from poolproxy.relay.tls import RECORD
 from tests.fixtures.tls import Certificates, shake_hands
+from tests.relay.harness import settle
 
 PART = 4096  # bytes
 BUFFER = 16_384  # of each socket in the kernel, about
-TURNS = 400
 MOST = 12 * CHUNK  # what the kernel's buffers and the pump may keep of one direction
 
 
@@ -50,13 +50,7 @@ class Stand:
         self.settle()
 
     def settle(self) -> None:
-        """Run until nothing is ready; fails if that never happens (an event that is not handled)."""
-        for _ in range(TURNS):
-            before = self.engine.rounds
-            self.engine.turn()
-            if self.engine.rounds == before:
-                return
-        raise AssertionError("the engine spins")
+        settle(self.engine)
 
     def push(self, sock: socket.socket, data: bytes) -> int:
         """Send until neither the kernel nor the pump takes more; how many bytes they took."""
