@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 
@@ -22,6 +22,7 @@ from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient, SessionServer
 from poolproxy.settings.hosts import Host
+from poolproxy.wire.parameters import Values
 from poolproxy.wire.read import ErrorFields, MessageReader, error_fields
 from poolproxy.worker.janitor import consider
 from poolproxy.worker.worker import Worker
@@ -29,6 +30,7 @@ from tests.fixtures.toml import to_toml
 
 PROXY = {"listen_addr": ["127.0.0.1"], "auth_type": "trust", "server_login_retry": "1s"}
 DATABASE = {"host": "127.0.0.1", "user": "ann", "pool_mode": "transaction"}
+C = TypeVar("C", bound=Client)
 
 
 class House:
@@ -57,24 +59,27 @@ class House:
 
     def client(self, early: bytes = b"") -> tuple[Client, socket.socket]:
         ours, theirs = self._pair()
+        kind = Client if self.pool.statements is None else PreparingClient
+        client = self.new_client(kind, ours, self.worker.context.tracker.nothing)
+        self.worker.client_up(client, early)
+        return client, theirs
+
+    def new_client(self, kind: type[C], sock: socket.socket, values: Values) -> C:
+        """One that has logged in and is not known to the worker yet."""
         number = next(self._numbers)
-        pool = self.pool
-        kind = Client if pool.statements is None else PreparingClient
-        client = kind(
+        return kind(
             self.worker.context,
-            ours,
+            sock,
             id=number,
-            pool=pool,
+            pool=self.pool,
             user="ann",
             key=CancelKey(number, b"1234"),
-            values=self.worker.context.tracker.nothing,
+            values=values,
             settings=self.worker.config.client("db", "ann"),
             peer="127.0.0.1",
             port=1,
             connected_at=monotonic(),
         )
-        self.worker.client_up(client, early)
-        return client, theirs
 
     def server(self, *, keep: bool = False) -> tuple[Server, socket.socket]:
         ours, theirs = self._pair()
@@ -118,19 +123,7 @@ class House:
             welcome=(),
             wish=None,
         )
-        client = SessionClient(
-            self.worker.context,
-            ours,
-            id=number,
-            pool=pool,
-            user="ann",
-            key=CancelKey(number, b"1234"),
-            values=values,
-            settings=self.worker.config.client("db", "ann"),
-            peer="127.0.0.1",
-            port=1,
-            connected_at=now,
-        )
+        client = self.new_client(SessionClient, ours, values)
         pool.servers.add(server)
         server.watch()
         client.have(server)

@@ -73,20 +73,7 @@ class SessionHouse(House):
         server, _ = self.session_server()
         self.pool.idle.remove(server)
         ours, _ = self._pair()
-        number = next(self._numbers)
-        client = SessionClient(
-            self.worker.context,
-            ours,
-            id=number,
-            pool=self.pool,
-            user="ann",
-            key=CancelKey(number, b"1234"),
-            values=self.defaults,
-            settings=self.worker.config.client("db", "ann"),
-            peer="127.0.0.1",
-            port=1,
-            connected_at=monotonic(),
-        )
+        client = self.new_client(SessionClient, ours, self.defaults)
         client.have(server)
         self.worker.client_up(client, b"")
         return client

@@ -14,7 +14,6 @@ import trio
 import trio.testing
 
 from poolproxy.ipc.messages import (
-    CancelKey,
     ClientArrival,
     ClientArrived,
     ClientMove,
@@ -65,20 +64,7 @@ def encrypted(
     theirs = tls.theirs.wrap_socket(far, server_hostname="127.0.0.1", do_handshake_on_connect=False)
     at._sockets += [ours, theirs]
     shake_hands(theirs, ours)
-    number = next(at._numbers)
-    client = over_tls(kind)(
-        at.worker.context,
-        ours,
-        id=number,
-        pool=at.pool,
-        user="ann",
-        key=CancelKey(number, b"1234"),
-        values=at.worker.context.tracker.nothing,
-        settings=at.worker.config.client("db", "ann"),
-        peer="127.0.0.1",
-        port=1,
-        connected_at=1.0,
-    )
+    client = at.new_client(over_tls(kind), ours, at.worker.context.tracker.nothing)
     assert isinstance(client, TlsConnection)
     client.tls = TLS
     theirs.settimeout(10)
