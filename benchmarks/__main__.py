@@ -27,7 +27,7 @@ from poolproxy.demo.postgres import PostgresError, PostgresServer
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 # Ten minutes and one, less what the last run and the clean-up may take.
-_FULL_SECONDS, _QUICK_SECONDS = 580, 57
+_FULL_SECONDS, _QUICK_SECONDS = 580, 48
 
 _POSTGRES: dict[str, str | int] = {
     "max_connections": 1100,  # 1000 direct clients, and the pools
