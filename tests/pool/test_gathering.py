@@ -255,6 +255,20 @@ def test_a_larger_pool_has_none_where_it_does_not_pay(busy: dict[int, float], cl
     assert set(homes) == {NOBODY}
 
 
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_a_larger_pool_of_encrypted_servers_has_none(*, client_moves: bool) -> None:
+    """Wherever its clients wait, and however long: they could take no servers along, and relaying has not
+    been shown to pay there.
+    """
+    driver = Gatherer(pool_size=4)
+    driver.movable, driver.client_moves = False, client_moves
+    driver.fill(1, 2)
+    driver.fill(3, 2)
+    for worker in (1, 2):
+        driver.want(worker)
+    assert all(driver.look(SOME) == {} for _ in range(3 * QUEUED_LOOKS))
+
+
 def test_the_home_of_a_larger_pool_is_given_up_sooner() -> None:
     """Its servers don't have to move, so it loses less than a worker does that has no time left."""
     driver, homes = queued()
