@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import ssl
 import threading
 import time
 from collections import Counter
+
+import attrs
 
 from tests.chaos.stage import ADMIN, ROLE_OF
 from tests.system.protocol_client import (
@@ -23,37 +26,70 @@ from tests.system.rough_client import RoughClient
 
 PATIENCE = 45.0  # seconds; who waits longer hangs
 CANCELLED = "57014"
-DATABASES = [*ROLE_OF, "tx", "tx"]
+DATABASES = [*ROLE_OF, "tx", "tx", "small"]
+ENCRYPTED = 0.5  # of all connections
+
+
+@attrs.frozen
+class End:
+    """A connection that has ended against its client's will. ``since`` and ``until``: before it was made and
+    when its end was seen, as time.monotonic() has it.
+    """
+
+    port: int
+    since: float
+    until: float
+    logged_in: bool
+    what: str
 
 
 class Actor:
     """``possible``: what its row may have now: two values, if it can't know whether a COMMIT has come
-    through. ``wrong``: what must not happen.
+    through. ``wrong``: what must not happen. ``ends``: of connections that were cut. ``context``: for
+    those that are encrypted.
     """
 
-    def __init__(self, number: int, seed: int, port: int, over: threading.Event) -> None:
+    def __init__(
+        self, number: int, seed: int, port: int, context: ssl.SSLContext, over: threading.Event
+    ) -> None:
         self.mark = f"mark {number}"
         self.possible = {0}
         self.wrong: list[str] = []
+        self.ends: list[End] = []
         self.done: Counter[str] = Counter()
         self.longest = 0.0
         self._chance = random.Random(f"{seed} {number}")
         self._port = port
+        self._context = context
         self._over = over
         self.thread = threading.Thread(target=self._run, name=self.mark)
 
     def _run(self) -> None:
         while not self._over.is_set() and not self.wrong:
             database = self._chance.choice(DATABASES)
+            encrypted = self._chance.random() < ENCRYPTED
+            what = f"{self.mark} in {database}" + " over TLS" * encrypted
             try:
-                with RoughClient(self._port, timeout=PATIENCE) as client:
-                    client.log_in(ADMIN, database, application_name=self.mark)
-                    self._converse(client)
-            except (Eof, ConnectionError):
-                self.done["end of its worker"] += 1
-                self._over.wait(0.01)
+                self._live(what, database, encrypted=encrypted)
             except Exception as error:
-                self.wrong.append(f"{self.mark} in {database}: {error!r}")
+                self.wrong.append(f"{what}: {error!r}")
+
+    def _live(self, what: str, database: str, *, encrypted: bool) -> None:
+        """One connection."""
+        since, logged_in = time.monotonic(), False
+        with RoughClient(self._port, timeout=PATIENCE) as client:
+            port = client.local_port
+            try:
+                if encrypted:
+                    client.encrypt(self._context)
+                    self.done["begin encrypted"] += 1
+                client.log_in(ADMIN, database, application_name=self.mark)
+                logged_in = True
+                self._converse(client)
+            except (Eof, ConnectionError) as error:
+                end = End(port, since, time.monotonic(), logged_in, f"{what}: {error!r}")
+                self.ends.append(end)
+                self._over.wait(0.01)
 
     def _converse(self, client: RoughClient) -> None:
         text = f"select '{self.mark}', $1, current_setting('application_name')"
@@ -117,8 +153,11 @@ class Actor:
     def _cancel(self, client: RoughClient) -> bool:
         client.send(query(f"select '{self.mark}' from pg_sleep(1)"))
         with RoughClient(self._port) as canceller:
-            canceller.send(cancel_request(client.key))
-            canceller.at_end()
+            try:
+                canceller.send(cancel_request(client.key))
+                canceller.at_end()
+            except Eof:
+                pass  # its worker was killed
         try:
             self._expect(client.results(), (self.mark,))
         except ErrorAnswer as error:

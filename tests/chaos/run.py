@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import statistics
@@ -15,9 +14,11 @@ import attrs
 import psycopg
 
 from poolproxy.demo.postgres import PostgresServer
-from tests.chaos.actor import Actor
-from tests.chaos.stage import ADMIN, MOST, WORKERS, Limits, stage
-from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.chaos.actor import Actor, End
+from tests.chaos.stage import ADMIN, MOST, WORKERS, Limits, Scene, stage
+from tests.fixtures.ownership import Fallen, kill_worker, served
+from tests.fixtures.proxy import HOST, ProxyProcess, StartProxy
+from tests.fixtures.tls import Certificates
 from tests.system.consoles import give
 from tests.system.watching import (
     Sampler,
@@ -35,6 +36,7 @@ CALM = 30.0  # seconds within which all must be as at the start
 # A lowered limit: sessions and abandoned work have to end first.
 SHRINKS_WITHIN = 20.0
 CLIENTS_OF = "select usename, count(*) from pg_stat_activity where usename like 'chaos%' group by 1"
+RELAYED = "poolproxy_worker_relayed_clients"
 READY = r'poolproxy_workers\{state="ready"\}'
 UNFIT = "can't be replaced now"  # the console's answer for a worker that is not in full service
 NEVER = ("does not hold permit", "could not be handled", "killing worker", "is not reloaded")
@@ -46,11 +48,14 @@ class Report:
 
     seed: int
     seconds: float
-    kills: int = 0
+    encrypted: bool
+    fallen: list[Fallen] = attrs.Factory(list)
     recoveries: list[float] = attrs.Factory(list)
     stirs: Counter[str] = attrs.Factory(Counter)
     acts: Counter[str] = attrs.Factory(Counter)
     longest: float = 0.0
+    ends: int = 0
+    relayed: int = 0
     moves: dict[str, float] = attrs.Factory(dict)
 
     def __str__(self) -> str:
@@ -58,11 +63,13 @@ class Report:
         most = max(self.recoveries, default=0.0)
         return "\n".join(
             (
-                f"chaos: seed {self.seed}, {self.seconds:g} s, {self.kills} workers killed; all "
+                f"chaos: seed {self.seed}, {self.seconds:g} s, servers "
+                f"{'encrypted' if self.encrypted else 'in the clear'}, "
+                f"{len(self.fallen)} workers killed, which took {self.ends} clients along; all "
                 f"{WORKERS} ready again after {median:.2f} s (median), {most:.2f} s (most)",
                 f"orders: {dict(self.stirs)}",
                 f"clients did: {dict(self.acts)}; the longest took {self.longest:.2f} s",
-                f"moves: {self.moves}",
+                f"moves: {self.moves}; relayed from some moment on: {self.relayed}",
             )
         )
 
@@ -87,9 +94,11 @@ class Killer(threading.Thread):
         workers = self._proxy.worker_pids()
         if not workers:
             return
-        os.kill(self._chance.choice(workers), signal.SIGKILL)
-        began = time.monotonic()
-        self._report.kills += 1
+        fallen = kill_worker(self._proxy, self._chance.choice(workers))
+        if fallen is None:
+            return
+        began = fallen.until
+        self._report.fallen.append(fallen)
         eventually(
             lambda: metric(self._proxy, READY) < WORKERS or self._late(began), 5, "it is dead"
         )
@@ -105,8 +114,8 @@ class Killer(threading.Thread):
 class Stirrer:
     """Gives orders, and changes limits."""
 
-    def __init__(self, server: PostgresServer, proxy: ProxyProcess, report: Report) -> None:
-        self._server, self._proxy, self._report = server, proxy, report
+    def __init__(self, scene: Scene, proxy: ProxyProcess, report: Report) -> None:
+        self._scene, self._proxy, self._report = scene, proxy, report
         self._chance = random.Random(report.seed + 1)
 
     def stir(self) -> None:
@@ -120,10 +129,10 @@ class Stirrer:
     def limit(self, limits: Limits) -> None:
         """Reload with other limits, and see them hold."""
         count = self._generation()
-        self._proxy.write_config(limits.tables(self._server))
+        self._proxy.write_config(limits.tables(self._scene))
         self._proxy.signal(signal.SIGHUP)
         eventually(lambda: self._generation() > count, 15, "the reload")
-        with superuser(self._server) as admin:
+        with superuser(self._scene.server) as admin:
             eventually(lambda: _fits(admin, limits), SHRINKS_WITHIN, f"{limits} hold")
 
     def _generation(self) -> int:
@@ -142,10 +151,10 @@ class Stirrer:
                 raise
 
     def _reconnect(self) -> None:
-        self._give(f"RECONNECT {self._chance.choice(['tx', 'a', 'session'])}")
+        self._give(f"RECONNECT {self._chance.choice(['tx', 'a', 'small', 'session'])}")
 
     def _pause(self) -> None:
-        database = self._chance.choice(["tx", "a", "b"])
+        database = self._chance.choice(["tx", "a", "b", "small"])
         self._give(f"PAUSE {database}")
         eventually(lambda: self._give(f"RESUME {database}"), 30, f"{database} goes on")
 
@@ -167,16 +176,28 @@ def _fits(admin: psycopg.Connection, limits: Limits) -> bool:
     return all(found.get(role, 0) <= limit for role, limit in limits.of_roles.items())
 
 
-def run(server: PostgresServer, start: StartProxy, seconds: float, seed: int | None) -> Report:
-    """The chaos for so long; raises AssertionError, with the seed, for anything that must not be."""
+def run(
+    server: PostgresServer,
+    certificates: Certificates,
+    start: StartProxy,
+    seconds: float,
+    seed: int | None,
+) -> Report:
+    """The chaos for so long; raises AssertionError, with the seed, for anything that must not be.
+
+    ``server`` has TLS; whether the pooler uses it is the seed's choice.
+    """
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     print(f"chaos: seed {seed}", flush=True)
     over = threading.Event()
-    report = Report(seed, seconds)
+    encrypted = random.Random(f"{seed} servers").random() < 0.5
+    report = Report(seed, seconds, encrypted)
+    scene = Scene(server, certificates.issue("chaos", HOST), encrypted)
     marks = [f"mark {number}" for number in range(ACTORS)]
-    with stage(server, start, marks) as proxy:
+    with stage(scene, start, marks) as proxy:
         before = _at_rest(proxy, [])
-        actors = [Actor(number, seed, proxy.port, over) for number in range(ACTORS)]
+        context = certificates.context()
+        actors = [Actor(number, seed, proxy.port, context, over) for number in range(ACTORS)]
         with ExitStack() as stack:
             samplers = [stack.enter_context(Sampler(server, role)) for role in MOST]
             killer = Killer(proxy, report, over)
@@ -184,14 +205,18 @@ def run(server: PostgresServer, start: StartProxy, seconds: float, seed: int | N
             for thread in threads:
                 thread.start()
             try:
-                _disturb(Stirrer(server, proxy, report), actors, killer, seconds)
+                _disturb(Stirrer(scene, proxy, report), actors, killer, seconds)
             finally:
                 over.set()
                 for thread in threads:
                     thread.join()
         assert killer.error is None, killer.error
         _judge(server, proxy, actors, samplers)
+        _judge_ends(proxy, [end for actor in actors for end in actor.ends], report.fallen)
         _at_rest(proxy, before)
+        report.ends = sum(len(actor.ends) for actor in actors)
+        report.relayed = proxy.log.count("is relayed from now on")
+        assert report.relayed, "no encrypted client was ever relayed to the home of its pool"
         for actor in actors:
             report.acts.update(actor.done)
             report.longest = max(report.longest, actor.longest)
@@ -236,6 +261,20 @@ def _judge(
     assert not found, found
 
 
+def _judge_ends(proxy: ProxyProcess, ends: list[End], fallen: list[Fallen]) -> None:
+    """Whoever was cut off had its connection at a worker that was killed then, or was served by one."""
+    served_by = served(proxy.log)
+
+    def took(one: Fallen, end: End) -> bool:
+        return (one.since <= end.until and end.since <= one.until) and (
+            end.port in served_by.get(one.pid, ())
+            or one.may_lose(end.port, logged_in=end.logged_in)
+        )
+
+    wrong = [end for end in ends if not any(took(one, end) for one in fallen)]
+    assert not wrong, "\n".join(f"cut off without a reason: {end}" for end in wrong)
+
+
 def _of_chaos(server: PostgresServer) -> int:
     """Backends but for those that min_pool_size keeps."""
     with superuser(server) as admin:
@@ -249,6 +288,7 @@ def _at_rest(proxy: ProxyProcess, before: list[int]) -> list[int]:
     """
     eventually(lambda: metric(proxy, "poolproxy_clients") == 0, CALM, "no client is counted")
     eventually(lambda: metric(proxy, READY) == WORKERS, CALM, "all workers are ready")
+    eventually(lambda: metric(proxy, rf"{RELAYED}\{{.*") == 0, CALM, "nobody is relayed")
     leaving = r'poolproxy_workers\{state="leaving"\}'
     eventually(lambda: metric(proxy, leaving) == 0, CALM, "those that were replaced have left")
     eventually(lambda: permits_out(proxy) == 1, CALM, "all permits but one have come back")

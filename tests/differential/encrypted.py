@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 
-from tests.fixtures.tls import HOST
-from tests.system.protocol_client import SSL_REQUEST, RawClient
+from tests.system.protocol_client import RawClient
 
 
 class Encrypted(ssl.SSLSocket):
@@ -39,7 +37,4 @@ def encrypt(client: RawClient, authority: str) -> None:
     """Go over to TLS; blocks. ``authority``: the file with who is believed."""
     context = ssl.create_default_context(cafile=authority)
     context.sslsocket_class = Encrypted
-    client.send(SSL_REQUEST)
-    assert client.read_bytes(1) == b"S"
-    plain: socket.socket = client.sock
-    client.sock = context.wrap_socket(plain, server_hostname=HOST)
+    client.encrypt(context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -188,7 +189,21 @@ class Connection:
         """Raises Eof."""
         try:
             self.sock.sendall(b"".join(data))
-        except (BrokenPipeError, ConnectionResetError) as error:
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError) as error:
+            raise Eof(str(error)) from error
+
+    def encrypt(self, context: ssl.SSLContext) -> None:
+        """Ask for TLS, and go over to it; blocks. Raises Eof."""
+        self.send(SSL_REQUEST)
+        assert self.read_bytes(1) == b"S"
+        self.shake_hands(context)
+
+    def shake_hands(self, context: ssl.SSLContext) -> None:
+        """Go over to TLS without asking. Raises Eof, and as ssl does."""
+        host = self.sock.getpeername()[0]
+        try:
+            self.sock = context.wrap_socket(self.sock, server_hostname=host)
+        except (ConnectionResetError, ssl.SSLEOFError) as error:
             raise Eof(str(error)) from error
 
     def read_bytes(self, count: int) -> bytes:

@@ -11,7 +11,7 @@ from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.proxy import HOST, ProxyProcess
 from tests.fixtures.tls import Certificates, Pem
 from tests.system.fake_database import Conversation
-from tests.system.protocol_client import SSL_REQUEST, RawClient
+from tests.system.protocol_client import RawClient
 from tests.system.support import Tables, tables
 
 ALPN = "postgresql"
@@ -41,12 +41,12 @@ def connect(
     """A client whose handshake is done, and that has not logged in."""
     one = RawClient((proxy.host, proxy.port), log_in=False)
     try:
-        if not direct:
-            one.send(SSL_REQUEST)
-            assert one.read_bytes(1) == b"S"
         if alpn:
             context.set_alpn_protocols([alpn])
-        one.sock = context.wrap_socket(one.sock, server_hostname=HOST)
+        if direct:
+            one.shake_hands(context)
+        else:
+            one.encrypt(context)
     except BaseException:
         one.close()
         raise

@@ -17,6 +17,7 @@ import psycopg
 
 from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import wait_for
+from tests.fixtures.ownership import served
 from tests.fixtures.proxy import ProxyProcess
 from tests.system.rough_client import Closed, RoughClient, ServerError
 
@@ -69,14 +70,7 @@ def private_bytes(pid: int) -> int:
 
 def client_ports(proxy: ProxyProcess, worker: int) -> set[int]:
     """The ports of the clients that were this worker's when it ended, or are now; with ``verbose = 2``."""
-    log = proxy.log
-    log_ins = re.findall(r"\[(\d+)\] LOG C-(\d+): \S+@127.0.0.1:(\d+) login attempt", log)
-    owners = {client: int(pid) for pid, client, _ in log_ins}
-    # In the order of the acceptor, which says whose client somebody is.
-    known, _, _ = log.partition(f"(pid {worker}) ended")
-    for client, pid in re.findall(r"client (\d+): .+ -> worker \d+ \(pid (\d+)\): done", known):
-        owners[client] = int(pid)
-    return {int(port) for _, client, port in log_ins if owners[client] == worker}
+    return served(proxy.log).get(worker, set())
 
 
 @contextmanager
