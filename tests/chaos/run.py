@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import statistics
@@ -38,6 +39,7 @@ SHRINKS_WITHIN = 20.0
 CLIENTS_OF = "select usename, count(*) from pg_stat_activity where usename like 'chaos%' group by 1"
 RELAYED = "poolproxy_worker_relayed_clients"
 READY = r'poolproxy_workers\{state="ready"\}'
+MOVES = b" moves\n"  # a client, says the worker that sends it away
 UNFIT = "can't be replaced now"  # the console's answer for a worker that is not in full service
 NEVER = ("does not hold permit", "could not be handled", "killing worker", "is not reloaded")
 
@@ -75,7 +77,7 @@ class Report:
 
 
 class Killer(threading.Thread):
-    """Kills a random worker every KILL_EVERY seconds."""
+    """Kills a random worker every KILL_EVERY seconds; every other time as soon as a client is on its way."""
 
     def __init__(self, proxy: ProxyProcess, report: Report, over: threading.Event) -> None:
         super().__init__()
@@ -86,9 +88,18 @@ class Killer(threading.Thread):
     def run(self) -> None:
         try:
             while not self._over.wait(KILL_EVERY):
+                if self._chance.random() < 0.5:
+                    self._await_move()
                 self._kill()
         except BaseException as error:
             self.error = error
+
+    def _await_move(self) -> None:
+        deadline = time.monotonic() + KILL_EVERY
+        with self._proxy.log_path.open("rb") as log:
+            log.seek(0, os.SEEK_END)
+            while MOVES not in log.read() and time.monotonic() < deadline:
+                time.sleep(0.0005)
 
     def _kill(self) -> None:
         workers = self._proxy.worker_pids()
