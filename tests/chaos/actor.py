@@ -118,8 +118,20 @@ class Actor:
         return True
 
     def _ask_much(self, client: RoughClient) -> bool:
-        rows = client.query(f"select '{self.mark}', g from generate_series(1, 3000) g")
-        self._expect(rows, *((self.mark, str(n)) for n in range(1, 3001)))
+        """More than sockets hold: now and then the client does not read for a moment."""
+        client.send(
+            query(f"select '{self.mark}', g, repeat('x', 300) from generate_series(1, 3000) g")
+        )
+        if self._chance.random() < 0.5:
+            time.sleep(self._chance.random() * 0.05)
+        self._expect(client.results(), *((self.mark, str(n), "x" * 300) for n in range(1, 3001)))
+        return True
+
+    def _say_much(self, client: RoughClient) -> bool:
+        """The same the other way."""
+        size = self._chance.randrange(1_000_000)
+        rows = client.query(f"select '{self.mark}', length('{'x' * size}')")
+        self._expect(rows, (self.mark, str(size)))
         return True
 
     def _ask_prepared(self, client: RoughClient) -> bool:
@@ -196,6 +208,7 @@ class Actor:
 ACTS = [
     Actor._ask,
     Actor._ask_much,
+    Actor._say_much,
     Actor._ask_prepared,
     Actor._write,
     Actor._cancel,
@@ -204,4 +217,4 @@ ACTS = [
     Actor._leave_amid_a_transaction,
     Actor._leave_amid_a_message,
 ]
-WEIGHTS = [30, 3, 20, 30, 1, 1, 1, 1, 1]
+WEIGHTS = [30, 3, 3, 20, 30, 1, 1, 1, 1, 1]
