@@ -256,6 +256,28 @@ def test_without_client_moves_those_in_the_clear_stay(tls: Contexts) -> None:
         assert there.wait_since
 
 
+def test_its_pools_home_may_come_to_be_where_its_connection_is(tls: Contexts) -> None:
+    """It is served there, and not a byte of it goes out in the clear; when it leaves nothing is left."""
+    with apart(tls) as (a, b, there, app):
+        told, fds = goes(b, there)
+        obey(a.worker, Gather(POOL, 3, here=True), [])
+        obey(a.worker, ClientArrival(told.sockets, told.state, told.server), fds)
+        obey(b.worker, ClientMoved(there.id, ""), [])
+        again = a.worker.clients[there.id]
+        app.send(SELECT)
+        _, postgres = a.server()
+        turns(a)
+        assert postgres.recv(999) == SELECT
+        postgres.send(DONE)
+        turns(a)
+        assert app.recv(999) == DONE
+        app.close()
+        turns(a)
+        assert again.closed
+        assert not a.worker.pumps
+        assert not a.worker.clients
+
+
 def test_of_a_larger_pool_nobody_is_relayed(tls: Contexts) -> None:
     """As the order says; the next one may say otherwise, and nothing is kept of it when there is no home."""
     with house() as at:
