@@ -5,7 +5,10 @@ keep a core busy. So the workers tell how much processor time they have used, an
 to the least busy. What keeps clients from going to and fro:
 
 * nothing moves while the busiest is within ``TOLERANCE`` of the mean, or has little to do at all;
-* a worker's share is measured anew, over ``WINDOW``, after each round, once what was moved has settled;
+* where there is more work than the processors can do, half a second's shares of workers that have the same to
+  do differ by a third (benchmarks/PROFILE.md). So a great imbalance is acted on at once, a small one when it
+  has lasted: ``NOISE`` is allowed for, the less of it the longer the window (``WINDOWS``);
+* a worker's share is measured anew after each round, once what was moved has settled;
 * a round that has not helped (one client makes all the work, or the work is log-ins) is followed by a
   pause that doubles each time.
 """
@@ -13,26 +16,30 @@ to the least busy. What keeps clients from going to and fro:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from poolproxy.ipc.messages import Load, Shed
 
 TOLERANCE = 1.15  # busiest by mean: a sixth more than its part
+NOISE = 0.15  # seconds: by the window, what the busiest may seem to be above that
 LITTLE = 0.1  # of a core: not worth any trouble
 WINDOW = 0.5  # seconds over which a share is measured
+WINDOWS = (WINDOW, 1.0, 2.0, 4.0)
 STALE = 1.5  # seconds without a report: that worker's share is not known
 SETTLE = 0.6  # seconds that a round takes: looking who works, catching them, moving
 MOST_PAUSE = 30.0
 HELPED = 0.85  # of the excess over the mean: what is left must be less than that
 MOST_MOVED = 100  # clients that one worker gives to one other in a round
-KEPT = 8  # reports of one worker
+KEPT = 48  # reports of one worker, who sends up to ten a second
 
 
 @attrs.frozen
 class Balance:
-    """``shares``: of a core, by worker. ``imbalance``: busiest by mean, 1 where nothing is done."""
+    """``shares``: of a core, by worker. ``most``: the busiest one's. ``imbalance``: that by the mean, 1 where
+    nothing is done.
+    """
 
     shares: Mapping[int, float]
 
@@ -41,8 +48,12 @@ class Balance:
         return sum(self.shares.values()) / len(self.shares) if self.shares else 0.0
 
     @property
+    def most(self) -> float:
+        return max(self.shares.values())
+
+    @property
     def imbalance(self) -> float:
-        return max(self.shares.values()) / self.mean if self.mean else 1.0
+        return self.most / self.mean if self.mean else 1.0
 
 
 class Rebalancer:
@@ -69,28 +80,43 @@ class Rebalancer:
 
     def plan(self, now: float, workers: Mapping[int, int]) -> list[tuple[int, Shed]]:
         """What to tell whom. ``workers``: those that clients can be given to, and how many they have."""
-        found = {worker: self._share(worker, now, self._since) for worker in workers}
-        shares = {worker: share for worker, share in found.items() if share is not None}
-        if len(shares) < len(found) or len(found) < 2:
+        if len(workers) < 2:
             return []
-        balance = Balance(shares)
-        excess = max(shares.values()) - balance.mean
-        if max(shares.values()) < LITTLE or balance.imbalance <= TOLERANCE:
-            self._pause = self._before = 0.0
-            return []
+        for window in WINDOWS:
+            balance = self._balance(workers, now, window)
+            if balance is None:
+                return []
+            if balance.most < LITTLE:
+                break
+            if balance.imbalance > TOLERANCE + NOISE / window:
+                self._begin_round(balance.most - balance.mean, now)
+                return _orders(balance, workers)
+        self._pause = self._before = 0.0
+        return []
+
+    def _begin_round(self, excess: float, now: float) -> None:
         helped = not self._before or excess < HELPED * self._before
         self._pause = SETTLE if helped else min(MOST_PAUSE, 2 * self._pause)
         self._before = excess
         self._since = now + self._pause
-        return _orders(balance, workers)
 
-    def _share(self, worker: int, now: float, since: float) -> float | None:
-        """The share of a core in the last WINDOW; None if that, since ``since``, is not known."""
+    def _balance(self, workers: Iterable[int], now: float, window: float) -> Balance | None:
+        """None if the share of any, since the last round, is not known."""
+        shares = {}
+        for worker in workers:
+            share = self._share(worker, now, self._since, window)
+            if share is None:
+                return None
+            shares[worker] = share
+        return Balance(shares)
+
+    def _share(self, worker: int, now: float, since: float, window: float = WINDOW) -> float | None:
+        """The share of a core in the last ``window``; None if that, since ``since``, is not known."""
         reports = self._reports.get(worker)
         if not reports or now - reports[-1].at > STALE:
             return None
         last = reports[-1]
-        first = next((r for r in reversed(reports) if r.at <= last.at - WINDOW), None)
+        first = next((r for r in reversed(reports) if r.at <= last.at - window), None)
         if first is None or first.at < since:
             return None
         return (last.cpu - first.cpu) / (last.at - first.at)

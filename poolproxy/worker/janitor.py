@@ -36,6 +36,7 @@ from poolproxy.worker.session import unblock
 from poolproxy.worker.worker import Worker
 
 LOAD_EVERY = 0.2  # seconds; the acceptor measures over half a second
+BUSY = 0.003  # seconds of processor time in a tick: then the load is told with each
 TICK = 0.1  # seconds; wants are reported as often, time-outs are as exact
 
 
@@ -132,10 +133,11 @@ def consider(worker: Worker, client: Client) -> None:
 
 
 def _tell_load(worker: Worker, now: float) -> None:
-    if now - worker.load_told >= LOAD_EVERY:
-        worker.load_told = now
+    used, told = process_time(), worker.load_told
+    if now - told.at >= LOAD_EVERY or used - told.cpu >= BUSY:
+        worker.load_told = Load(now, used)
         if not worker.channel.full:
-            worker.channel.post(Load(now, process_time()))
+            worker.channel.post(worker.load_told)
 
 
 def _waiting(pool: Pool, now: float) -> None:

@@ -29,6 +29,7 @@ from poolproxy.ipc.messages import (
     Configure,
     Hold,
     HostSeen,
+    Load,
     PoolKey,
     Ready,
     ServerClosed,
@@ -91,7 +92,7 @@ class Worker:
         self.channel = channel
         self.metrics = WorkerMetrics(slot)
         self.reported = Reported()
-        self.load_told = 0.0
+        self.load_told = Load(0.0, 0.0)
         self.engine = Engine(quiet=lambda: not self.hurried)
         self.engine.yield_to(channel.fileno())
         self.hurried = 0  # tasks that a client or the ledger waits for

@@ -75,6 +75,25 @@ def test_nothing_moves_while_workers_are_about_equal_or_idle(busy: float) -> Non
     assert workers.orders == []
 
 
+def test_the_noise_of_a_machine_with_too_few_processors_is_no_reason() -> None:
+    """Workers that have the same to do differ by a third over half a second, and nothing moves."""
+    workers = Workers(*[[0.02] * 10] * 4, noise=0.3)
+    workers.run(300.0)
+    assert workers.orders == []
+
+
+@pytest.mark.parametrize(("more", "soonest", "latest"), [(5, 2.0, 4.5), (8, 0.5, 1.5)])
+def test_a_small_imbalance_is_acted_on_when_it_has_lasted(
+    more: int, soonest: float, latest: float
+) -> None:
+    """A great one sooner: 1.21 and 1.32 of the mean, without any noise."""
+    workers = Workers([0.02] * (15 + more), *[[0.02] * 15] * 3)
+    start = workers.now
+    workers.run(5.0)
+    assert soonest < workers.orders[0][0] - start < latest
+    assert workers.imbalance() < 1.1
+
+
 def test_clients_do_not_go_to_and_fro() -> None:
     """With the noise of real measurements each moves about once, and then there is peace."""
     workers = Workers([0.02] * 30, [0.02] * 6, [0.02] * 2, [0.02] * 2, noise=0.1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import pytest
 
 from poolproxy.ipc.messages import Gather, PoolKey, ServerYielded, Want
 from poolproxy.pool.ledger.gathering import (
+    ARRIVED,
     COMING,
     FULL,
     HOLD,
@@ -403,29 +405,81 @@ def test_where_most_clients_dont_come_they_are_not_called_any_longer() -> None:
     assert driver.heat() == {}
 
 
-def test_many_pools_are_spread_over_the_workers() -> None:
-    """The work that a home will bring is reckoned in before it is measured, and few are chosen at once."""
-    driver = Gatherer()
-    pools = [PoolKey("app", f"user {n}") for n in range(12)]
+def many(driver: Gatherer, count: int) -> list[PoolKey]:
+    """So many pools, with clients at two workers."""
+    pools = [PoolKey("app", f"user {n}") for n in range(count)]
     for pool in pools:
         driver.fill(1, 1, pool)
         driver.want(2, pool=pool)
-    busy = {1: 0.6, 2: 0.6, 3: 0.0, 4: 0.0}
+    return pools
+
+
+def all_move(
+    driver: Gatherer, pools: list[PoolKey], busy: Mapping[int, float]
+) -> dict[PoolKey, int]:
+    """Their servers do, and the homes that are told then."""
+    for pool in pools:
+        driver.shuttle(10, pool)
+    driver.now += LOOK
+    told = driver.ledger.gather(busy, driver.now)
+    return {m.pool: m.home for _, m in told if isinstance(m, Gather)}
+
+
+def test_many_pools_are_spread_evenly_over_the_workers() -> None:
+    """However little each takes, and not all at once; the work that a home will bring is reckoned in before
+    it is measured.
+    """
+    driver = Gatherer()
+    pools = many(driver, MOST_NEW + 8)
+    busy = {**IDLE, 1: 0.8}
     driver.look(busy)
-    homes: dict[PoolKey, int] = {}
-    counts = []
-    for _ in range(4):
-        for pool in pools:
-            driver.shuttle(10, pool)
-        told = driver.ledger.gather(busy, driver.now + LOOK)
-        driver.now += LOOK
-        new = {m.pool: m.home for _, m in told if isinstance(m, Gather)}
-        counts.append(len(new))
-        homes |= new
-    assert max(counts) <= MOST_NEW
-    assert homes.keys() == set(pools)
-    by_worker = [list(homes.values()).count(worker) for worker in IDLE]
-    assert max(by_worker) <= 5
+    told = [all_move(driver, pools, busy) for _ in range(3)]
+    assert [len(new) for new in told] == [0, MOST_NEW, 8]
+    homes = Counter(home for new in told for home in new.values())
+    assert homes == dict.fromkeys(IDLE, len(pools) // 4)
+
+
+def test_the_pool_with_most_work_gets_its_home_first() -> None:
+    """A large one beside four small ones has a worker of its own, and the others share what that leaves."""
+    driver, large = Gatherer(pool_size=3), PoolKey("app", "large")
+    pools = many(driver, 4)
+    driver.fill(1, 3, large)
+    driver.want(2, pool=large)
+    busy = {**IDLE, 1: 0.7}
+    driver.look(busy)
+    homes = [all_move(driver, [*pools, large], busy) for _ in range(2)][-1]
+    alone = homes.pop(large)
+    assert sorted(Counter(homes.values()).values()) == [1, 1, 2]
+    assert alone not in homes.values()
+
+
+def test_pools_that_are_hot_get_homes_with_others() -> None:
+    """One look is enough then, and later it would have to take what room they left; alone it is not."""
+    driver = Gatherer()
+    first, second = many(driver, 2)
+    driver.look()
+    assert all_move(driver, [first], IDLE) == {}
+    assert all_move(driver, [first, second], IDLE).keys() == {first, second}
+
+
+def test_the_work_that_a_home_brings_is_measured_after_a_while() -> None:
+    """From then on it counts as what it is, and no more as what was expected."""
+    for after, expected in ((0.0, True), (ARRIVED, False)):
+        driver = Gatherer()
+        (first,) = many(driver, 1)
+        driver.look()
+        for _ in range(2):
+            told = all_move(driver, [first], {**IDLE, 1: 0.6})
+        home, second = told[first], PoolKey("app", "second")
+        driver.bring(home, first)
+        driver.now += after
+        driver.others(1, 3)
+        driver.fill(1, 1, second)
+        driver.want(2, pool=second)
+        driver.look()
+        for _ in range(2):
+            told = all_move(driver, [second], {**dict.fromkeys(IDLE, 0.4), home: 0.05})
+        assert (told[second] != home) == expected
 
 
 def test_a_pool_that_is_gone_leaves_nothing() -> None:

@@ -12,9 +12,10 @@ relaying encrypted clients has not been measured: those of a larger pool stay wh
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
   is hot when clients wait at a worker while another one has servers. Or when a limit has kept clients of a
   larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``) or has so many
-  clients (``MOST_CLIENTS``) that it does not pay. The home is the worker that will be least busy with the
-  pool's whole work, and among about equal ones that with the largest share of the demand. If that is more
-  than one worker can do (``CAPACITY``) there is none.
+  clients (``MOST_CLIENTS``) that it does not pay. Fewer looks are enough for a pool when others get homes.
+* The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
+  with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
+  Of several pools the one with most work comes first, and smaller ones fill up what room that leaves.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
 * Another one is chosen when the worker dies or retires, or, after ``HOLD``, when one would be less busy by
@@ -31,7 +32,7 @@ leaves them there. It has other pools' clients to move.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import attrs
 
@@ -45,7 +46,7 @@ LOOKS = 2  # in a row in which a pool must be hot
 QUEUED_LOOKS = 5  # in a row in which a limit must have kept clients waiting
 MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
 MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
-MOST_NEW = 8  # homes in a look, as nothing of what they change is measured yet
+MOST_NEW = 32  # homes in a look
 MOST_CLIENTS = 1000  # that are moved for the sake of one queue
 TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
 # Seconds.
@@ -53,12 +54,13 @@ KEEP = 60.0
 HOLD = 30.0
 REST = 300.0
 COMING = 10.0  # in which a good part of the clients must have come
-ARRIVED = 1.5
+# After these the work that a home brings begins to be measured, and is.
+ARRIVING, ARRIVED = 0.3, 1.0
 # Of the work with encrypted clients and servers as much as goes to the home, measured: not encrypting for the
 # clients that it does not have itself, nor opening connections all the time.
 RELAYED_PART = 0.8
 # Parts of a core.
-ABOUT_EQUAL = 0.1
+ABOUT_EQUAL = 0.1  # or a quarter of what the pool takes, if that is less
 LITTLE = 0.1
 CAPACITY = 0.8
 FULL = 0.85
@@ -96,7 +98,7 @@ class Gathering:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
-        self._held: Counter[int] = Counter()
+        self._servers: dict[int, float] = {}  # see _demand; of this look, if it was needed
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -114,10 +116,29 @@ class Gathering:
         """``busy``: the shares of a core that workers use, of those of which that is known.
         ``client_moves``: clients in the clear go, too.
         """
-        books = self._books
-        staying = books.workers - books.retired
-        self._held = Counter(lease.worker for lease in books.leases.values())
-        new = 0
+        staying = self._books.workers - self._books.retired
+        self._servers = {}
+        looked = self._look_at_all(now, staying, client_moves=client_moves)
+        due: list[tuple[PoolState, Home]] = []
+        soon: list[tuple[PoolState, Home]] = []
+        for pool, home in looked:
+            if home.worker != NOBODY:
+                self._think_over(pool, home, now, busy, small=_is_small(pool, len(staying)))
+            elif now >= home.rests_until:
+                (due if self._is_due(pool, home, busy) else soon).append((pool, home))
+        if due:
+            # What is hot now has most likely become so with them; later it would find what room they left.
+            due += [(p, h) for p, h in soon if h.looks or self._is_due(p, h, busy, queued=LOOKS)]
+            self._choose_all(due, now, busy)
+        for pool, home in looked:
+            home.looked_at, home.moves = now, pool.moves
+        return self._messages(now)
+
+    def _look_at_all(
+        self, now: float, staying: set[int], *, client_moves: bool
+    ) -> list[tuple[PoolState, Home]]:
+        """The pools that can have homes, and were there at the last look."""
+        books, looked = self._books, []
         for key in {**books.restless, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
             if pool is None or not _has_home(pool, len(staying), client_moves=client_moves):
@@ -125,12 +146,10 @@ class Gathering:
                     home.worker, home.looks, home.queued = NOBODY, 0, 0
             elif home is None:
                 self._homes[key] = Home(looked_at=now, moves=pool.moves, busy_at=now)
-            elif self._look(pool, home, now, staying) and new < MOST_NEW:
-                new += 1
-                self._choose(pool, home, now, busy)
-            elif home.worker != NOBODY:
-                self._think_over(pool, home, now, busy, small=_is_small(pool, len(staying)))
-        return self._messages(now)
+            else:
+                self._look(pool, home, now, staying)
+                looked.append((pool, home))
+        return looked
 
     def give_up(self, now: float) -> Sends:
         """Clients are to stay where they are."""
@@ -138,8 +157,7 @@ class Gathering:
             home.worker, home.looks, home.queued = NOBODY, 0, 0
         return self._messages(now)
 
-    def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> bool:
-        """Whether it is time to choose a home."""
+    def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
         moves = pool.moves - home.moves
         small = _is_small(pool, len(staying))
         hot = small and moves > MOVES * (now - home.looked_at)
@@ -150,33 +168,58 @@ class Gathering:
             home.busy_at = now
         if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        ripe = home.looks >= LOOKS or home.queued >= QUEUED_LOOKS
-        due = home.worker == NOBODY and ripe and now >= home.rests_until
-        if not due:
-            home.looked_at, home.moves = now, pool.moves
-        return due
+
+    def _is_due(
+        self, pool: PoolState, home: Home, busy: Mapping[int, float], queued: int = QUEUED_LOOKS
+    ) -> bool:
+        """Whether it is time to choose a home."""
+        if home.looks >= LOOKS or home.queued < queued:
+            return home.looks >= LOOKS
+        pays = sum(self._parts(pool, busy).values()) >= LITTLE
+        if pays and sum(pool.clients.values()) <= MOST_CLIENTS:
+            return True
+        home.queued = 0  # it may have more to do, or fewer clients, in as many looks
+        return False
 
     def _queues(self, pool: PoolState, now: float) -> bool:
         """Whether clients wait for servers that there are, as a limit allows no more."""
         waits = pool.wants and pool.connected and not pool.satisfied
         return bool(waits and self._books.tally.blocker(pool, now))
 
-    def _choose(self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]) -> None:
+    def _choose_all(
+        self, due: Iterable[tuple[PoolState, Home]], now: float, busy: Mapping[int, float]
+    ) -> None:
+        """Homes for these. Wherever their work is now, it is not in the way: it goes."""
+        found = [(pool, home, self._parts(pool, busy)) for pool, home in due]
+        found.sort(key=lambda one: -sum(one[2].values()))
+        going: Counter[int] = Counter()
+        for _, _, parts in found[:MOST_NEW]:
+            going.update(parts)
+        for pool, home, parts in found[:MOST_NEW]:
+            going.subtract(parts)
+            rest = {worker: share - going[worker] for worker, share in busy.items()}
+            self._choose(pool, home, now, rest, parts)
+
+    def _choose(
+        self,
+        pool: PoolState,
+        home: Home,
+        now: float,
+        busy: Mapping[int, float],
+        parts: Mapping[int, float],
+    ) -> None:
+        """``busy``: without the pools that are to be thought of yet."""
         moves = (pool.moves - home.moves) / (now - home.looked_at)
-        home.looked_at, home.moves = now, pool.moves
-        parts = self._parts(pool, busy)
-        many = sum(pool.clients.values()) > MOST_CLIENTS
-        if home.looks < LOOKS and (many or sum(parts.values()) < LITTLE):
-            home.queued = 0  # it may have more to do, or fewer clients, in as many looks
-            return
-        stays = (1 - RELAYED_PART) * sum(parts.values()) if pool.fixed else 0.0
+        whole = sum(parts.values())
+        stays = (1 - RELAYED_PART) * whole if pool.fixed else 0.0
         together = 1.0 if pool.fixed else TOGETHER
         loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays, together=together)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
             return
-        able = [worker for worker, load in loads.items() if load <= least + ABOUT_EQUAL]
+        about = least + min(ABOUT_EQUAL, whole / 4)
+        able = [worker for worker, load in loads.items() if load <= about]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         self._settle(pool, home, worker, now, parts)
 
@@ -213,14 +256,29 @@ class Gathering:
         home.shift[worker] += sum(parts.values())
 
     def _parts(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
-        """What the pool takes of the workers' time, estimated by its part of the servers that are there."""
+        """What the pool takes of the workers' time, estimated by its part of the servers."""
         staying, shares = self._books.workers - self._books.retired, Shares(pool)
+        if not self._servers:
+            self._servers = self._demand()
         parts = {}
         for worker in staying:
             mine = shares.of(worker)
-            total = mine + self._held[worker] - pool.held(worker)
-            parts[worker] = busy.get(worker, 0.0) * mine / total if total else 0.0
+            part = mine / max(mine, self._servers[worker]) if mine else 0.0
+            parts[worker] = part * busy.get(worker, 0.0)
         return parts
+
+    def _demand(self) -> dict[int, float]:
+        """With how many servers each worker has to do: where clients wait they are now here, now there."""
+        found = dict.fromkeys(self._books.workers, 0.0)
+        for lease in self._books.leases.values():
+            if lease.worker in found:
+                found[lease.worker] += 1
+        for pool in self._books.restless.values():
+            if pool.wants and pool.leases:
+                shares = Shares(pool)
+                for worker in found:
+                    found[worker] += shares.of(worker) - pool.held(worker)
+        return found
 
     def _loads(
         self,
@@ -234,9 +292,10 @@ class Gathering:
         loads = {worker: busy.get(worker, 0.0) - part for worker, part in parts.items()}
         for home in self._homes.values():
             if home.worker != NOBODY and now - home.since < ARRIVED:
+                unseen = min(1.0, (ARRIVED - now + home.since) / (ARRIVED - ARRIVING))
                 for worker, shift in home.shift.items():
                     if worker in loads:
-                        loads[worker] += shift
+                        loads[worker] += unseen * shift
         whole = sum(parts.values())
         return {
             worker: load + max(0.0, part + together * (whole - part) - spared)
