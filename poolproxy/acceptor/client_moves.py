@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from poolproxy.acceptor.rebalance import Balance, Rebalancer
 from poolproxy.acceptor.workers import State, Worker
 from poolproxy.ipc.channel import close_fds
-from poolproxy.ipc.messages import ClientArrival, ClientArrived, ClientMove, ClientMoved, RelayEnds
+from poolproxy.ipc.messages import (
+    ClientArrival,
+    ClientArrived,
+    ClientMove,
+    ClientMoved,
+    RelayEnds,
+    Unrelay,
+)
 
 if TYPE_CHECKING:
     from poolproxy.acceptor.clients import Client
@@ -38,14 +46,15 @@ class ClientMoves:
         """A worker gives a client away. Takes the descriptors."""
         clients, state, host = self._hub.clients, message.state, self._hub.host
         permit = message.server.permit if message.server is not None else 0
-        target = self._target(worker, message.target)
+        target = self._target(worker, message)
+        relayed = state.relayed is not None
         if len(fds) < len(message.sockets):
             why = "the acceptor is out of file descriptors"
         elif target is None:
             why = "there is no worker for it"
         elif permit and not host.holds(worker, permit):
             why = "its server is not this worker's"
-        elif clients.move(worker.number, state.id, target.number, permit):
+        elif clients.move(worker.number, state.id, target.number, permit, relayed=relayed):
             if target.channel.post(ClientArrival(message.sockets, state, message.server), fds):
                 host.server_follows(permit, target.number)
                 return
@@ -57,8 +66,10 @@ class ClientMoves:
         self._count(REFUSED)
         worker.channel.post(ClientMoved(state.id, why))
 
-    def _target(self, source: Worker, wanted: int) -> Worker | None:
-        hub = self._hub
+    def _target(self, source: Worker, message: ClientMove) -> Worker | None:
+        hub, wanted = self._hub, message.target
+        if wanted and wanted == hub.clients.relay_of(message.state.id):
+            return hub.workers.get(wanted)  # also if that is about to go
         takers = [w for w in hub.workers.taking() if w is not source]
         if wanted:
             return next((w for w in takers if w.number == wanted), None)
@@ -108,13 +119,24 @@ class ClientMoves:
 
     def relay_ends(self, message: RelayEnds) -> None:
         """A worker relays these clients no longer: those that serve them are to tell them."""
-        by_worker: dict[int, list[int]] = {}
-        for client in message.clients:
+        for worker, clients in self._by_worker(message.clients).items():
+            self._hub.workers.send([(worker, RelayEnds(tuple(clients)))])
+
+    def unrelay(self, worker: Worker, message: Unrelay) -> None:
+        """A worker wants back the clients that it relays."""
+        clients = self._hub.clients
+        its = [client for client in message.clients if clients.relay_of(client) == worker.number]
+        for number, found in self._by_worker(its).items():
+            self._hub.workers.send([(number, Unrelay(tuple(found), worker.number))])
+
+    def _by_worker(self, clients: Iterable[int]) -> dict[int, list[int]]:
+        """These clients by who serves them."""
+        found: dict[int, list[int]] = {}
+        for client in clients:
             worker = self._hub.clients.worker_of(client)
             if worker is not None:
-                by_worker.setdefault(worker, []).append(client)
-        for worker, clients in by_worker.items():
-            self._hub.workers.send([(worker, RelayEnds(tuple(clients)))])
+                found.setdefault(worker, []).append(client)
+        return found
 
     def cancel_missed(self, worker: Worker, request: int) -> None:
         """A cancel request has come to a worker that had sent the client away."""

@@ -22,6 +22,7 @@ class Client:
     ``console``: the user of one, else "".
     ``moving``: it is on its way to ``worker``, which has not said yet that it has it. ``source``: the worker
     that it can go back to, None if that is dead. ``permit``: that of the server that goes along, 0 for none.
+    ``relay``: the worker that has its connection, NOBODY if that is the one that serves it.
     """
 
     id: int
@@ -31,6 +32,7 @@ class Client:
     moving: bool = False
     source: int | None = None
     permit: int = 0
+    relay: int = NOBODY
     admitted: tuple[str, str] | None = None
     pool: PoolKey | None = None
     key: CancelKey | None = None
@@ -42,6 +44,7 @@ class Clients:
     def __init__(self) -> None:
         self._clients: dict[int, Client] = {}
         self._by_worker: dict[int, set[int]] = {}
+        self._connections: Counter[int] = Counter()
         self._keys: dict[CancelKey, Client] = {}
         self._databases: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
@@ -72,8 +75,17 @@ class Clients:
         return dict(self._consoles)
 
     def load(self, worker: int) -> int:
-        """Sockets that the worker holds."""
+        """Clients that the worker serves."""
         return len(self._by_worker.get(worker, ()))
+
+    def connections(self, worker: int) -> int:
+        """Clients whose connections it has: the same but for those that are relayed."""
+        return self._connections[worker]
+
+    def relay_of(self, client: int) -> int:
+        """The worker that relays the client; NOBODY if it is not relayed."""
+        known = self._clients.get(client)
+        return NOBODY if known is None else known.relay
 
     def count_in(self, database: str) -> int:
         """Clients that have logged in to the database."""
@@ -88,12 +100,13 @@ class Clients:
         """A socket was accepted for a worker, or NOBODY yet."""
         self._clients[client] = Client(client, worker, refused)
         self._by_worker.setdefault(worker, set()).add(client)
+        self._connections[worker] += 1
         self._exempt += refused
 
     def hand_on(self, clients: Iterable[int], worker: int) -> None:
         """Sockets of NOBODY, or of a worker that had never touched them, are another one's now."""
         for client in clients:
-            self._settle(self._clients[client], worker)
+            self._place(self._clients[client], worker)
 
     def admit(self, worker: int, client: int, name: tuple[str, str], bound: ClientSettings) -> str:
         """Count a client in, ``name`` being its database and user; returns the setting that forbids it."""
@@ -149,7 +162,7 @@ class Clients:
         for number in self._by_worker.pop(worker, set()):
             client = self._clients[number]
             if client.moving and client.source is not None:
-                self._settle(client, client.source)
+                self._place(client, client.source, client.relay)
                 back.append(client)
             else:
                 self._remove(client)
@@ -170,12 +183,18 @@ class Clients:
 
     # -- moves ------------------------------------------------------------------------------------
 
-    def move(self, worker: int, client: int, target: int, permit: int = 0) -> bool:
-        """A logged-in client of ``worker`` is on its way to ``target``; False if there is no such client."""
+    def move(
+        self, worker: int, client: int, target: int, permit: int = 0, *, relayed: bool = False
+    ) -> bool:
+        """A logged-in client of ``worker`` is on its way to ``target``; False if there is no such client.
+        ``relayed``: its connection is not.
+        """
         known = self._known(worker, client)
         if known is None or known.pool is None or known.moving:
             return False
-        self._settle(known, target)
+        relay = (known.relay or worker) if relayed else NOBODY
+        self._place(known, target, relay)
+        known.relay = relay  # also on the way there: it may come back
         known.moving, known.source, known.permit = True, worker, permit
         return True
 
@@ -185,7 +204,7 @@ class Clients:
         if known is None or not known.moving:
             return None
         source = known.source
-        self._settle(known, worker)
+        self._place(known, worker, known.relay)
         return known, source
 
     def returned(self, worker: int, client: int) -> tuple[Client, int | None] | None:
@@ -197,13 +216,17 @@ class Clients:
         if source is None:
             self._remove(known)
         else:
-            self._settle(known, source)
+            self._place(known, source, known.relay)
         return known, source
 
-    def _settle(self, client: Client, worker: int) -> None:
+    def _place(self, client: Client, worker: int, relay: int = NOBODY) -> None:
+        """The client is at ``worker``, and stays; its connection is there, too, or at ``relay``."""
         self._by_worker.get(client.worker, set()).discard(client.id)
         self._by_worker.setdefault(worker, set()).add(client.id)
+        self._connections[client.relay or client.worker] -= 1
         client.worker, client.moving, client.source = worker, False, None
+        client.relay = relay if relay != worker else NOBODY
+        self._connections[client.relay or client.worker] += 1
 
     def _known(self, worker: int, client: int) -> Client | None:
         known = self._clients.get(client)
@@ -218,6 +241,7 @@ class Clients:
     def _remove(self, client: Client) -> None:
         del self._clients[client.id]
         self._by_worker.get(client.worker, set()).discard(client.id)
+        self._connections[client.relay or client.worker] -= 1
         self._exempt -= client.exempt
         if client.console:
             _decrement(self._consoles, client.console)

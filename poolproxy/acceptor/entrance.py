@@ -75,7 +75,7 @@ class Entrance:
     def _give(self, sockets: Sequence[Socket]) -> None:
         """Takes the descriptors: they are closed if there is no worker."""
         clients, workers = self._hub.clients, self._hub.workers
-        loads = {worker.number: clients.load(worker.number) for worker in workers.taking()}
+        loads = {worker.number: clients.connections(worker.number) for worker in workers.taking()}
         if not loads:
             close_fds(fd for _, fd in sockets)
             clients.gone(NOBODY, [accepted.id for accepted, _ in sockets])

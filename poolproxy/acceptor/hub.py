@@ -64,6 +64,7 @@ from poolproxy.ipc.messages import (
     ServerUp,
     ServerYielded,
     Snapshot,
+    Unrelay,
     Want,
     WhyWait,
 )
@@ -279,6 +280,8 @@ class Hub:
                 self.moves.begin(worker, message, fds)
             case RelayEnds():
                 self.moves.relay_ends(message)
+            case Unrelay():
+                self.moves.unrelay(worker, message)
             case ClientArrived():
                 self.moves.arrived(worker, message)
             case Load():

@@ -277,8 +277,8 @@ class WorkerMetrics:
     )
     relayed_clients: int = gauge(
         "worker_relayed_clients",
-        "Logged-in clients whose connection this worker encrypts and decrypts while another one, the home of "
-        "their small pool, serves and counts them.",
+        "Logged-in clients whose connection this worker has while another one, the home of their small pool, "
+        "serves and counts them.",
         panel="Relayed clients",
     )
     tls_servers: int = gauge(

@@ -8,6 +8,7 @@ its server along (``relay.moving``).
 from __future__ import annotations
 
 import socket
+import ssl
 import sys
 
 from poolproxy.ipc.messages import (
@@ -27,7 +28,7 @@ from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.replication import ReplicationClient
 from poolproxy.relay.server import Server
 from poolproxy.relay.session import SessionClient
-from poolproxy.relay.tls import TlsConnection
+from poolproxy.relay.tls import TlsConnection, over_tls
 from poolproxy.settings.config import ClientSettings
 from poolproxy.wire.parameters import Values
 from poolproxy.wire.statements import Names, Statements
@@ -47,9 +48,10 @@ def can_be_relayed(client: Client) -> bool:
     """Whether an encrypted client can be served elsewhere from now on (``relay.pump``). One of session mode
     stays with its server.
     """
-    if isinstance(client, SessionClient) or not isinstance(client, TlsConnection):
+    if isinstance(client, (SessionClient, ReplicationClient)) or client.relayed is not None:
         return False
-    return client.is_settled and _has_nothing_here(client)
+    settled = not isinstance(client, TlsConnection) or client.is_settled
+    return settled and _has_nothing_here(client)
 
 
 def _has_nothing_here(client: Client) -> bool:
@@ -78,8 +80,8 @@ def _is_at_rest(client: Client, server: Server) -> bool:
     return isinstance(client, SessionClient) and moving.is_quiet(server)
 
 
-def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
-    """What goes with the socket of a quiet client, or one that can be relayed."""
+def state_of(client: Client, secrets: ClientSecrets, *, relayed: bool) -> ClientState:
+    """What goes with the socket of a quiet client, or with the end of the pipe by which it is ``relayed``."""
     values = client.values
     return ClientState(
         id=client.id,
@@ -97,16 +99,19 @@ def state_of(client: Client, secrets: ClientSecrets) -> ClientState:
         taken_at=client.taken_at if isinstance(client, SessionClient) else 0.0,
         names=_told(client.names),
         secrets=secrets,
-        relayed=_relayed(client) if isinstance(client, TlsConnection) else client.relayed,
+        relayed=_relayed(client) if relayed else client.relayed,
     )
 
 
-def _relayed(client: TlsConnection) -> Relayed:
+def _relayed(client: Client) -> Relayed:
+    tls = client.tls if isinstance(client, TlsConnection) else ""
+    if client.sock.family == socket.AF_UNIX:
+        return Relayed(tls, unix=True)
     try:
         here, there = client.sock.getsockname(), client.sock.getpeername()
     except OSError:
         here = there = ("", 0)  # it has just been cut
-    return Relayed(client.tls, there[0], there[1], here[0], here[1])
+    return Relayed(tls, there[0], there[1], here[0], here[1])
 
 
 def _told(names: Names | None) -> ClientNames | None:
@@ -139,6 +144,8 @@ def arrived(
     kind: type[Client] = SessionClient if state.session else client_class(pool)
     if state.extended:
         kind = extended_only(kind)
+    if isinstance(sock, ssl.SSLSocket):
+        kind = over_tls(kind)
     client = kind(
         context,
         sock,

@@ -137,6 +137,14 @@ class Connection:
         except OSError:
             return data
 
+    def hand_on(self) -> socket.socket:
+        """The socket, which is the caller's from now on; here it is as if it had been closed."""
+        self.engine.flush()
+        self.engine.forget(self.fd)
+        self.closed = True
+        self.fd = self.quick = -1
+        return self.sock
+
     def close(self) -> None:
         """End the socket; idempotent."""
         if not self.closed:

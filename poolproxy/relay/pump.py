@@ -1,9 +1,9 @@
-"""An encrypted client that another worker serves.
+"""A client whose connection stays here while another worker serves it.
 
-The keys of TLS are in this process, so the connection can't go; its bytes can. This worker decrypts and
-encrypts, and passes all on through a socket pair, whose other end has gone to the other worker as the
-descriptor of any client goes (``worker.client_moves``): there it is a client in the clear. This worker knows
-nothing of what is said.
+The keys of TLS are in this process, so an encrypted connection can't go, and without ``client_moves`` none is
+to go. Its bytes can. This worker decrypts and encrypts if need be, and passes all on through a socket pair,
+whose other end has gone to the other worker as the descriptor of any client goes (``worker.client_moves``):
+there it is a client in the clear. This worker knows nothing of what is said.
 
 Each direction keeps at most one chunk: while it can't be passed on, its source is not read. When one end is
 over the other one gets all that was read before, and what it still sends is dropped.
@@ -18,7 +18,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from poolproxy.relay.connection import Connection
-from poolproxy.relay.engine import SHORT, Engine
+from poolproxy.relay.engine import CHUNK, SHORT, Engine
 from poolproxy.relay.tls import TlsConnection
 
 # Seconds for a client to take the last bytes that it gets: there are up to a chunk here, beside the kernel's.
@@ -82,12 +82,16 @@ class _End(Connection):
         self.pump.close()
 
 
-class _Outer(TlsConnection, _End):
+class _Outer(_End):
     """The client's end."""
 
     def finish(self) -> None:
         # A socket that is closed before all was read is reset, and the client may lose what it was told last.
         self.pump.ended(self.hand_on())
+
+
+class _TlsOuter(TlsConnection, _Outer):
+    """The same where the client's connection is encrypted."""
 
 
 class _Inner(_End):
@@ -117,6 +121,17 @@ class _Inner(_End):
             super()._update()
 
 
+def _rest(sock: socket.socket) -> bytes:
+    """All that can be read now; the other end is ours, too, so no more comes."""
+    parts = []
+    try:
+        while part := sock.recv(CHUNK):
+            parts.append(part)
+    except OSError:
+        pass
+    return b"".join(parts)
+
+
 class Pump:
     """Owner of both sockets until ``on_end`` is called, which is once: with the client's socket if it is
     still open, which has nothing to be told any more but the end. ``deadline``: when to :meth:`close`.
@@ -125,15 +140,40 @@ class Pump:
     def __init__(
         self,
         engine: Engine,
-        outer: ssl.SSLSocket,
+        outer: socket.socket,
         inner: socket.socket,
-        on_end: Callable[[ssl.SSLSocket | None], None],
+        on_end: Callable[[socket.socket | None], None],
     ) -> None:
         self.deadline = math.inf
-        self._on_end: Callable[[ssl.SSLSocket | None], None] | None = on_end
-        self._outer, self._inner = _Outer(engine, outer), _Inner(engine, inner)
+        self._on_end: Callable[[socket.socket | None], None] | None = on_end
+        self.encrypted = isinstance(outer, ssl.SSLSocket)
+        self._outer = _TlsOuter(engine, outer) if self.encrypted else _Outer(engine, outer)
+        self._inner = _Inner(engine, inner)
         for end, other in ((self._outer, self._inner), (self._inner, self._outer)):
             end.pump, end.other = self, other
+
+    @property
+    def client(self) -> socket.socket:
+        """The client's socket."""
+        return self._outer.sock
+
+    @property
+    def over(self) -> bool:
+        """Whether one of both sides has ended."""
+        return self._outer.closed or self._inner.closed
+
+    def undo(self, far: socket.socket) -> tuple[bytes, bytes]:
+        """The client's socket is the caller's again, who has also got ``far``, the pipe's other end, and
+        closes it: what the client has said that nobody has read, and what was said to it and is not sent yet.
+        """
+        self._on_end = None
+        outer, inner = self._outer, self._inner
+        outer.hand_on()
+        inner.hand_on()
+        unread = _rest(far) + inner.out
+        unsent = outer.out + _rest(inner.sock)
+        inner.sock.close()
+        return unread, unsent
 
     def start(self) -> None:
         """Begin, with what has come meanwhile. Not to be called in a batch of events."""
@@ -141,7 +181,7 @@ class Pump:
         self._inner.watch()
         self._outer.engine.read_now(self._outer.fd)
 
-    def ended(self, client: ssl.SSLSocket | None) -> None:
+    def ended(self, client: socket.socket | None) -> None:
         """For the ends only."""
         on_end, self._on_end = self._on_end, None
         if on_end is not None:

@@ -152,14 +152,6 @@ class TlsConnection(Connection):
 
     # -- the end ----------------------------------------------------------------------------------
 
-    def hand_on(self) -> ssl.SSLSocket:
-        """The socket, which is the caller's from now on; here it is as if it had been closed."""
-        self.engine.flush()
-        self.engine.forget(self.fd)
-        self.closed = True
-        self.fd = -1
-        return self.sock
-
     @property
     def is_settled(self) -> bool:
         """Whether OpenSSL has nothing for us, and needs nothing to go on."""

@@ -1,7 +1,7 @@
 """Clients on their way between this worker and others.
 
 A client that goes is deregistered here before its descriptor is sent, and kept until the acceptor says that
-another worker has it: until then it can come back. Of an encrypted one it is the end of a pipe that goes
+another worker has it: until then it can come back. Of one that is relayed it is the end of a pipe that goes
 (``worker.pumps``); nothing is put into it before that. One that comes is acknowledged before a byte of it is
 read: so whenever a worker dies, it is known which of the two may have read of it.
 
@@ -22,7 +22,6 @@ import trio
 
 from poolproxy.auth.scram import ScramKeys
 from poolproxy.auth.secrets import ScramSecret, parse_secret, text_bytes
-from poolproxy.errors import PoolerError
 from poolproxy.ipc.channel import close_fds
 from poolproxy.ipc.messages import (
     ClientArrival,
@@ -31,16 +30,14 @@ from poolproxy.ipc.messages import (
     ClientMoved,
     ClientSecrets,
     ClientState,
-    RelayEnds,
-    Retire,
     Shed,
 )
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import arrived, can_ever_move, is_quiet, state_of, values_of
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import server_state
+from poolproxy.relay.pump import Pump
 from poolproxy.relay.session import SessionClient
-from poolproxy.relay.tls import TlsConnection
 from poolproxy.wire.codes import QUERY
 from poolproxy.worker import pumps, server_moves
 from poolproxy.worker.credentials import known_secret
@@ -65,24 +62,11 @@ RETRY_EVERY = 0.1  # seconds, after a refusal
 # With more the state of one client would hold up the acceptor; only a worker that is to go sends it.
 MOST_STATEMENT_BYTES = 256 * 1024
 
-GOODBYE = (
-    2.0  # seconds in which workers that serve clients tell them that they are relayed no longer
-)
-
-RETIRED = "worker retired"
-TOO_LATE = PoolerError(
-    "worker is being replaced",
-    sqlstate="57P01",
-    hint="This connection could not move to another worker process within worker_retire_timeout;"
-    " connect again.",
-    reason="worker_retire_timeout",
-)
-
 
 # -- going ------------------------------------------------------------------------------------
 
 
-def send(worker: Worker, client: Client, target: int) -> bool:
+def send(worker: Worker, client: Client, target: int, *, relay: bool = False) -> bool:
     """Send a quiet client away, or one that can be relayed; False if it can't be sent now."""
     server = client.server
     fds: list[int] = []
@@ -90,8 +74,8 @@ def send(worker: Worker, client: Client, target: int) -> bool:
     if client.id in worker.departing.unread:
         return False
     try:
-        pipe = _open(client, fds)
-        sent = worker.channel.post(_message(worker, client, target), fds)
+        pipe = _open(client, fds, relay=relay)
+        sent = worker.channel.post(_message(worker, client, target, relay=relay), fds)
     except OSError as error:
         _close(fds, pipe)
         worker.departing.rests_until = monotonic() + RETRY_EVERY
@@ -119,9 +103,9 @@ def send(worker: Worker, client: Client, target: int) -> bool:
     return True
 
 
-def _open(client: Client, fds: list[int]) -> socket.socket | None:
+def _open(client: Client, fds: list[int], *, relay: bool) -> socket.socket | None:
     """Put the descriptors that go into ``fds``; returns the end of a pipe that stays here. OSError."""
-    if isinstance(client, TlsConnection):
+    if relay:
         pipe, fd = pumps.pipe()
         fds.append(fd)
         return pipe
@@ -137,9 +121,9 @@ def _close(fds: list[int], pipe: socket.socket | None) -> None:
         pipe.close()
 
 
-def _message(worker: Worker, client: Client, target: int) -> ClientMove:
+def _message(worker: Worker, client: Client, target: int, *, relay: bool) -> ClientMove:
     server = client.server
-    state = state_of(client, secrets_for(worker, client.pool))
+    state = state_of(client, secrets_for(worker, client.pool), relayed=relay)
     if server is None:
         return ClientMove((client.id,), target, state, None)
     its = server_state(server, worker.generation)
@@ -195,12 +179,15 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
     state = message.state
     pool = _pool(worker, state)
     why = "not wanted there" if pool is None or state.key in worker.keys else ""
+    pump = worker.pumps.get(state.id)
+    if pump is not None and pump.over:
+        why = "its connection is over"
     if len(fds) < len(message.sockets):
         why = "out of file descriptors"
     client = None
     if pool is not None and not why:
         try:
-            client = _made(worker, pool, message, fds)
+            client = _made(worker, pool, message, fds, pump)
         except Exception:
             log.exception("client %d could not be taken", state.id)
             why = "its state is not understood there"
@@ -211,25 +198,31 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
     server = client.server
     if server is not None:
         server.pool.servers.add(server)
+    early = pumps.undo(worker, client, pump, fds[0]) if pump is not None else b""
     worker.let_in(client)
     worker.channel.post(ClientArrived(state.id, ""))
     log.debug("%s has moved here", client.name)
     if worker.channel.flushed:
-        _begin(worker, client)
+        _begin(worker, client, early)
     else:
         worker.departing.unread.add(client.id)
-        worker.start(_begin_later, worker, client)
+        worker.start(_begin_later, worker, client, early)
 
 
-def _made(worker: Worker, pool: Pool, message: ClientArrival, fds: list[int]) -> Client:
-    """The client, and its server; their sockets have the descriptors when nothing can go wrong any more."""
+def _made(
+    worker: Worker, pool: Pool, message: ClientArrival, fds: list[int], pump: Pump | None
+) -> Client:
+    """The client, and its server; their sockets have the descriptors when nothing can go wrong any more. One
+    that is relayed here has its own connection again.
+    """
     state, context = message.state, worker.context
     learn_secrets(worker, pool, state.secrets)
     settings = worker.config.client(state.pool.database, state.user)
     values = worker.shared_values(values_of(context, state))
-    socks = [socket.socket(fileno=fd) for fd in fds]
+    socks = [socket.socket(fileno=fd) for fd in fds] if pump is None else []
+    sock = socks[0] if pump is None else pump.client
     try:
-        client = arrived(context, socks[0], state, pool=pool, values=values, settings=settings)
+        client = arrived(context, sock, state, pool=pool, values=values, settings=settings)
         if message.server is not None:
             server = server_moves.made(worker, pool, message.server, socks[1])
             server.client, client.server = client, server
@@ -247,10 +240,10 @@ def _pool(worker: Worker, state: ClientState) -> Pool | None:
     return worker.pool(settings)
 
 
-async def _begin_later(worker: Worker, client: Client) -> None:
+async def _begin_later(worker: Worker, client: Client, early: bytes) -> None:
     await worker.channel.flush()
     worker.departing.unread.discard(client.id)
-    _begin(worker, client)
+    _begin(worker, client, early)
 
 
 # -- for the sake of balance ------------------------------------------------------------------
@@ -307,60 +300,10 @@ async def _catch(worker: Worker, chosen: dict[Client, int]) -> None:
         await trio.sleep(CATCH_EVERY)
 
 
-# -- for good ---------------------------------------------------------------------------------
+# -- common ---------------------------------------------------------------------------------------
 
 
-def retire(worker: Worker, order: Retire) -> None:
-    """Move all, and leave."""
-    worker.start(_retire, worker, monotonic() + (order.timeout or float("inf")))
-
-
-async def _retire(worker: Worker, deadline: float) -> None:
-    announced = False
-    while _has_clients(worker):
-        sent = _send_quiet(worker)
-        if monotonic() >= deadline:
-            for client in list(worker.clients.values()):
-                client.fail(TOO_LATE)
-            for console in list(worker.consoles.values()):
-                console.send_away(TOO_LATE)
-            if not announced:
-                pumps.announce_end(worker)
-                announced = True
-            if monotonic() >= deadline + GOODBYE:
-                pumps.close_all(worker)
-        server_moves.hand_all_over(worker, RETIRED, unused_only=True)
-        await trio.sleep(CATCH_EVERY if sent else LOOK_EVERY)
-    while worker.closings or any(pool.servers or pool.opening for pool in worker.pools.values()):
-        server_moves.hand_all_over(worker, RETIRED, unused_only=False)
-        await trio.sleep(LOOK_EVERY)
-    worker.left.set()
-
-
-def relay_ends(worker: Worker, message: RelayEnds) -> None:
-    """Another worker has waited for these clients long enough."""
-    for number in message.clients:
-        client = worker.clients.get(number)
-        if client is not None:
-            client.fail(TOO_LATE)
-
-
-def _has_clients(worker: Worker) -> bool:
-    moving = worker.departing.clients
-    return bool(worker.clients or worker.consoles or worker.logging_in or moving or worker.pumps)
-
-
-def _send_quiet(worker: Worker) -> int:
-    if (
-        monotonic() < worker.departing.rests_until
-        or len(worker.departing.clients) >= MOST_IN_FLIGHT
-    ):
-        return 0
-    quiet = [client for client in worker.clients.values() if is_quiet(client)]
-    return sum(send(worker, client, 0) for client in quiet[:BATCH])
-
-
-def _begin(worker: Worker, client: Client) -> None:
+def _begin(worker: Worker, client: Client, early: bytes = b"") -> None:
     if client.closed:
         return
     server, engine = client.server, client.engine
@@ -376,14 +319,18 @@ def _begin(worker: Worker, client: Client) -> None:
         client.let_go()
         server = None
     if server is None:
-        client.begin(b"")
+        client.begin(early)
     else:
         client.watch()
         server.watch()
+    if client.writing:
+        client.flush()
     # Before a cancel request that was held back for it, and that what is there may have come before.
     engine.read_now(client.fd)
     if server is not None and not server.closed:
         engine.read_now(server.fd)
+    if client.pool.draining:
+        worker.between_transactions(client)
 
 
 def _mark(client: Client) -> tuple[float, float]:

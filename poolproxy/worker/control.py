@@ -39,6 +39,7 @@ from poolproxy.ipc.messages import (
     ServerClosed,
     ServersCome,
     Shed,
+    Unrelay,
     WaitReason,
     Welcome,
     Yield,
@@ -53,6 +54,7 @@ from poolproxy.worker import (
     leaving,
     orders,
     queue_notice,
+    retiring,
     server_moves,
 )
 from poolproxy.worker.hosts import resolved
@@ -123,11 +125,13 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
         case Gather():
             gathering.begin(worker, message)
         case RelayEnds():
-            client_moves.relay_ends(worker, message)
+            retiring.relay_ends(worker, message)
+        case Unrelay():
+            gathering.unrelay(worker, message)
         case Shed():
             client_moves.shed(worker, message)
         case Retire():
-            client_moves.retire(worker, message)
+            retiring.retire(worker, message)
         case Cancel():
             _cancel(worker, message)
         case Resolved():

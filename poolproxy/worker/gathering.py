@@ -2,8 +2,8 @@
 
 A client goes when it has logged in, or when a transaction of it ends: of a busy one that is the only certain
 moment. What it sends meanwhile is in its socket and is read there. So at most one
-transaction of each is served where it was. An encrypted one stays and is relayed (``worker.pumps``), if
-that is worth it for its pool.
+transaction of each is served where it was. The connection of an encrypted one stays, and without
+``client_moves`` that of each; it is relayed (``worker.pumps``), if that is worth it for its pool.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from time import monotonic
 
 import trio
 
-from poolproxy.ipc.messages import Gather, PoolKey
+from poolproxy.ipc.messages import Gather, PoolKey, Unrelay
 from poolproxy.relay.client import Client
 from poolproxy.relay.client_state import can_be_relayed, is_quiet
+from poolproxy.relay.tls import TlsConnection
 from poolproxy.worker import client_moves
 from poolproxy.worker.client_moves import BATCH, CATCH_EVERY, MOST_IN_FLIGHT
+from poolproxy.worker.pumps import ASK_EVERY
 from poolproxy.worker.worker import HERE, Worker
 
 
@@ -46,6 +48,23 @@ def _goes(worker: Worker, key: PoolKey) -> bool:
     return worker.homes.get(key, HERE) != HERE
 
 
+def unrelay(worker: Worker, message: Unrelay) -> None:
+    """Send clients back to the worker that has their connections."""
+    worker.start(_send_back, worker, message)
+
+
+async def _send_back(worker: Worker, message: Unrelay) -> None:
+    """As each is quiet; the others are asked for again."""
+    last = monotonic() + ASK_EVERY
+    left = [client for id in message.clients if (client := worker.clients.get(id)) is not None]
+    while left and monotonic() < last and not worker.leaving:
+        left = [client for client in left if worker.clients.get(client.id) is client]
+        quiet = [client for client in left if is_quiet(client)]
+        for client in quiet[:BATCH] if not _is_full(worker) else ():
+            client_moves.send(worker, client, message.target)
+        await trio.sleep(CATCH_EVERY)
+
+
 async def _sweep(worker: Worker, clients: Iterable[Client]) -> None:
     """Send those that do nothing now, a few at a time."""
     left = list(clients)
@@ -63,11 +82,17 @@ def _is_full(worker: Worker) -> bool:
 
 
 def _is_ready(worker: Worker, client: Client) -> bool:
-    if can_be_relayed(client):
-        return client.pool.key not in worker.unrelayed
-    # One that is relayed already has left its connection where that was.
-    may_move = worker.config.settings.client_moves or client.relayed is not None
-    return may_move and is_quiet(client)
+    if _is_relayed_there(worker, client):
+        return client.pool.key not in worker.unrelayed and can_be_relayed(client)
+    return is_quiet(client)
+
+
+def _is_relayed_there(worker: Worker, client: Client) -> bool:
+    """Whether its connection stays here. One that is relayed already has left that elsewhere."""
+    if client.relayed is not None:
+        return False
+    may_go = worker.config.settings.client_moves or worker.departing.for_good
+    return isinstance(client, TlsConnection) or not may_go
 
 
 def consider(worker: Worker, client: Client) -> None:
@@ -81,4 +106,6 @@ def consider(worker: Worker, client: Client) -> None:
         and client_moves.is_small(client)
         and _is_ready(worker, client)
     ):
-        client_moves.send(worker, client, worker.homes[pool.key])
+        client_moves.send(
+            worker, client, worker.homes[pool.key], relay=_is_relayed_there(worker, client)
+        )

@@ -76,7 +76,8 @@ def _client(worker: Worker, client: Client) -> Connection:
     waited = now - client.wait_since if client.wait_since else 0.0
     state = "active" if server is not None else "waiting" if client.wait_since else "idle"
     requested = (server.query_since if server is not None else 0.0) or client.last_activity
-    local = client.sock.family == socket.AF_UNIX and client.relayed is None
+    told = client.relayed
+    local = told.unix if told is not None else client.sock.family == socket.AF_UNIX
     return Socket(
         type="C",
         user=client.user,
@@ -167,9 +168,11 @@ def _console(console: Console) -> Connection:
 
 def _client_ends(worker: Worker, client: Client) -> dict[str, Any]:
     """Those of the connection, also where another worker has that."""
-    told = client.relayed
+    told, port = client.relayed, worker.config.settings.listen_port
     if told is None:
-        return _ends(client.sock, worker.config.settings.listen_port)
+        return _ends(client.sock, port)
+    if told.unix:
+        return _unix_ends(port)
     return {name: getattr(told, name) for name in ("addr", "port", "local_addr", "local_port")}
 
 
@@ -180,8 +183,12 @@ def _ends(sock: socket.socket, port: int) -> dict[str, Any]:
     except OSError:
         here = there = ("", 0)  # it has just been cut
     if sock.family == socket.AF_UNIX:
-        return {"addr": _UNIX, "port": port, "local_addr": _UNIX, "local_port": port}
+        return _unix_ends(port)
     return {"addr": there[0], "port": there[1], "local_addr": here[0], "local_port": here[1]}
+
+
+def _unix_ends(port: int) -> dict[str, Any]:
+    return {"addr": _UNIX, "port": port, "local_addr": _UNIX, "local_port": port}
 
 
 def _wait(seconds: float) -> dict[str, Any]:

@@ -1,12 +1,17 @@
-"""Encrypted clients of this worker that are served by another one, see ``relay.pump``."""
+"""Clients that another worker serves while their connections stay here, see ``relay.pump``.
+
+They come back when this worker becomes their pool's home. Those in the clear also when they could go
+themselves: when this worker is to leave, or when ``client_moves`` has been switched on. Then this worker asks
+for them, and the one that serves such a client sends it, as any client, when it is quiet. Its connection and
+the pipe's other end are then here, and so is all that is on its way in the pipe.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
-import ssl
 
-from poolproxy.ipc.messages import RelayEnds
+from poolproxy.ipc.messages import RelayEnds, Unrelay
 from poolproxy.relay.client import Client
 from poolproxy.relay.pump import Pump
 from poolproxy.relay.tls import TlsConnection
@@ -16,6 +21,8 @@ from poolproxy.worker.worker import Worker
 log = logging.getLogger(__name__)
 
 PART = 4096  # clients named in one message
+# For clients that are to come back: so many at once, each so many seconds, as they may be busy all the time.
+ASK_FOR, ASK_EVERY = 256, 0.25
 
 
 def pipe() -> tuple[socket.socket, int]:
@@ -28,9 +35,8 @@ def pipe() -> tuple[socket.socket, int]:
 
 def begin(worker: Worker, client: Client, inner: socket.socket) -> None:
     """Another worker has ``client`` from now on, at the other end of ``inner``."""
-    assert isinstance(client, TlsConnection)
 
-    def on_end(rest: ssl.SSLSocket | None) -> None:
+    def on_end(rest: socket.socket | None) -> None:
         del worker.pumps[client.id]
         log.debug("%s is relayed no longer", client.name)
         if rest is not None:
@@ -42,10 +48,29 @@ def begin(worker: Worker, client: Client, inner: socket.socket) -> None:
     log.debug("%s is relayed from now on", client.name)
 
 
+def undo(worker: Worker, client: Client, pump: Pump, fd: int) -> bytes:
+    """The client has come back here, and its end of the pipe, which is taken; what it has sent meanwhile."""
+    del worker.pumps[client.id]
+    if isinstance(client, TlsConnection) and client.relayed is not None:
+        client.tls = client.relayed.tls
+    client.relayed = None
+    with socket.socket(fileno=fd) as far:
+        early, client.out = pump.undo(far)
+    if client.out:
+        client.writing, client.quick = True, -1
+    return early
+
+
 def tick(worker: Worker, now: float) -> None:
     """Called by the janitor."""
     for pump in [pump for pump in worker.pumps.values() if now >= pump.deadline]:
         pump.close()
+    if now >= worker.departing.asked_at + ASK_EVERY and worker.pumps:
+        worker.departing.asked_at = now
+        if worker.departing.for_good or worker.config.settings.client_moves:
+            plain = [id for id, pump in worker.pumps.items() if not pump.encrypted]
+            if plain:
+                worker.channel.post(Unrelay(tuple(plain[:ASK_FOR])))
 
 
 def announce_end(worker: Worker) -> None:

@@ -27,7 +27,8 @@ def report(worker: Worker, request: int) -> None:
     metrics.clients_logging_in = worker.logging_in
     clients = worker.clients.values()
     metrics.tls_clients = sum(
-        isinstance(c, TlsConnection) or c.relayed is not None for c in clients
+        isinstance(c, TlsConnection) or (c.relayed is not None and c.relayed.tls != "")
+        for c in clients
     )
     metrics.relayed_clients = len(worker.pumps)
     metrics.tls_servers = sum(

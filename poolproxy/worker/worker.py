@@ -110,7 +110,7 @@ class Worker:
         self.departing = Departing()
         self.pumps: dict[int, Pump] = {}  # by the ids of clients that another worker serves
         self.homes: dict[PoolKey, int] = {}  # of pools whose clients are gathered, or HERE
-        self.unrelayed: set[PoolKey] = set()  # of these, those whose encrypted clients stay
+        self.unrelayed: set[PoolKey] = set()  # of these, those whose clients are not relayed
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
         self.handshakes = Handshakes()

@@ -119,6 +119,9 @@ class FakeWorker:
             case m.RelayEnds(clients):
                 for client in clients:
                     await self.tell(self.clients[client], b"relayed no longer\n")
+            case m.Unrelay(clients, target):
+                for client in clients:
+                    await self.tell(self.clients[client], b"wanted by %d\n" % target)
             case m.Permit(permit):
                 self.channel.post(m.Want(POOL, 0, 0.0, False, False))
                 server = socket.create_connection(self.address)
@@ -164,9 +167,10 @@ class FakeWorker:
         with_server = words[0].startswith("move-with")
         number = int(words[1]) if len(words) > 1 else 0
         target = 0 if with_server else number
+        relayed = m.Relayed("") if words[0] == "move-relayed" else None
         state = m.ClientState(
             client, POOL, "alice", False, False, key, (), None, "", 0, 0.0, 0.0, 0.0, None,
-            m.ClientSecrets(b"", b"", None, None, 0.0),
+            m.ClientSecrets(b"", b"", None, None, 0.0), relayed,
         )  # fmt: skip
         fds = [os.dup(stream.socket.fileno())]
         sockets, server = (client,), None
@@ -239,6 +243,9 @@ class FakeWorker:
                 return "done\n"
             case ["relay", "ends"]:  # for everybody, as far as this worker knows
                 self.channel.post(m.RelayEnds(tuple(range(100))))
+                return "ok\n"
+            case ["unrelay"]:
+                self.channel.post(m.Unrelay(tuple(range(100))))
                 return "ok\n"
             case ["arrivals", how]:
                 self.arrivals = how

@@ -84,6 +84,20 @@ async def test_who_serves_clients_hears_that_they_are_relayed_no_longer(tmp_path
             assert await read_line(one.stream) == "relayed no longer"
 
 
+async def test_who_relays_a_client_can_have_it_back(tmp_path: Path) -> None:
+    """Those that serve its clients are asked for them, and for no others; who is back is relayed no more."""
+    async with scene(tmp_path, workers=3) as s:
+        assert await s.client.say("move-relayed") == f"moved {s.other.slot}"
+        assert await s.third.say("unrelay") == "ok"
+        word, number = (await read_line(s.client.stream)).rsplit(" ", 1)
+        assert word == "wanted by"
+        assert await s.other.say("unrelay") == "ok"
+        assert await s.other.say("echo nothing") == "nothing"
+        assert await s.client.say(f"move-relayed {number}") == f"moved {s.third.slot}"
+        assert await s.third.say("unrelay") == "ok"
+        assert await s.client.say("echo back") == "back"
+
+
 async def test_a_refused_client_stays(tmp_path: Path) -> None:
     """It goes on where it was."""
     async with scene(tmp_path) as s:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from poolproxy.acceptor.clients import Clients
+from poolproxy.acceptor.clients import NOBODY, Clients
 from poolproxy.ipc.messages import CancelKey, PoolKey
 from poolproxy.settings.config import ClientSettings
 
@@ -95,11 +95,11 @@ def test_a_worker_can_not_speak_for_anothers_client() -> None:
     assert clients.with_key(KEY) is None
 
 
-def on_its_way() -> Clients:
+def on_its_way(*, relayed: bool = False) -> Clients:
     """Client 1 of worker 1 moves to worker 2."""
     clients = clients_with(1, 2)
     clients.logged_in(1, 1, KEY, POOL, "alice")
-    assert clients.move(1, 1, 2)
+    assert clients.move(1, 1, 2, relayed=relayed)
     return clients
 
 
@@ -177,3 +177,55 @@ def test_only_a_logged_in_client_of_the_worker_can_move() -> None:
     assert not clients.move(1, 99, 2)
     assert clients.arrived(1, 1) is None
     assert clients.returned(1, 1) is None
+
+
+def relayed() -> Clients:
+    """Client 1 is served by worker 2, and worker 1 has its connection; client 2 is at worker 1."""
+    clients = on_its_way(relayed=True)
+    assert clients.arrived(2, 1) is not None
+    return clients
+
+
+def connections(clients: Clients) -> tuple[int, int, int]:
+    return clients.connections(1), clients.connections(2), clients.connections(3)
+
+
+def test_a_relayed_client_counts_where_its_connection_is() -> None:
+    """Wherever it is served, and until it comes back or leaves."""
+    clients = relayed()
+    assert (clients.load(1), clients.load(2)) == (1, 1)
+    assert (clients.relay_of(1), clients.relay_of(2)) == (1, NOBODY)
+    assert connections(clients) == (2, 0, 0)
+    assert clients.move(2, 1, 3, relayed=True)
+    assert clients.arrived(3, 1) is not None
+    assert (clients.relay_of(1), clients.load(3), connections(clients)) == (1, 1, (2, 0, 0))
+    assert clients.move(3, 1, 1, relayed=True)
+    assert clients.arrived(1, 1) is not None
+    assert (clients.relay_of(1), clients.load(1), connections(clients)) == (NOBODY, 2, (2, 0, 0))
+    assert clients.move(1, 1, 2)
+    assert connections(clients) == (1, 1, 0)
+    assert len(clients.gone(2, [1])) == 1
+    assert connections(clients) == (1, 0, 0)
+
+
+def test_a_relayed_client_that_is_refused_is_where_it_was() -> None:
+    """Its first worker has it whole again, a later one by its relay."""
+    clients = on_its_way(relayed=True)
+    assert clients.returned(2, 1) is not None
+    assert (clients.relay_of(1), connections(clients)) == (NOBODY, (2, 0, 0))
+    clients = relayed()
+    assert clients.move(2, 1, 1, relayed=True)
+    assert clients.returned(1, 1) is not None
+    assert (clients.relay_of(1), clients.load(2), connections(clients)) == (1, 1, (2, 0, 0))
+
+
+def test_when_a_worker_dies_its_relayed_clients_are_counted_no_more() -> None:
+    """The one that serves them takes them along; the one that relays them leaves them to be missed there."""
+    clients = relayed()
+    clients.worker_gone(2)
+    assert connections(clients) == (1, 0, 0)
+    clients = relayed()
+    clients.worker_gone(1)
+    assert clients.load(2) == 1
+    assert len(clients.gone(2, [1])) == 1
+    assert connections(clients) == (0, 0, 0)

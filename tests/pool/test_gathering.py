@@ -173,16 +173,17 @@ def test_of_what_encrypted_clients_take_a_part_stays_with_their_workers(
     assert len({gather.home for gather in told.values()}) == homes
 
 
-def test_where_clients_in_the_clear_stay_so_do_servers_that_can_move() -> None:
-    """Without ``client_moves`` such a pool has no home; one that it has ends with a reload."""
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_a_small_pool_has_a_home_whether_its_clients_may_move_or_not(client_moves: bool) -> None:
+    """Without ``client_moves`` they are relayed; a reload changes nothing."""
     driver = Gatherer()
-    driver.client_moves = False
+    driver.client_moves = client_moves
     driver.fill(1, 1)
-    assert driver.heat() == {}
-    driver.client_moves = True
-    assert {gather.home for gather in driver.heat().values()} != {NOBODY}
-    driver.client_moves = False
-    assert {gather.home for gather in driver.look().values()} == {NOBODY}
+    told = driver.heat()
+    assert {gather.home for gather in told.values()} != {NOBODY}
+    assert all(gather.relay for gather in told.values())
+    driver.client_moves = not client_moves
+    assert driver.look() == {}
 
 
 def test_one_moment_of_moves_is_not_enough() -> None:

@@ -1,29 +1,34 @@
-"""The clients of a small pool come to be on one worker: real processes, real clients."""
+"""The clients of a small pool come to be served by one worker: real processes, real clients."""
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 from poolproxy.demo.postgres import PostgresServer
 from tests.fixtures.ownership import owners
 from tests.fixtures.proxy import ProxyProcess, StartProxy
+from tests.system.consoles import give
 from tests.system.protocol_client import RawClient
-from tests.system.support import client, eventually, sample, tables
+from tests.system.support import Tables, client, eventually, sample, tables
+from tests.system.watching import by_worker, process
 
 WORKERS, CLIENTS = 4, 24
+RELAYED = "poolproxy_worker_relayed_clients"
 
 
-def test_busy_clients_of_a_pool_of_one_are_gathered(
-    start_proxy: StartProxy, one_postgres: PostgresServer
-) -> None:
-    """They are spread over four workers; those that work and those that are quiet go to one of them, new
-    ones, too. None sees an error, and the server does not move any more.
-    """
+def config(server: PostgresServer, **more: object) -> Tables:
     databases = {"small": {"pool_mode": "transaction", "pool_size": 1}}
-    proxy = start_proxy(tables(one_postgres, databases, workers=WORKERS))
+    return tables(server, databases, workers=WORKERS, admin_users=["postgres"], **more)
+
+
+@contextmanager
+def crowd(proxy: ProxyProcess) -> Iterator[list[RawClient]]:
+    """Clients on all workers; the first half works until the end, without an error."""
     over = threading.Event()
 
     def work(one: RawClient) -> int:
@@ -35,18 +40,10 @@ def test_busy_clients_of_a_pool_of_one_are_gathered(
 
     with ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as threads:
         clients = [stack.enter_context(client(proxy, "small")) for _ in range(CLIENTS)]
-        assert len(Counter(owners(proxy).values())) == WORKERS
-        working = clients[: CLIENTS // 2]
-        busy = [threads.submit(work, one) for one in working]
+        assert len(set(owners(proxy).values())) == WORKERS
+        busy = [threads.submit(work, one) for one in clients[: CLIENTS // 2]]
         try:
-            eventually(lambda: len(set(owners(proxy).values())) == 1, "all are on one worker")
-            eventually(lambda: rests(proxy, over), "the server stays")
-            late = [stack.enter_context(client(proxy, "small")) for _ in range(WORKERS)]
-            eventually(
-                lambda: list(Counter(owners(proxy).values()).values()) == [CLIENTS + WORKERS],
-                "new clients go there, too",
-            )
-            assert [one.value("select 7") for one in late] == ["7"] * WORKERS
+            yield clients
         finally:
             over.set()
         assert all(one.result() > 10 for one in busy)
@@ -54,8 +51,59 @@ def test_busy_clients_of_a_pool_of_one_are_gathered(
     assert sample(proxy, "poolproxy_client_moves_total", outcome="lost") == 0
 
 
-def rests(proxy: ProxyProcess, over: threading.Event) -> bool:
+def on_one(proxy: ProxyProcess, count: int) -> bool:
+    """Whether one worker has all connections."""
+    return list(Counter(owners(proxy).values()).values()) == [count]
+
+
+def test_busy_clients_of_a_pool_of_one_are_gathered(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """They are spread over four workers; those that work and those that are quiet go to one of them, new
+    ones, too. None sees an error, and the server does not move any more.
+    """
+    proxy = start_proxy(config(one_postgres))
+    with crowd(proxy), ExitStack() as stack:
+        eventually(lambda: on_one(proxy, CLIENTS), "all are on one worker")
+        eventually(lambda: rests(proxy), "the server stays")
+        late = [stack.enter_context(client(proxy, "small")) for _ in range(WORKERS)]
+        eventually(lambda: on_one(proxy, CLIENTS + WORKERS), "new clients go there, too")
+        assert [one.value("select 7") for one in late] == ["7"] * WORKERS
+
+
+def rests(proxy: ProxyProcess) -> bool:
     """Whether no server moves for a while in which hundreds of transactions are served."""
     before = sample(proxy, "poolproxy_server_moves_total", outcome="taken")
-    over.wait(0.5)
+    threading.Event().wait(0.5)
     return sample(proxy, "poolproxy_server_moves_total", outcome="taken") <= before + 1
+
+
+def test_where_clients_are_not_to_be_moved_they_are_relayed(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """One worker serves all of them, and their connections stay, until each worker is replaced, or a reload
+    lets them move: none sees an error, and then nobody is relayed any more.
+    """
+    proxy = start_proxy(config(one_postgres, client_moves=False))
+    with crowd(proxy):
+        where = owners(proxy)
+        eventually(lambda: served(proxy) == [CLIENTS], "one worker serves all")
+        eventually(lambda: rests(proxy), "the server stays")
+        assert owners(proxy) == where
+        for slot in range(WORKERS):
+            pid = process(proxy, slot)
+            give(proxy, f"RECYCLE WORKER {slot}", "postgres")
+            eventually(gone(proxy, pid), "it has left, and so have its clients")
+        eventually(lambda: by_worker(proxy, RELAYED) != {}, "clients are relayed anew")
+        proxy.write_config(config(one_postgres))
+        proxy.signal(signal.SIGHUP)
+        eventually(lambda: on_one(proxy, CLIENTS), "all are on one worker")
+        eventually(lambda: by_worker(proxy, RELAYED) == {}, "nobody is relayed")
+
+
+def served(proxy: ProxyProcess) -> list[int]:
+    return list(by_worker(proxy, "poolproxy_worker_clients").values())
+
+
+def gone(proxy: ProxyProcess, pid: int) -> Callable[[], bool]:
+    return lambda: pid not in proxy.worker_pids()

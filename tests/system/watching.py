@@ -19,7 +19,9 @@ from poolproxy.demo.postgres import PostgresServer
 from poolproxy.demo.processes import wait_for
 from tests.fixtures.ownership import served
 from tests.fixtures.proxy import ProxyProcess
+from tests.system.consoles import give
 from tests.system.rough_client import Closed, RoughClient, ServerError
+from tests.system.support import sample
 
 TOO_MANY = "too many connections for role"
 
@@ -250,3 +252,19 @@ def connected_ports(load: Load) -> set[int]:
 def texts(errors: Iterable[tuple[float, int, str]]) -> set[str]:
     """The different texts of errors."""
     return {text for _, _, text in errors}
+
+
+def by_worker(proxy: ProxyProcess, metric: str) -> dict[int, int]:
+    """The workers' slots with a number that is not 0."""
+    counts = {
+        int(row["worker"]): int(sample(proxy, metric, worker=row["worker"]))
+        for row in give(proxy, "SHOW WORKERS", "postgres")
+    }
+    return {slot: count for slot, count in counts.items() if count}
+
+
+def process(proxy: ProxyProcess, slot: int) -> int:
+    """The worker's process; 0 while it has none that is ready."""
+    found = give(proxy, "SHOW WORKERS", "postgres")
+    ready = [row for row in found if int(row["worker"]) == slot and row["state"] == "ready"]
+    return int(ready[0]["pid"]) if ready else 0

@@ -31,7 +31,7 @@ from poolproxy.relay.client_state import can_be_relayed
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.session import SessionClient
 from poolproxy.relay.tls import TlsConnection, over_tls
-from poolproxy.worker import client_moves, gathering, leaving, pumps
+from poolproxy.worker import client_moves, gathering, leaving, pumps, retiring
 from poolproxy.worker.control import obey
 from tests.fixtures.tls import Certificates, shake_hands
 from tests.worker.house import House, house, no_descriptors
@@ -229,15 +229,13 @@ def test_sessions_stay_and_so_does_who_has_sent_more(tls: Contexts) -> None:
         assert isinstance(client, TlsConnection)
         client.sock.read(1000)
         assert not can_be_relayed(client)
-        plain, _ = at.client()
-        assert not can_be_relayed(plain)
     with house(database={"pool_mode": "session"}) as at:
         client, _ = encrypted(at, tls, SessionClient)
         assert not can_be_relayed(client)
 
 
-def test_without_client_moves_those_in_the_clear_stay(tls: Contexts) -> None:
-    """But one that is relayed goes on to another home, and no further away from its connection."""
+def test_who_is_relayed_goes_on_to_another_home(tls: Contexts) -> None:
+    """No further away from its connection; that of another one stays."""
     with apart(tls) as (a, b, there, app):
         plain, _ = b.client()
         b.heard()
@@ -246,8 +244,9 @@ def test_without_client_moves_those_in_the_clear_stay(tls: Contexts) -> None:
         for one in (plain, there):
             b.worker.may_leave(one)
         moves = [m for m in b.heard() if isinstance(m, ClientMove)]
-        assert [m.state.id for m in moves] == [there.id]
-        assert moves[0].state.relayed == there.relayed
+        assert [m.state.id for m in moves] == [plain.id, there.id]
+        assert list(b.worker.departing.pipes) == [plain.id]
+        assert moves[1].state.relayed == there.relayed
         assert there.id not in b.worker.clients
         assert len(a.worker.pumps) == 1
         obey(b.worker, ClientMoved(there.id, "no room"), [])
@@ -317,7 +316,7 @@ def test_when_it_leaves_the_other_worker_sees_it(tls: Contexts) -> None:
 def test_what_the_other_worker_tells_it_arrives_before_the_end(tls: Contexts) -> None:
     """The connection is open until the client has closed it, so it can't lose the error."""
     with apart(tls) as (a, b, there, app):
-        there.fail(client_moves.TOO_LATE)
+        there.fail(retiring.TOO_LATE)
         turns(b, a)
         assert b"worker is being replaced" in app.recv(999)
         assert app.recv(1) == b""
@@ -358,7 +357,7 @@ async def test_a_replaced_worker_waits_for_them_until_its_deadline(
     tls: Contexts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Then the other worker is asked to tell them why, and what is left after a while ends all the same."""
-    monkeypatch.setattr(client_moves, "GOODBYE", 0.5)
+    monkeypatch.setattr(retiring, "GOODBYE", 0.5)
     with apart(tls) as (a, b, there, app):
         late, its = encrypted(a, tls)
         other = relayed(a, b, late)

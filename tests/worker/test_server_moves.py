@@ -24,7 +24,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.pool import PAUSED
 from poolproxy.wire.build import message, query
-from poolproxy.worker import client_moves, server_moves
+from poolproxy.worker import retiring, server_moves
 from poolproxy.worker.control import obey
 from poolproxy.worker.session import Claim
 from tests.worker.session_house import POOL, SessionHouse
@@ -184,14 +184,14 @@ def test_a_worker_that_is_to_leave_hands_its_free_servers_on() -> None:
         a.session_server()
         client, app = a.client()
         a.heard()
-        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        server_moves.hand_all_over(a.worker, retiring.RETIRED, unused_only=True)
         assert a.heard() == []
         app.close()
         a.turn()
         a.session_server()
         assert client.closed
         a.heard()
-        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        server_moves.hand_all_over(a.worker, retiring.RETIRED, unused_only=True)
         assert [type(told) for told in a.heard()] == [ServerYielded, ServerYielded]
         assert not a.pool.servers
 
@@ -201,6 +201,6 @@ def test_what_can_not_be_handed_on_ends(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(server_moves, "MOST_BYTES", 10)
     with two() as (a, _):
         server, _ = a.session_server()
-        server_moves.hand_all_over(a.worker, client_moves.RETIRED, unused_only=True)
+        server_moves.hand_all_over(a.worker, retiring.RETIRED, unused_only=True)
         assert server.closed
         assert a.pool.stats.server_closes == {"retired": 1}

@@ -28,6 +28,7 @@ from poolproxy.ipc.messages.client_moves import (
     Relayed,
     RelayEnds,
     Shed,
+    Unrelay,
 )
 from poolproxy.ipc.messages.clients import (
     Accepted,
@@ -109,7 +110,7 @@ Message = (
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
     | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
-    | Gather | RelayEnds | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
+    | Gather | RelayEnds | Unrelay | Yield | YieldIdle | ServersCome | ServerYielded | ServerTaken | NoneIdle
 )  # fmt: skip
 
 __all__ = [
@@ -185,6 +186,7 @@ __all__ = [
     "SessionPart",
     "Shed",
     "Snapshot",
+    "Unrelay",
     "WaitReason",
     "Want",
     "Welcome",

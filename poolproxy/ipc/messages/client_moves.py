@@ -47,15 +47,17 @@ class ClientSecrets:
 
 @attrs.frozen
 class Relayed:
-    """An encrypted client's connection, which stays with the worker that has its keys: ``tls`` for people,
-    and the addresses of both its ends. The descriptor that goes is one end of a socket pair.
+    """A client's connection that stays with the worker that has it: because that has the keys of TLS, or
+    because clients are not to be moved. ``tls`` for people, "" in the clear, and the addresses of both its
+    ends, unless it is a ``unix`` socket. The descriptor that goes is one end of a socket pair.
     """
 
     tls: str
-    addr: str
-    port: int
-    local_addr: str
-    local_port: int
+    addr: str = ""
+    port: int = 0
+    local_addr: str = ""
+    local_port: int = 0
+    unix: bool = False
 
 
 @attrs.frozen
@@ -106,8 +108,8 @@ class Shed:
 class Gather:
     """The clients of a pool are to be with the worker with the number ``home``, which is this one if
     ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
-    as their transactions end. ``home`` below 0: they may stay where they are. Without ``client_moves`` only
-    encrypted ones go, which are relayed; without ``relay`` these stay.
+    as their transactions end. ``home`` below 0: they may stay where they are. Those whose connection
+    can't go (the encrypted ones, and without ``client_moves`` all) are relayed; without ``relay`` they stay.
     """
 
     pool: PoolKey
@@ -182,3 +184,14 @@ class RelayEnds:
     """
 
     clients: tuple[int, ...]
+
+
+@message(95)
+@attrs.frozen
+class Unrelay:
+    """A worker wants these clients back, whose connections it has; passed on to those that serve them, which
+    send them there as each is quiet. ``target``: that worker's number, which the acceptor knows.
+    """
+
+    clients: tuple[int, ...]
+    target: int = 0

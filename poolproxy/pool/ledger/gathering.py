@@ -21,9 +21,9 @@ relaying encrypted clients has not been measured: those of a larger pool stay wh
 * Another one is chosen when the worker dies or retires, or, after ``HOLD``, when one would be less busy by
   ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
   to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
-* It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come:
-  those in the clear without ``client_moves``. Encrypted ones stay where they are and are relayed. A pool that
-  is not small goes sooner (``FULL``), as it loses less.
+* It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come, as
+  encrypted ones of a larger pool. Those of a small one are relayed, without ``client_moves`` all are. A pool
+  that is not small goes sooner (``FULL``), as it loses less.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
 leaves them there. It has other pools' clients to move.
@@ -114,7 +114,7 @@ class Gathering:
 
     def plan(self, now: float, busy: Mapping[int, float], *, client_moves: bool) -> Sends:
         """``busy``: the shares of a core that workers use, of those of which that is known.
-        ``client_moves``: clients in the clear go, too.
+        ``client_moves``: clients may go themselves.
         """
         staying = self._books.workers - self._books.retired
         self._servers = {}
@@ -324,9 +324,7 @@ def _has_home(pool: PoolState, workers: int, *, client_moves: bool) -> bool:
     """Whether it is a pool that can have one."""
     if not pool.leases or pool.limits.session_mode:
         return False
-    if _is_small(pool, workers):
-        return client_moves or pool.fixed
-    return client_moves and not pool.fixed and workers > 1
+    return _is_small(pool, workers) or (client_moves and not pool.fixed and workers > 1)
 
 
 def _is_small(pool: PoolState, workers: int) -> bool:

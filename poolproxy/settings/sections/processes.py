@@ -58,8 +58,8 @@ class Processes:
         "use more processor time than others; and gather the busy clients of a pool on one of them if it has "
         "fewer server connections than there are workers, or if its limit keeps clients waiting and one "
         "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
-        "it is; to the worker at which a pool of the first kind is gathered it is relayed, also with false "
-        "if its pool's server connections are encrypted. Not in PgBouncer.",
+        "it is; to the worker at which a pool of the first kind is gathered it is relayed. With false that "
+        "is done with all connections to such a pool, and none moves. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
@@ -71,8 +71,8 @@ class Processes:
     worker_retire_timeout: float = setting(
         0.0,
         parse=seconds(),
-        doc="How long a worker that is replaced waits for clients that can't move (encrypted ones, those "
-        "that it relays, those in a transaction) before they are disconnected; 0 waits without limit. Not in "
+        doc="How long a worker that is replaced waits for clients that can't move (encrypted ones, "
+        "those in a transaction) before they are disconnected; 0 waits without limit. Not in "
         "PgBouncer.",
     )
     shutdown_timeout: float = setting(
