@@ -16,6 +16,9 @@ to a peer of several connections, such as pgbench, there is more to do at each w
 epoll reports descriptors, and a number may be used again as soon as it is closed: an event later in
 the same batch would then reach the wrong connection. Descriptors are therefore closed only after
 the batch (:meth:`Engine.close_later`).
+
+What is watched may want to be left alone for a while, as the lane of relayed connections does (``lane``). It
+is *held* until a time, or the end of the turn, and the others are served meanwhile.
 """
 
 from __future__ import annotations
@@ -63,6 +66,15 @@ class Watched(Protocol):
     def crashed(self, error: Exception) -> None: ...
 
 
+class Held(Protocol):
+    """What is left alone until a time, by ``monotonic``: ``release`` ends that, and so may ``look``."""
+
+    until: float
+
+    def look(self) -> None: ...
+    def release(self) -> None: ...
+
+
 class Peer(Protocol):
     """What is written to: by the descriptor ``quick``, or, if that is -1, only by ``unsent``."""
 
@@ -98,6 +110,7 @@ class Engine:
     ``post`` takes a peer's ``quick``, bytes for it and the peer, to be written at the end of the batch, or
     at once outside of one. Whoever writes to a peer in another way, closes it or gives it away calls
     :meth:`flush` before. ``posted``: what was posted and is not written yet, at most what a batch has read.
+    ``held`` is None outside of a turn.
     """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
@@ -116,6 +129,7 @@ class Engine:
         self._resumed: trio.Event | None = None
         self.rounds = 0
         self.yielding = False
+        self.held: Held | None = None
 
     def __len__(self) -> int:
         return self._reading + len(self._watched)
@@ -182,6 +196,11 @@ class Engine:
             else:
                 self.turn()
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether no event is handled now."""
+        return self._resumed is not None
+
     def suspend(self) -> None:
         """Handle no event any more until :meth:`resume`."""
         self._resumed = self._resumed or trio.Event()
@@ -203,9 +222,33 @@ class Engine:
         while events:
             self._dispatch(events)
             self.rounds += 1
+            if self.held is not None:
+                self._serve_beside(end)
             if self.yielding or monotonic() > end:
                 return
             events = poll(LINGER if self._quiet() else 0, BATCH)
+
+    def hold(self, one: Held) -> bool:
+        """Leave ``one`` alone; False if a trio task is in a hurry. Only in a batch, by what is watched."""
+        if not self._quiet():
+            return False
+        self.held = one
+        return True
+
+    def _serve_beside(self, end: float) -> None:
+        """Go on until nothing is held any more, which is so at the latest at the ``end`` of the turn, but for
+        one wait.
+        """
+        while self.held is not None:
+            now = monotonic()
+            if self.yielding or now > end or not self._quiet():
+                self.held.release()
+            elif now >= self.held.until:
+                self.held.look()
+                self.rounds += 1
+            elif events := self._epoll.poll(self.held.until - now, BATCH):
+                self._dispatch(events)
+                self.rounds += 1
 
     def _dispatch(self, events: list[tuple[int, int]]) -> None:
         # The usual event, data from a connection, is dealt with right here: a call of a method that reads

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from time import monotonic
 
 from poolproxy.relay.connection import Connection
-from poolproxy.relay.engine import CHUNK, SHORT, Engine
+from poolproxy.relay.engine import CHUNK, SHORT
+from poolproxy.relay.lane import Lane
 from poolproxy.relay.tls import TlsConnection
 
 # Seconds for a client to take the last bytes that it gets: there are up to a chunk here, beside the kernel's.
@@ -33,8 +34,8 @@ class _End(Connection):
     other: _End
     pump: Pump
 
-    def __init__(self, engine: Engine, sock: socket.socket) -> None:
-        super().__init__(engine, sock)
+    def __init__(self, lane: Lane, sock: socket.socket) -> None:
+        super().__init__(lane, sock)
         self.last = False
 
     def received(self, data: bytes) -> None:
@@ -42,13 +43,14 @@ class _End(Connection):
             self.over()
         elif not self.last:
             if len(data) >= SHORT:
-                self.engine.widen()
+                self.pump.lane.got(len(data))
             self.engine.post((self.other.quick, data, self.other))
 
     def clogged(self) -> None:
         self.other.pause()
 
     def drained(self) -> None:
+        self.pump.lane.bulk = True
         if self.last:
             self.finish()
         else:
@@ -85,6 +87,12 @@ class _End(Connection):
 class _Outer(_End):
     """The client's end."""
 
+    def received(self, data: bytes) -> None:
+        pump = self.pump
+        if not pump.asked_at:
+            pump.asked_at = pump.lane.now
+        super().received(data)
+
     def finish(self) -> None:
         # A socket that is closed before all was read is reset, and the client may lose what it was told last.
         self.pump.ended(self.hand_on())
@@ -99,9 +107,16 @@ class _Inner(_End):
 
     __slots__ = ("gone",)
 
-    def __init__(self, engine: Engine, sock: socket.socket) -> None:
-        super().__init__(engine, sock)
+    def __init__(self, lane: Lane, sock: socket.socket) -> None:
+        super().__init__(lane, sock)
         self.gone = False
+
+    def received(self, data: bytes) -> None:
+        pump = self.pump
+        if pump.asked_at and data:
+            pump.lane.answered(pump.lane.now - pump.asked_at)
+            pump.asked_at = 0.0
+        super().received(data)
 
     def hung_up(self) -> None:
         # The client is slow: there is more to be read, which epoll tells all the time although nobody asks.
@@ -135,20 +150,23 @@ def _rest(sock: socket.socket) -> bytes:
 class Pump:
     """Owner of both sockets until ``on_end`` is called, which is once: with the client's socket if it is
     still open, which has nothing to be told any more but the end. ``deadline``: when to :meth:`close`.
+    ``asked_at``: since when the client waits for an answer, 0 if it does not.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        lane: Lane,
         outer: socket.socket,
         inner: socket.socket,
         on_end: Callable[[socket.socket | None], None],
     ) -> None:
+        self.lane = lane
         self.deadline = math.inf
+        self.asked_at = 0.0
         self._on_end: Callable[[socket.socket | None], None] | None = on_end
         self.encrypted = isinstance(outer, ssl.SSLSocket)
-        self._outer = _TlsOuter(engine, outer) if self.encrypted else _Outer(engine, outer)
-        self._inner = _Inner(engine, inner)
+        self._outer = _TlsOuter(lane, outer) if self.encrypted else _Outer(lane, outer)
+        self._inner = _Inner(lane, inner)
         for end, other in ((self._outer, self._inner), (self._inner, self._outer)):
             end.pump, end.other = self, other
 
@@ -179,7 +197,7 @@ class Pump:
         """Begin, with what has come meanwhile. Not to be called in a batch of events."""
         self._outer.watch()
         self._inner.watch()
-        self._outer.engine.read_now(self._outer.fd)
+        self.lane.read_now(self._outer.fd)
 
     def ended(self, client: socket.socket | None) -> None:
         """For the ends only."""

@@ -42,7 +42,7 @@ def begin(worker: Worker, client: Client, inner: socket.socket) -> None:
         if rest is not None:
             see_off(worker, rest)
 
-    pump = Pump(worker.engine, client.hand_on(), inner, on_end)
+    pump = Pump(worker.lane, client.hand_on(), inner, on_end)
     worker.pumps[client.id] = pump
     pump.start()
     log.debug("%s is relayed from now on", client.name)

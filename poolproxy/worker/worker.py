@@ -46,6 +46,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
 from poolproxy.relay.engine import Engine
+from poolproxy.relay.lane import Lane
 from poolproxy.relay.pump import Pump
 from poolproxy.relay.server import Server
 from poolproxy.settings.access import parse_auth_files
@@ -95,6 +96,7 @@ class Worker:
         self.load_told = Load(0.0, 0.0)
         self.engine = Engine(quiet=lambda: not self.hurried)
         self.engine.yield_to(channel.fileno())
+        self.lane = Lane(self.engine)
         self.hurried = 0  # tasks that a client or the ledger waits for
         self.pools: dict[PoolKey, Pool] = {}
         self.clients: dict[int, Client] = {}

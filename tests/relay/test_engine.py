@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -412,3 +413,111 @@ def test_an_error_while_writing_ends_one_connection_and_not_the_batch(engine: En
     assert [taker.taken() for taker in takers] == [b"x", b"", b"x", b"gone"]
     for one in (watcher, *takers):
         one.close()
+
+
+class Leaver(Watcher):
+    """Wants to be left alone whenever it has read, for long; ``looks``: what it does when looked at."""
+
+    def __init__(self, engine: Engine, looks: Callable[[Leaver], None]) -> None:
+        super().__init__(engine)
+        self.engine, self.looks = engine, looks
+        self.until = engine_module.monotonic() + LONG
+
+    def readable(self) -> None:
+        super().readable()
+        if self.engine.hold(self):
+            self.engine.modify(self.sock.fileno(), 0)
+
+    def look(self) -> None:
+        self.looks(self)
+
+    def release(self) -> None:
+        self.told.append("released")
+        self.engine.held = None
+        self.engine.modify(self.sock.fileno(), READ)
+
+
+LONG = 60.0  # seconds: nobody waits for their end
+
+
+@pytest.fixture
+def calm() -> Iterator[Engine]:
+    """An engine of a worker without log-ins."""
+    one = Engine()
+    yield one
+    one.close()
+
+
+def never(leaver: Leaver) -> None:
+    raise AssertionError
+
+
+def test_what_is_held_is_let_go_at_the_end_of_a_turn(
+    calm: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next turn finds what has come meanwhile."""
+    monkeypatch.setattr(engine_module, "TURN", -1.0)
+    leaver = Leaver(calm, never)
+    leaver.peer.send(b"one")
+    calm.turn()
+    assert leaver.told == ["one", "released"]
+    leaver.peer.send(b"two")
+    calm.turn()
+    assert leaver.told == ["one", "released", "two", "released"]
+    leaver.close()
+
+
+def test_nothing_is_held_while_a_task_is_in_a_hurry(engine: Engine) -> None:
+    """It is told of each event."""
+    leaver = Leaver(engine, never)
+    leaver.peer.send(b"one")
+    engine.turn()
+    leaver.peer.send(b"two")
+    engine.turn()
+    assert leaver.told == ["one", "two"]
+    leaver.close()
+
+
+def test_what_is_held_is_looked_at_when_its_time_has_come(
+    calm: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Again and again if it wants, without a word of what comes meanwhile, and without asking in vain."""
+    monkeypatch.setattr(engine_module, "TURN", LONG)
+    waits: list[float] = []
+
+    class Noting:
+        def __init__(self) -> None:
+            self.epoll = calm._epoll
+
+        def poll(self, timeout: float, most: int) -> list[tuple[int, int]]:
+            waits.append(timeout)
+            if timeout:
+                leaver.peer.send(b".")
+            return self.epoll.poll(timeout, most)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.epoll, name)
+
+    def look(one: Leaver) -> None:
+        one.told.append(one.sock.recv(99).decode())
+        if len(one.told) < 4:
+            one.until = engine_module.monotonic() + 0.005
+        else:
+            one.release()
+            calm.yielding = True
+
+    def two() -> None:
+        leaver.peer.send(b"two")
+
+    leaver = Leaver(calm, look)
+    leaver.until = 0.0
+    leaver.peer.send(b"one")
+    leaver.then = two
+    monkeypatch.setattr(calm, "_epoll", Noting())
+    calm.turn()
+    assert leaver.told[:2] == ["one", "two"]
+    assert [set(told) for told in leaver.told[2:4]] == [{"."}] * 2
+    assert leaver.told[4:] == ["released"]
+    assert waits[0] == 0
+    assert len(waits) <= 2 + 2 * 5  # epoll may be early by a part of its resolution
+    leaver.close()

@@ -1,4 +1,4 @@
-"""The pump between an encrypted client and the worker that serves it, on real sockets."""
+"""The pump between a client and the worker that serves it, on real sockets: encrypted, and in the clear."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import pytest
 
+from poolproxy.relay import lane as lane_module
 from poolproxy.relay.engine import CHUNK, Engine
+from poolproxy.relay.lane import Lane
 from poolproxy.relay.pump import LINGER, Pump
 from poolproxy.relay.tls import RECORD
 from tests.fixtures.tls import Certificates, shake_hands
@@ -26,24 +29,31 @@ def _prepared() -> None:
     """A pump knows of no statements, so once is enough."""
 
 
+Contexts: TypeAlias = tuple[ssl.SSLContext, ssl.SSLContext] | None  # the pump's and the client's
+
+
 class Stand:
     """A pump, the client's socket, and the other worker's. ``ends``: what the pump's owner was told."""
 
-    def __init__(self, ours: ssl.SSLContext, theirs: ssl.SSLContext) -> None:
-        self.engine = Engine(quiet=lambda: False)
+    def __init__(self, contexts: Contexts, *, quiet: bool) -> None:
+        self.engine = Engine(quiet=lambda: quiet)
+        self.lane = Lane(self.engine)
         plain, far = socket.socketpair()
         inner, self.worker = socket.socketpair()
         for sock in (plain, far, inner, self.worker):
             sock.setblocking(False)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
-        outer = ours.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-        self.client = theirs.wrap_socket(
-            far, server_hostname="127.0.0.1", do_handshake_on_connect=False
-        )
-        shake_hands(self.client, outer)
-        self.outer, self.inner = outer, inner
-        self.ends: list[ssl.SSLSocket | None] = []
-        self.pump = Pump(self.engine, outer, inner, self.ends.append)
+        self.client, self.outer, self.inner = far, plain, inner
+        if contexts is not None:
+            ours, theirs = contexts
+            outer = ours.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+            client = theirs.wrap_socket(
+                far, server_hostname="127.0.0.1", do_handshake_on_connect=False
+            )
+            shake_hands(client, outer)
+            self.client, self.outer = client, outer
+        self.ends: list[socket.socket | None] = []
+        self.pump = Pump(self.lane, self.outer, inner, self.ends.append)
 
     def start(self) -> None:
         self.pump.start()
@@ -92,32 +102,44 @@ class Stand:
 
     def ended(self) -> bool:
         """Whether the pump has let go of both sockets and of the engine, and has said so once."""
-        return len(self.ends) == 1 and len(self.engine) == 0
+        return len(self.ends) == 1 and len(self.lane) == 0
 
     def close(self) -> None:
         self.pump.close()
         rest = [sock for sock in self.ends if sock is not None]
         for one in (self.client, self.worker, self.outer, self.inner, *rest):
             one.close()
+        self.lane.close()
+        assert len(self.engine) == 0
         self.engine.close()
 
 
-@pytest.fixture(scope="module")
-def contexts_(certificates: Certificates) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+@pytest.fixture(params=["tls", "clear"])
+def contexts(request: pytest.FixtureRequest, certificates: Certificates) -> Contexts:
+    if request.param == "clear":
+        return None
     return certificates.server_context(), certificates.context()
 
 
+@pytest.fixture(params=["armed", "held"])
+def quiet(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the lane is held between all batches that have something to do."""
+    monkeypatch.setattr(lane_module, "TICK", 0.0)
+    monkeypatch.setattr(lane_module, "may_be_late", lambda events, *_, bulk: events > 0)
+    return bool(request.param == "held")
+
+
 @pytest.fixture
-def stand(contexts_: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Stand]:
+def stand(contexts: Contexts, quiet: bool) -> Iterator[Stand]:
     """A pump that runs."""
-    with _stand(contexts_) as one:
+    with _stand(contexts, quiet=quiet) as one:
         one.start()
         yield one
 
 
 @contextmanager
-def _stand(contexts_: tuple[ssl.SSLContext, ssl.SSLContext]) -> Iterator[Stand]:
-    one = Stand(*contexts_)
+def _stand(contexts: Contexts, *, quiet: bool = False) -> Iterator[Stand]:
+    one = Stand(contexts, quiet=quiet)
     try:
         yield one
     finally:
@@ -164,11 +186,9 @@ def test_both_directions_at_once(stand: Stand) -> None:
     assert stand.receive(stand.client) == data[: sent[1]]
 
 
-def test_what_has_come_before_the_start_is_passed_on(
-    contexts_: tuple[ssl.SSLContext, ssl.SSLContext],
-) -> None:
+def test_what_has_come_before_the_start_is_passed_on(contexts: Contexts) -> None:
     """What the client has sent on the way is there before the pump waits for anything."""
-    with _stand(contexts_) as stand:
+    with _stand(contexts) as stand:
         stand.client.send(b"early")
         stand.pump.start()
         assert stand.worker.recv(99) == b"early"
@@ -177,8 +197,11 @@ def test_what_has_come_before_the_start_is_passed_on(
 def test_the_clients_end_ends_the_other_side(stand: Stand) -> None:
     """It gets what was sent before; whether TLS's own word for the end comes, a FIN, or a reset."""
     stand.client.send(b"last words")
-    with pytest.raises(ssl.SSLWantReadError):
-        stand.client.unwrap()
+    if isinstance(stand.client, ssl.SSLSocket):
+        with pytest.raises(ssl.SSLWantReadError):
+            stand.client.unwrap()
+    else:
+        stand.client.shutdown(socket.SHUT_WR)
     stand.settle()
     assert stand.worker.recv(99) == b"last words"
     assert stand.is_over(stand.worker)
@@ -244,6 +267,10 @@ def test_a_slow_client_gets_all_that_the_other_worker_has_said(stand: Stand) -> 
 
 def test_a_client_that_does_not_read_is_not_waited_for(stand: Stand) -> None:
     """There is a time at which its pump is to be closed."""
+    if not isinstance(stand.outer, ssl.SSLSocket):
+        stand.outer.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDBUF, PART
+        )  # else it takes all at last
     stand.push(stand.worker, pattern(1 << 20))
     assert stand.pump.deadline > 1e300
     stand.worker.close()
@@ -257,6 +284,7 @@ def test_a_client_that_does_not_read_is_not_waited_for(stand: Stand) -> None:
     assert LINGER < 60
 
 
+@pytest.mark.parametrize("contexts", ["tls"], indirect=True)
 def test_garbage_ends_both(stand: Stand) -> None:
     """Bytes that are no TLS, amid the stream, reach nobody."""
     stand.client.send(b"good")

@@ -160,6 +160,7 @@ class House:
             *(s.sock for p in self.worker.pools.values() for s in p.servers),
         ):
             sock.close()
+        self.worker.lane.close()
         self.worker.engine.close()
 
 

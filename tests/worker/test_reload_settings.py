@@ -70,6 +70,7 @@ def started(config: Config, files: tuple[ConfigFile, ...]) -> Iterator[Worker]:
         assert settings is not None
         worker.pool(settings)
         yield worker
+        worker.lane.close()
         worker.engine.close()
 
 
