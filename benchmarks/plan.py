@@ -38,7 +38,8 @@ def full() -> list[Cell]:
     for clients in (1, 16, 64, 1000):
         for protocol in PROTOCOLS:
             promised = clients in (16, 64) and protocol != "prepared"
-            rounds = 5 if promised else 3
+            others = 3 if clients > 1 else 2
+            rounds = 5 if promised else others
             cells.append(_transactions(Load(clients, protocol), rounds, 2, promised))
     cells.append(_transactions(Load(16, "simple", reconnect=True), rounds=3, seconds=2))
     cells += _secured(rounds=3, seconds=2)

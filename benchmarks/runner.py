@@ -117,8 +117,7 @@ class Runner:
             running(TARGETS[target], self.server, one) as endpoint,
             running(TARGETS[target], self.server, many) as spread,
         ):
-            moves = cell.moves or cell.access.tls  # encrypted clients are relayed all the same
-            return sharing.run(endpoint, spread, cell.seconds, moves=moves)
+            return sharing.run(endpoint, spread, cell.seconds, gathers=ours)
 
     def _give_up(self, key: tuple[str, str], reason: str) -> None:
         """One failure takes the cell from the target: a median of the rounds that happened to

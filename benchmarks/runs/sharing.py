@@ -29,7 +29,9 @@ from benchmarks.process import tree
 
 SPREAD = (120, 40, 30, 10)  # clients of each process
 _MARGIN = 0.25  # of the run is left out at its beginning, while servers are opened
-_MOVING_SECONDS = 3  # more where clients move: it takes a second or so to see that they should
+_GATHERING_SECONDS = (
+    2  # more where clients are gathered: it takes a second or so to see that they should be
+)
 _MOST = 12 * sum(SPREAD)
 _SETTLE_SECONDS = 5.0
 
@@ -123,13 +125,15 @@ class Loop:
         epoll.close()
 
 
-def run(one: Endpoint, many: Endpoint, seconds: int, *, moves: bool = False) -> Sharing:
+def run(one: Endpoint, many: Endpoint, seconds: int, *, gathers: bool = False) -> Sharing:
     """Compare a pooler of one process with one of many, whose clients are spread as ``SPREAD``, or as its
-    first numbers if it has fewer processes. If clients may move, or are relayed, what counts begins later.
+    first numbers if it has fewer processes. If it ``gathers`` clients at one of these, what counts of that
+    begins later.
     """
-    lead = _MARGIN * seconds + _MOVING_SECONDS * moves
+    lead = _MARGIN * seconds
+    later = lead + _GATHERING_SECONDS * gathers
     alone = _measure(one, lambda loop: _connect(one, sum(SPREAD), loop), seconds, lead)
-    spread = _measure(many, lambda loop: _spread(many, loop), seconds, lead)
+    spread = _measure(many, lambda loop: _spread(many, loop), seconds, later)
     return Sharing(
         tps=spread.tps,
         tps_ratio=spread.tps / alone.tps,
