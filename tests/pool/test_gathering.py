@@ -299,6 +299,23 @@ def test_among_equals_the_home_is_where_most_clients_are() -> None:
     assert {gather.home for gather in told.values()} <= {1, 2}
 
 
+@pytest.mark.parametrize(("client_moves", "homes"), [(True, {3}), (False, {1, 2})])
+def test_where_clients_are_relayed_the_home_is_rather_where_most_are(
+    client_moves: bool, homes: set[int]
+) -> None:
+    """What moves costs once, what is relayed all the time; so more room elsewhere counts for less."""
+    driver = Gatherer()
+    driver.client_moves = client_moves
+    driver.fill(1, 1)
+    for worker, count in ((2, 5), (1, 3), (3, 1)):
+        for _ in range(count):
+            driver.ledger.client_up(worker, POOL, driver.now)
+    for worker in (1, 2, 3):
+        driver.others(worker, 2)
+    told = driver.heat({1: 0.5, 2: 0.5, 3: 0.3, 4: 0.5})
+    assert {gather.home for gather in told.values()} <= homes
+
+
 def test_a_pool_that_would_overload_one_worker_has_none() -> None:
     """What it takes of all workers together is more than a part of a core that one can give; it is thought
     over again after a while.

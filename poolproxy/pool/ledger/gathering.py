@@ -60,7 +60,9 @@ ARRIVING, ARRIVED = 0.3, 1.0
 # clients that it does not have itself, nor opening connections all the time.
 RELAYED_PART = 0.8
 # Parts of a core.
-ABOUT_EQUAL = 0.1  # or a quarter of what the pool takes, if that is less
+# Or a quarter of what the pool takes, if that is less. Where its clients are relayed it is MUCH_ROOM, or half
+# of that: the more of them are at the home anyway, the less is to be relayed.
+ABOUT_EQUAL = 0.1
 LITTLE = 0.1
 CAPACITY = 0.8
 FULL = 0.85
@@ -98,6 +100,7 @@ class Gathering:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
+        self._client_moves = True
         self._servers: dict[int, float] = {}  # see _demand; of this look, if it was needed
 
     def home(self, key: PoolKey) -> int:
@@ -117,7 +120,7 @@ class Gathering:
         ``client_moves``: clients may go themselves.
         """
         staying = self._books.workers - self._books.retired
-        self._servers = {}
+        self._client_moves, self._servers = client_moves, {}
         looked = self._look_at_all(now, staying, client_moves=client_moves)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -218,7 +221,8 @@ class Gathering:
         if least > CAPACITY:
             home.rests_until = now + REST
             return
-        about = least + min(ABOUT_EQUAL, whole / 4)
+        relayed = pool.fixed or not self._client_moves
+        about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
         able = [worker for worker, load in loads.items() if load <= about]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         self._settle(pool, home, worker, now, parts)
