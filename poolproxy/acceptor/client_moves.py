@@ -127,7 +127,8 @@ class ClientMoves:
         clients = self._hub.clients
         its = [client for client in message.clients if clients.relay_of(client) == worker.number]
         for number, found in self._by_worker(its).items():
-            self._hub.workers.send([(number, Unrelay(tuple(found), worker.number))])
+            if number != worker.number:  # to which they are on their way already
+                self._hub.workers.send([(number, Unrelay(tuple(found), worker.number))])
 
     def _by_worker(self, clients: Iterable[int]) -> dict[int, list[int]]:
         """These clients by who serves them."""

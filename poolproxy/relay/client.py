@@ -52,8 +52,8 @@ class Client(Connection):
     ``wait_since``: when it began to need a server, 0 when it needs none. ``fresh``: it is idle, and of what
     it has sent nothing is kept, so that its next byte begins a message. ``whole``: what ``held`` is.
     ``own_since``: ``Server.xact_since`` of the transaction in which the unnamed statement became its own.
-    ``parting``: the error that it is told instead of having its next request served. ``relayed``: it is
-    encrypted, and another worker does that.
+    ``parting``: the error that it is told instead of having its next request served. ``relayed``: another
+    worker has its connection.
     """
 
     # What is not forwarded as it is; always empty here, see PreparingClient.

@@ -45,8 +45,8 @@ def is_quiet(client: Client) -> bool:
 
 
 def can_be_relayed(client: Client) -> bool:
-    """Whether an encrypted client can be served elsewhere from now on (``relay.pump``). One of session mode
-    stays with its server.
+    """Whether a client can be served elsewhere from now on while its connection stays (``relay.pump``). One
+    of session mode stays with its server.
     """
     if isinstance(client, (SessionClient, ReplicationClient)) or client.relayed is not None:
         return False

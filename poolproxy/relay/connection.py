@@ -102,9 +102,16 @@ class Connection:
         if not self.closed:
             self.engine.modify(self.fd, READ * self.reading | WRITE * self.writing)
 
+    def owes(self, data: bytes) -> None:
+        """Bytes that the peer has yet to get before anything else. To be called before :meth:`watch`."""
+        if data:
+            self.out, self.writing, self.quick = data, True, -1
+
     def watch(self) -> None:
         """Have the engine read."""
         self.engine.read_for(self.fd, self)
+        if self.writing:
+            self._update()
 
     def other_event(self, mask: int) -> None:
         """Anything but plain readability. Hang-ups are reported whatever the interest is."""

@@ -117,7 +117,7 @@ class Lane(Engine):
 
     def read_now(self, fd: int) -> None:
         """As of any engine; suspended is the lane with ``main``."""
-        if not self._main.is_suspended:
+        if not self._main.is_suspended and fd >= 0:
             self.now = monotonic()
             super().read_now(fd)
 

@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Callable
 from time import monotonic
 
+from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.engine import CHUNK, SHORT
 from poolproxy.relay.lane import Lane
@@ -150,7 +151,7 @@ def _rest(sock: socket.socket) -> bytes:
 class Pump:
     """Owner of both sockets until ``on_end`` is called, which is once: with the client's socket if it is
     still open, which has nothing to be told any more but the end. ``deadline``: when to :meth:`close`.
-    ``asked_at``: since when the client waits for an answer, 0 if it does not.
+    ``pool``: the client's. ``asked_at``: since when the client waits for an answer, 0 if it does not.
     """
 
     def __init__(
@@ -158,9 +159,11 @@ class Pump:
         lane: Lane,
         outer: socket.socket,
         inner: socket.socket,
+        pool: PoolKey,
         on_end: Callable[[socket.socket | None], None],
     ) -> None:
         self.lane = lane
+        self.pool = pool
         self.deadline = math.inf
         self.asked_at = 0.0
         self._on_end: Callable[[socket.socket | None], None] | None = on_end

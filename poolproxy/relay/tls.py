@@ -66,6 +66,8 @@ class TlsConnection(Connection):
 
     def watch(self) -> None:
         self.engine.watch(self.fd, self)
+        if self.writing:
+            self._update()
 
     def _update(self) -> None:
         if not self.closed:

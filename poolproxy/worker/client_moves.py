@@ -59,7 +59,8 @@ CATCH_FOR = 1.0  # seconds; the acceptor judges anew after that
 BATCH = 16  # clients sent in one go: each takes about 0.1 ms
 MOST_IN_FLIGHT = 256  # descriptors that wait in channels count against RLIMIT_NOFILE
 RETRY_EVERY = 0.1  # seconds, after a refusal
-# With more the state of one client would hold up the acceptor; only a worker that is to go sends it.
+# With more the state of one client would hold up the acceptor; it is sent where a worker is to go, or wants
+# back the clients that it relays.
 MOST_STATEMENT_BYTES = 256 * 1024
 
 
@@ -323,8 +324,6 @@ def _begin(worker: Worker, client: Client, early: bytes = b"") -> None:
     else:
         client.watch()
         server.watch()
-    if client.writing:
-        client.flush()
     # Before a cancel request that was held back for it, and that what is there may have come before.
     engine.read_now(client.fd)
     if server is not None and not server.closed:

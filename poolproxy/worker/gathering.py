@@ -56,7 +56,8 @@ def unrelay(worker: Worker, message: Unrelay) -> None:
 async def _send_back(worker: Worker, message: Unrelay) -> None:
     """As each is quiet; the others are asked for again."""
     last = monotonic() + ASK_EVERY
-    left = [client for id in message.clients if (client := worker.clients.get(id)) is not None]
+    known = (worker.clients.get(id) for id in message.clients)
+    left = [client for client in known if client is not None and client.relayed is not None]
     while left and monotonic() < last and not worker.leaving:
         left = [client for client in left if worker.clients.get(client.id) is client]
         quiet = [client for client in left if is_quiet(client)]

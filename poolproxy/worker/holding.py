@@ -59,7 +59,9 @@ async def _flush(worker: Worker, message: Hold) -> None:
 
 def _unsent(worker: Worker) -> list[Client | Server]:
     servers = [server for pool in worker.pools.values() for server in pool.servers]
-    both: list[Client | Server] = [*worker.clients.values(), *servers]
+    # Those that have just come are not watched yet.
+    clients = [c for c in worker.clients.values() if c.id not in worker.departing.unread]
+    both: list[Client | Server] = [*clients, *servers]
     return [one for one in both if one.out and not one.closed]
 
 

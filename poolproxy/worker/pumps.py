@@ -1,14 +1,15 @@
 """Clients that another worker serves while their connections stay here, see ``relay.pump``.
 
-They come back when this worker becomes their pool's home. Those in the clear also when they could go
-themselves: when this worker is to leave, or when ``client_moves`` has been switched on. Then this worker asks
-for them, and the one that serves such a client sends it, as any client, when it is quiet. Its connection and
-the pipe's other end are then here, and so is all that is on its way in the pipe.
+They come back when this worker becomes their pool's home, or the pool has none any more. Those in the clear
+also when they could go themselves: when this worker is to leave, or ``client_moves`` has been switched on.
+This worker asks for them, and the one that serves such a client sends it, as any client, when it is quiet.
+Its connection and the pipe's other end are then here, and so is all that is on its way in the pipe.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import socket
 
 from poolproxy.ipc.messages import RelayEnds, Unrelay
@@ -16,7 +17,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.pump import Pump
 from poolproxy.relay.tls import TlsConnection
 from poolproxy.worker.parting import see_off
-from poolproxy.worker.worker import Worker
+from poolproxy.worker.worker import HERE, Worker
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def begin(worker: Worker, client: Client, inner: socket.socket) -> None:
         if rest is not None:
             see_off(worker, rest)
 
-    pump = Pump(worker.lane, client.hand_on(), inner, on_end)
+    pump = Pump(worker.lane, client.hand_on(), inner, client.pool.key, on_end)
     worker.pumps[client.id] = pump
     pump.start()
     log.debug("%s is relayed from now on", client.name)
@@ -55,9 +56,8 @@ def undo(worker: Worker, client: Client, pump: Pump, fd: int) -> bytes:
         client.tls = client.relayed.tls
     client.relayed = None
     with socket.socket(fileno=fd) as far:
-        early, client.out = pump.undo(far)
-    if client.out:
-        client.writing, client.quick = True, -1
+        early, unsent = pump.undo(far)
+    client.owes(unsent)
     return early
 
 
@@ -67,10 +67,18 @@ def tick(worker: Worker, now: float) -> None:
         pump.close()
     if now >= worker.departing.asked_at + ASK_EVERY and worker.pumps:
         worker.departing.asked_at = now
-        if worker.departing.for_good or worker.config.settings.client_moves:
-            plain = [id for id, pump in worker.pumps.items() if not pump.encrypted]
-            if plain:
-                worker.channel.post(Unrelay(tuple(plain[:ASK_FOR])))
+        wanted = [id for id, pump in worker.pumps.items() if _is_wanted(worker, pump)]
+        if wanted:
+            some = random.sample(wanted, min(len(wanted), ASK_FOR))
+            worker.channel.post(Unrelay(tuple(some)))
+
+
+def _is_wanted(worker: Worker, pump: Pump) -> bool:
+    """Whether its client is to come back."""
+    if worker.homes.get(pump.pool, HERE) == HERE:
+        return True
+    could_go = worker.departing.for_good or worker.config.settings.client_moves
+    return could_go and not pump.encrypted
 
 
 def announce_end(worker: Worker) -> None:

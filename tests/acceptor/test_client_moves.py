@@ -93,7 +93,15 @@ async def test_who_relays_a_client_can_have_it_back(tmp_path: Path) -> None:
         assert word == "wanted by"
         assert await s.other.say("unrelay") == "ok"
         assert await s.other.say("echo nothing") == "nothing"
-        assert await s.client.say(f"move-relayed {number}") == f"moved {s.third.slot}"
+        await s.third.say("arrivals hold")
+        await s.client.stream.send_all(f"move-relayed {number}\n".encode())
+        for _ in range(2):  # in one of two rounds its worker has come to it
+            assert await s.other.say("echo there") == "there"
+        for _ in range(2):
+            assert await s.third.say("unrelay") == "ok"  # it is on its way there
+            assert await s.other.say("echo there") == "there"
+        await s.third.say("arrivals take")
+        assert await read_line(s.client.stream) == f"moved {s.third.slot}"
         assert await s.third.say("unrelay") == "ok"
         assert await s.client.say("echo back") == "back"
 

@@ -259,17 +259,17 @@ def test_a_larger_pool_has_none_where_it_does_not_pay(busy: dict[int, float], cl
 
 
 @pytest.mark.parametrize("client_moves", [True, False])
-def test_a_larger_pool_of_encrypted_servers_has_none(*, client_moves: bool) -> None:
-    """Wherever its clients wait, and however long: they could take no servers along, and relaying has not
-    been shown to pay there.
-    """
+def test_a_larger_pool_of_encrypted_servers_has_one(*, client_moves: bool) -> None:
+    """Its servers are closed and opened anew where they are wanted, so all its clients come to them."""
     driver = Gatherer(pool_size=4)
     driver.movable, driver.client_moves = False, client_moves
     driver.fill(1, 2)
     driver.fill(3, 2)
     for worker in (1, 2):
         driver.want(worker)
-    assert all(driver.look(SOME) == {} for _ in range(3 * QUEUED_LOOKS))
+    told = driver.look(SOME) | driver.look(SOME) | driver.look(SOME)
+    assert {gather.home for gather in told.values()} in ({1}, {3})
+    assert all(gather.relay for gather in told.values())
 
 
 def test_the_home_of_a_larger_pool_is_given_up_sooner() -> None:
@@ -314,6 +314,20 @@ def test_where_clients_are_relayed_the_home_is_rather_where_most_are(
         driver.others(worker, 2)
     told = driver.heat({1: 0.5, 2: 0.5, 3: 0.3, 4: 0.5})
     assert {gather.home for gather in told.values()} <= homes
+
+
+def test_the_home_of_relayed_clients_has_room_for_them() -> None:
+    """However many of them are at a busy worker."""
+    driver = Gatherer()
+    driver.client_moves = False
+    driver.fill(1, 1)
+    for worker in (1, 2):
+        for _ in range(9):
+            driver.ledger.client_up(worker, POOL, driver.now)
+    for worker in (1, 2, 3, 4):
+        driver.others(worker, 2)
+    told = driver.heat({1: 0.9, 2: 0.9, 3: 0.7, 4: 0.45})
+    assert {gather.home for gather in told.values()} == {4}
 
 
 def test_a_pool_that_would_overload_one_worker_has_none() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import pytest
 
+from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay import engine as engine_module
 from poolproxy.relay import lane as lane_module
 from poolproxy.relay.engine import BATCH, CHUNK, SHORT, WIDE, Engine
@@ -18,6 +19,8 @@ from tests.relay.harness import settle
 from tests.relay.test_engine import Sink, Watcher
 
 LONG = 60.0  # seconds: nobody waits for the end of such a tick
+
+POOL = PoolKey("db", "ann")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +53,7 @@ class Relayed:
         self.ends: list[socket.socket | None] = []
         for sock in (self.outer, self.client, self.inner, self.worker):
             sock.setblocking(False)
-        self.pump = Pump(lane, self.outer, self.inner, self.ends.append)
+        self.pump = Pump(lane, self.outer, self.inner, POOL, self.ends.append)
         self.pump.start()
 
     def close(self) -> None:

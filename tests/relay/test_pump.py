@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import pytest
 
+from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay import lane as lane_module
 from poolproxy.relay.engine import CHUNK, Engine
 from poolproxy.relay.lane import Lane
@@ -22,6 +23,8 @@ from tests.relay.harness import settle
 PART = 4096  # bytes
 BUFFER = 16_384  # of each socket in the kernel, about
 MOST = 12 * CHUNK  # what the kernel's buffers and the pump may keep of one direction
+
+POOL = PoolKey("db", "ann")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +56,7 @@ class Stand:
             shake_hands(client, outer)
             self.client, self.outer = client, outer
         self.ends: list[socket.socket | None] = []
-        self.pump = Pump(self.lane, self.outer, inner, self.ends.append)
+        self.pump = Pump(self.lane, self.outer, inner, POOL, self.ends.append)
 
     def start(self) -> None:
         self.pump.start()

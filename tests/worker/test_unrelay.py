@@ -9,8 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 import trio
+import trio.lowlevel
 
-from poolproxy.ipc.channel import close_fds
+from poolproxy.ipc.channel import Channel, close_fds
 from poolproxy.ipc.messages import (
     ClientArrival,
     ClientArrived,
@@ -26,7 +27,7 @@ from poolproxy.relay.client import Client
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.tls import TlsConnection
 from poolproxy.wire.build import message, ready_for_query
-from poolproxy.worker import client_moves, pumps
+from poolproxy.worker import client_moves, holding, pumps
 from poolproxy.worker.control import obey
 from tests.worker.house import House
 from tests.worker.moving import DONE, SELECT, two
@@ -137,6 +138,7 @@ def test_an_encrypted_one_comes_back_where_its_pool_has_its_home(tls: Contexts) 
         turns(b)
         client = back(a, b, there)
         app.send(SELECT)
+        turns(a)
         assert app.recv(999) == DONE
         assert not a.worker.pumps
         assert isinstance(client, TlsConnection)
@@ -170,31 +172,96 @@ def test_what_it_has_sent_meanwhile_is_not_lost(seen: str) -> None:
         whole(a, client, app)
 
 
-def test_what_it_has_not_read_yet_comes_first() -> None:
+LONG = message(ord("D"), bytes(range(256)) * 512) + ready_for_query()
+
+
+def unread(a: House, b: House, app: socket.socket) -> None:
+    """The client is slow: of LONG, which it was sent there, little is in its socket, the rest on the way."""
+    (pump,) = a.worker.pumps.values()
+    app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    pump.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    _, postgres = b.server()
+    app.send(SELECT)
+    turns(a, b)
+    assert postgres.send(LONG) == len(LONG)
+    turns(b, a)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_what_it_has_not_read_yet_comes_first(asks: bool) -> None:
     """A slow client gets all that it was sent there, then what it is sent here, in this order."""
     with apart() as (a, b, there, app):
-        (pump,) = a.worker.pumps.values()
-        app.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        pump.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        _, postgres = b.server()
-        app.send(SELECT)
-        turns(a, b)
-        long = message(ord("D"), bytes(range(256)) * 512) + ready_for_query()
-        assert postgres.send(long) == len(long)
-        turns(b, a)
+        unread(a, b, app)
         assert not there.out
         client = back(a, b, there)
         assert client.out
-        app.send(SELECT)
-        _, postgres = a.server()
-        turns(a)
-        postgres.send(DONE)
+        expected = LONG
+        if asks:
+            app.send(SELECT)
+            _, postgres = a.server()
+            turns(a)
+            postgres.send(DONE)
+            expected += DONE
         received = bytearray()
-        while len(received) < len(long) + len(DONE):
+        while len(received) < len(expected):
             received += app.recv(1 << 16)
             turns(a)
-        assert bytes(received) == long + DONE
+        assert bytes(received) == expected
         whole(a, client, app)
+
+
+async def later(*_: object) -> None:
+    """Nothing is begun yet."""
+
+
+async def test_it_may_come_back_while_the_pooler_is_being_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has not read yet waits until it is watched."""
+    with apart() as (a, b, there, app):
+        unread(a, b, app)
+        obey(a.worker, Gather(POOL, -1, here=False), [])
+        assert client_moves.send(b.worker, there, HERE)
+        told, fds = sent_back(b)
+        monkeypatch.setattr(Channel, "flushed", False)
+        monkeypatch.setattr(client_moves, "_begin_later", later)
+        async with trio.open_nursery() as nursery:
+            a.worker.nursery = nursery
+            obey(a.worker, ClientArrival(told.sockets, told.state, told.server), fds)
+            obey(b.worker, ClientMoved(there.id, ""), [])
+        assert a.worker.clients[there.id].out
+        app.recv(1 << 16)
+        with trio.fail_after(10):
+            await holding._flush(a.worker, a.worker.held)
+
+
+def test_one_that_says_goodbye_on_the_way_takes_nobody_along() -> None:
+    """It is closed as soon as it is back, and no other connection is read for it."""
+    with apart() as (a, b, there, app):
+        a._numbers = itertools.count(1000)
+        innocent, its = plain(a)
+        assert innocent.fd == len(a.worker.engine._receivers) - 1
+        obey(a.worker, Gather(POOL, -1, here=False), [])
+        assert client_moves.send(b.worker, there, HERE)
+        told, fds = sent_back(b)
+        app.send(message(ord("X"), b""))
+        turns(a)
+        obey(a.worker, ClientArrival(told.sockets, told.state, told.server), fds)
+        obey(b.worker, ClientMoved(there.id, ""), [])
+        assert there.id not in a.worker.clients
+        its.send(SELECT)
+        turns(a)
+        assert innocent.wait_since
+
+
+async def test_one_that_is_back_is_not_sent_to_oneself() -> None:
+    """Another order for it may have been on its way."""
+    with apart() as (a, b, there, _):
+        client = back(a, b, there)
+        async with trio.open_nursery() as nursery:
+            a.worker.nursery = nursery
+            obey(a.worker, Unrelay((client.id,), HERE), [])
+        assert a.worker.clients == {client.id: client}
 
 
 def test_one_that_has_left_meanwhile_is_not_taken() -> None:
@@ -235,13 +302,17 @@ def asked(at: House) -> list[Unrelay]:
 
 
 def test_who_is_asked_for(tls: Contexts) -> None:
-    """Those in the clear, when clients may be moved or this worker is to go; not without cause, nor all the
-    time.
+    """All when their pool has no home any more; those in the clear when clients may be moved or this worker
+    is to go; not without cause, nor all the time.
     """
     with apart() as (a, b, there, _):
         late, _ = encrypted(a, tls)
         relayed(a, b, late)
+        a.worker.homes[POOL] = HOME
         assert asked(a) == []
+        obey(a.worker, Gather(POOL, -1, here=False), [])
+        assert [set(told.clients) for told in asked(a)] == [{there.id, late.id}]
+        a.worker.homes[POOL] = HOME
         a.worker.departing.for_good = True
         assert asked(a) == [Unrelay((there.id,))]
         pumps.tick(a.worker, pumps.ASK_EVERY - 0.01)

@@ -6,8 +6,9 @@ server, but is made once. So the clients go to one worker, the pool's *home*; th
 
 A larger pool gains, too, where its clients wait for servers and not for workers: in one worker they wait in
 one queue, and what several servers have answered meanwhile is dealt with in one go, which takes little more
-than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Whether that pays for
-relaying encrypted clients has not been measured: those of a larger pool stay where they are.
+than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs more
+than that where servers can move, so clients that would have to be relayed stay where they are; but encrypted
+servers are opened anew where they are wanted, which takes long, so there all are gathered.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
   is hot when clients wait at a worker while another one has servers. Or when a limit has kept clients of a
@@ -22,7 +23,7 @@ relaying encrypted clients has not been measured: those of a larger pool stay wh
   ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
   to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
 * It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come, as
-  encrypted ones of a larger pool. Those of a small one are relayed, without ``client_moves`` all are. A pool
+  encrypted ones of a larger pool whose servers can move. All others are relayed if they can't go. A pool
   that is not small goes sooner (``FULL``), as it loses less.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
@@ -223,7 +224,7 @@ class Gathering:
             return
         relayed = pool.fixed or not self._client_moves
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
-        able = [worker for worker, load in loads.items() if load <= about]
+        able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         self._settle(pool, home, worker, now, parts)
 
@@ -311,12 +312,13 @@ class Gathering:
         for key, home in list(self._homes.items()):
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
-            small = pool is None or _is_small(pool, len(self._books.workers - self._books.retired))
+            workers = len(self._books.workers - self._books.retired)
+            relay = pool is None or pool.fixed or _is_small(pool, workers)
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 if home.told.get(worker, NOBODY) != home.worker:
                     home.told[worker] = home.worker
                     here = worker == home.worker
-                    sends.append((worker, Gather(key, home.worker, here, relay=small)))
+                    sends.append((worker, Gather(key, home.worker, here, relay=relay)))
             home.told = {w: h for w, h in home.told.items() if h != NOBODY}
             restless = key in self._books.restless or home.looks or now < home.rests_until
             if home.worker == NOBODY and not home.told and not restless:
@@ -328,7 +330,7 @@ def _has_home(pool: PoolState, workers: int, *, client_moves: bool) -> bool:
     """Whether it is a pool that can have one."""
     if not pool.leases or pool.limits.session_mode:
         return False
-    return _is_small(pool, workers) or (client_moves and not pool.fixed and workers > 1)
+    return _is_small(pool, workers) or ((client_moves or pool.fixed) and workers > 1)
 
 
 def _is_small(pool: PoolState, workers: int) -> bool:
