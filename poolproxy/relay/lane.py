@@ -23,8 +23,9 @@ worker has to do finds the lane armed.
 from __future__ import annotations
 
 from time import monotonic
+from typing import cast
 
-from poolproxy.relay.engine import BATCH, READ, SHORT, Engine
+from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
 
 TICK = 0.002  # seconds; LINGER is the resolution
 LONG_WAIT = 8 * TICK  # seconds; a request and its answer are late by half a tick each, as a mean
@@ -89,7 +90,10 @@ class Lane(Engine):
         self.readable()
 
     def crashed(self, error: Exception) -> None:
-        raise error
+        # Without a lane they would all wait for ever.
+        ends = [received.__self__ for received in self._receivers if received is not None]
+        for end in (*ends, *self._watched.values()):
+            cast(Peer, end).crashed(error)
 
     def look(self) -> None:
         """A tick is over."""

@@ -206,6 +206,7 @@ def arrive(worker: Worker, message: ClientArrival, fds: list[int]) -> None:
     if worker.channel.flushed:
         _begin(worker, client, early)
     else:
+        client.front.head = early  # so nobody takes it for quiet
         worker.departing.unread.add(client.id)
         worker.start(_begin_later, worker, client, early)
 

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from poolproxy.ipc.messages import Snapshot
 from poolproxy.metrics.schema import CANCEL_STATES, CLIENT_STATES, SERVER_STATES, STATE_KINDS
 from poolproxy.metrics.snapshot import encode
+from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
 from poolproxy.relay.guard import pinned_by
 from poolproxy.relay.tls import TlsConnection
@@ -26,10 +27,7 @@ def report(worker: Worker, request: int) -> None:
     metrics.clients = len(worker.clients) + worker.logging_in
     metrics.clients_logging_in = worker.logging_in
     clients = worker.clients.values()
-    metrics.tls_clients = sum(
-        isinstance(c, TlsConnection) or (c.relayed is not None and c.relayed.tls != "")
-        for c in clients
-    )
+    metrics.tls_clients = sum(map(_is_encrypted, clients))
     metrics.relayed_clients = len(worker.pumps)
     metrics.tls_servers = sum(
         isinstance(server, TlsConnection)
@@ -64,6 +62,11 @@ def report(worker: Worker, request: int) -> None:
         changed, dropped = changed[ROWS:], []
     worker.channel.post(Snapshot(request, encode(metrics, changed, dropped)))
     metrics.loop_lag_max = 0.0
+
+
+def _is_encrypted(client: Client) -> bool:
+    told = client.relayed
+    return isinstance(client, TlsConnection) if told is None else told.tls != ""
 
 
 def _cancels(worker: Worker) -> defaultdict[Pool, Counter[str]]:

@@ -453,3 +453,19 @@ def test_it_is_suspended_with_the_engine(place: Place) -> None:
     place.hurried = True
     settle(place.main)
     assert arrived(one.worker) == b"early"
+
+
+def test_a_mistake_in_the_lane_ends_those_that_it_serves(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would wait for ever; who is relayed afterwards is served."""
+    for one in place.add(3):
+        one.client.send(b"ask")
+    monkeypatch.setattr(place.lane, "_batch", lambda: 1 // 0)
+    place.main.turn()
+    monkeypatch.undo()
+    assert [one.ends for one in place.relayed] == [[None]] * 3
+    (late,) = place.add(1)[3:]
+    late.client.send(b"ask")
+    place.main.turn()
+    assert arrived(late.worker) == b"ask"

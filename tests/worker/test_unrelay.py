@@ -24,11 +24,13 @@ from poolproxy.ipc.messages import (
     Unrelay,
 )
 from poolproxy.relay.client import Client
+from poolproxy.relay.client_state import is_quiet
 from poolproxy.relay.preparing import PreparingClient
 from poolproxy.relay.tls import TlsConnection
 from poolproxy.wire.build import message, ready_for_query
 from poolproxy.worker import client_moves, holding, pumps
 from poolproxy.worker.control import obey
+from poolproxy.worker.parting import may_go
 from tests.worker.house import House
 from tests.worker.moving import DONE, SELECT, two
 from tests.worker.test_gathering import HOME, POOL
@@ -233,6 +235,30 @@ async def test_it_may_come_back_while_the_pooler_is_being_suspended(
         app.recv(1 << 16)
         with trio.fail_after(10):
             await holding._flush(a.worker, a.worker.held)
+
+
+async def test_until_it_is_begun_it_is_not_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has sent is here already, so it may neither be sent away nor go on without it."""
+    with apart() as (a, b, there, app):
+        app.send(SELECT)
+        turns(a)
+        obey(a.worker, Gather(POOL, -1, here=False), [])
+        assert client_moves.send(b.worker, there, HERE)
+        told, fds = sent_back(b)
+        monkeypatch.setattr(Channel, "flushed", False)
+        async with trio.open_nursery() as nursery:
+            a.worker.nursery = nursery
+            obey(a.worker, ClientArrival(told.sockets, told.state, told.server), fds)
+            obey(b.worker, ClientMoved(there.id, ""), [])
+            client = a.worker.clients[there.id]
+            assert not client.wait_since
+            assert not is_quiet(client)
+            assert not may_go(client)
+            nursery.start_soon(a.worker.channel.flush_forever)
+            with trio.fail_after(10):
+                while not client.wait_since:
+                    await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
 
 
 def test_one_that_says_goodbye_on_the_way_takes_nobody_along() -> None:
