@@ -110,7 +110,7 @@ class Engine:
     ``post`` takes a peer's ``quick``, bytes for it and the peer, to be written at the end of the batch, or
     at once outside of one. Whoever writes to a peer in another way, closes it or gives it away calls
     :meth:`flush` before. ``posted``: what was posted and is not written yet, at most what a batch has read.
-    ``held`` is None outside of a turn.
+    ``size``: how many bytes to ask for. ``held`` is None outside of a turn.
     """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
@@ -124,7 +124,7 @@ class Engine:
         self.posted: list[Posted] = []
         self.post: Callable[[Posted], None] = self._post_now
         self._quiet = quiet
-        self._size = SHORT
+        self.size = SHORT
         self._wide_until = 0.0
         self._resumed: trio.Event | None = None
         self.rounds = 0
@@ -183,7 +183,7 @@ class Engine:
         """There may be more to read than was asked for: whoever gets as much as SHORT says so, unless these
         are whole messages.
         """
-        self._size = CHUNK
+        self.size = CHUNK
         self._wide_until = monotonic() + WIDE
 
     async def run(self) -> None:
@@ -215,7 +215,7 @@ class Engine:
         now = monotonic()
         end = now + TURN
         if now > self._wide_until:
-            self._size = SHORT
+            self.size = SHORT
         self.yielding = False
         poll = self._epoll.poll
         events = poll(0, BATCH)
@@ -254,7 +254,7 @@ class Engine:
         # The usual event, data from a connection, is dealt with right here: a call of a method that reads
         # costs more, and so do a socket's own methods, whose arguments take a tuple. The bound method is what
         # is kept, as an attribute of now a client and now a server would be looked up anew each time.
-        receivers, size = self._receivers, self._size
+        receivers, size = self._receivers, self.size
         self._in_batch = True
         self.post = self.posted.append
         for fd, mask in events:
@@ -284,11 +284,12 @@ class Engine:
             posted = iter(self.posted.copy())
             self.posted.clear()
             for fd, data, peer in posted:
-                try:
-                    sent = write(fd, data)
-                except OSError:
-                    # It takes nothing now, is broken, or can't be written to so quickly (-1).
-                    sent = 0
+                sent = 0
+                if fd >= 0:  # to find out by an error costs 2 us
+                    try:
+                        sent = write(fd, data)
+                    except OSError:
+                        pass  # it takes nothing now, or is broken
                 if sent != len(data):
                     self._keep(peer, data[sent:])
                     self._flush_rest(posted)
@@ -296,10 +297,12 @@ class Engine:
     def _flush_rest(self, posted: Iterator[Posted]) -> None:
         """The same from where a peer had to keep something: more may be meant for that one."""
         for _, data, peer in posted:
-            try:
-                sent = write(peer.quick, data)
-            except OSError:
-                sent = 0
+            sent = 0
+            if peer.quick >= 0:
+                try:
+                    sent = write(peer.quick, data)
+                except OSError:
+                    pass
             if sent != len(data):
                 self._keep(peer, data[sent:])
 

@@ -111,7 +111,7 @@ class Lane(Engine):
         since, self.now, self.until = now - self.now, now, now + TICK
         self.bulk = False
         if now > self._wide_until:
-            self._size = SHORT
+            self.size = SHORT
         events = self._epoll.poll(0, BATCH)
         if events:
             self._dispatch(events)

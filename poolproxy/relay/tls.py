@@ -9,8 +9,8 @@ What OpenSSL demands:
 * A write that the kernel has refused is repeated with the same bytes first: they are encrypted already. They
   are the beginning of ``out``, to which more is only appended; a longer repetition is allowed.
 * epoll does not see what OpenSSL has decrypted and nobody has fetched. OpenSSL reads record by record, and we
-  fetch as much at once as a record may hold (16 kB): so after each read it has nothing left, and what epoll
-  sees is all there is.
+  fetch all that it holds (16 kB at most): so after each read it has nothing left, and what epoll sees is all
+  there is.
 * Either direction may have to wait for the other, when a key is changed amid the stream.
 * An error of the protocol is not one of the socket, so epoll would never tell: the socket is shut down
   for it, and epoll reports that.
@@ -26,7 +26,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from poolproxy.relay.connection import Connection
-from poolproxy.relay.engine import CHUNK, HANGUP, READ, WRITE
+from poolproxy.relay.engine import CHUNK, HANGUP, READ, SHORT, WRITE
 
 RECORD = 16_384  # bytes in a record of TLS at most
 # Behind a record as long as this there is often another one (PostgreSQL writes 8 kB at a time); else epoll
@@ -84,23 +84,28 @@ class TlsConnection(Connection):
             self._read()
 
     def _read(self) -> None:
+        most = self.engine.size
+        part = self._record(most)
+        if part and len(part) < most == SHORT:
+            self.received(part)  # the usual case
+            return
         parts: list[bytes] = []
-        size, part = 0, self._record()
+        size = 0
         while part:
             parts.append(part)
             size += len(part)
-            if len(part) < LONG or size >= CHUNK:
+            if (len(part) < LONG and len(part) != most) or size >= CHUNK:
                 break  # the others get their turn
-            part = self._record()
+            part = self._record(RECORD)
         if parts:
             self.received(parts[0] if len(parts) == 1 else b"".join(parts))
         if part == b"" and not self.closed:
             self.received(b"")
 
-    def _record(self) -> bytes | None:
-        """What a record holds; b"" at the end, None if nothing can be read now."""
+    def _record(self, size: int) -> bytes | None:
+        """What a record holds, up to ``size``; b"" at the end, None if nothing can be read now."""
         try:
-            data = self.sock.read(RECORD)
+            data = self.sock.read(size)
         except ssl.SSLWantReadError:
             data = None
         except ssl.SSLWantWriteError:
@@ -137,11 +142,10 @@ class TlsConnection(Connection):
     def _send(self, data: bytes) -> int:
         """The same in the words of OpenSSL, which says how many bytes it has taken, from the first one on."""
         sent = 0
-        rest: bytes | memoryview = data
         try:
+            sent = self.sock.send(data)
             while sent < len(data):
-                sent += self.sock.send(rest)
-                rest = memoryview(data)[sent:]
+                sent += self.sock.send(memoryview(data)[sent:])
         except ssl.SSLWantWriteError:
             return sent
         except ssl.SSLWantReadError:

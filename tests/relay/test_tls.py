@@ -13,8 +13,9 @@ import pytest
 
 from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
+from poolproxy.relay.engine import SHORT
 from poolproxy.relay.preparing import PreparingClient
-from poolproxy.relay.tls import RECORD, TlsConnection, over_tls
+from poolproxy.relay.tls import LONG, RECORD, TlsConnection, over_tls
 from poolproxy.tls.contexts import contexts
 from tests.fixtures.tls import Certificates, shake_hands
 from tests.relay import harness, test_at_rest, test_ends, test_posting, test_relay, test_short_way
@@ -153,6 +154,27 @@ def test_what_openssl_keeps_is_read_without_another_event(tls_relay: Make) -> No
         big = test_relay.query("y" * (5 * RECORD))
         app.push(big)
         assert received + postgres.receive() == b"".join(messages) + big
+        assert isinstance(client, TlsConnection)
+        assert client.sock.pending() == 0
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize(
+    "size",
+    [SHORT - 1, SHORT, SHORT + 1, 2 * SHORT, SHORT + LONG - 1, SHORT + LONG, RECORD, RECORD + 1],
+)
+def test_a_record_of_any_size_is_read_at_once(tls_relay: Make, size: int, wide: bool) -> None:
+    """However much is asked for first: OpenSSL keeps nothing that epoll does not tell of."""
+    with tls_relay() as r:
+        _, postgres = r.server()
+        client, app = r.client()
+        if wide:
+            r.engine.widen()
+        sent = test_relay.query("y" * (size - 6))
+        assert len(sent) == size
+        assert isinstance(app.sock, ssl.SSLSocket)
+        app.sock.send(sent)
+        assert postgres.receive() == sent
         assert isinstance(client, TlsConnection)
         assert client.sock.pending() == 0
 
