@@ -1,8 +1,9 @@
 """A worker's share of one pool: which client gets which server, sans-I/O.
 
-Clients wait in order of arrival, and nobody overtakes: an idle server and a waiting client never
-exist side by side, because a released server goes to the first waiter at once. Idle servers are a
-stack (the most recently used one is the warmest), or a queue with server_round_robin.
+Clients wait in order of arrival, a relayed one by when its request most likely was made, and nobody
+overtakes: an idle server and a waiting client never exist side by side, because a released server goes to the
+first waiter at once. Idle servers are a stack (the most recently used one is the warmest), or a queue with
+server_round_robin.
 
 A :class:`WorkerPool` decides and keeps the lists; the relay carries its decisions out. Times are
 seconds of one monotonic clock, given by the caller.
@@ -10,8 +11,9 @@ seconds of one monotonic clock, given by the caller.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import deque
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from poolproxy.ipc.messages import Parameter, PoolKey, Want
@@ -21,6 +23,8 @@ from poolproxy.settings.config import PoolSettings
 from poolproxy.settings.enums import AbandonedWork, PoolMode
 from poolproxy.settings.schema import Settings
 from poolproxy.wire.statements import Statements
+
+_WAIT_SINCE = attrgetter("wait_since")
 
 
 class Waiter(Protocol):
@@ -211,6 +215,16 @@ class WorkerPool(Generic[C, S]):
         self.welcome = welcome
         if welcome:
             self.logins_waiting.clear()
+
+    def longest_wait(self, now: float) -> float:
+        """Since how many seconds the first client in the queue waits, 0 if nobody does."""
+        return now - self.waiting[0].wait_since if self.waiting else 0.0
+
+    def enter(self, client: C, late: float) -> None:
+        """Queue a client that has come ``late`` by so many seconds: before those who came meanwhile."""
+        client.wait_since -= late
+        place = bisect_right(self.waiting, client.wait_since, key=_WAIT_SINCE)
+        self.waiting.insert(place, client)
 
     def requeue(self, client: C) -> None:
         """The server that ``client`` was given turned out bad: it is the first in line again."""

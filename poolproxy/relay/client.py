@@ -21,6 +21,7 @@ from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
 from poolproxy.relay.engine import CHUNK, SHORT
+from poolproxy.relay.lane import lateness
 from poolproxy.relay.refusals import login_failing
 from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
@@ -294,7 +295,10 @@ class Client(Connection):
             self.context.host.want(pool, probe=True)
             self.fail(login_failing(pool.failing))
             return
-        pool.waiting.append(self)
+        if self.relayed is None:
+            pool.waiting.append(self)
+        else:
+            pool.enter(self, lateness(pool.longest_wait(now)))
         if not pool.want_stands:
             self.context.host.want(pool)
 

@@ -4,18 +4,22 @@ Each transaction of a relayed client costs the worker that has its connection tw
 at each (see ``pump``). Where the clients wait long for their servers anyway it is cheaper to pass their bytes
 on in batches: all processes wake up less often, and find more to do when they do. So all pumps share an epoll
 of their own, nested in the worker's, and this *lane* is either armed, and looked at as soon as there is
-something, or *held*: then it is looked at every TICK only, and other connections are served as ever.
+something, or *held*: then it is looked at once in a tick only, and other connections are served as ever.
 
 Who waits long is measured, from the first bytes of a request to the first ones of its answer. That waiting
 clients are many and answers few would tell the mean too, but nothing more: in a transaction of many
 statements the first one waits for a server, and the others are answered at once. To delay these means that
 the server does nothing meanwhile, and all others wait for it: with transactions of five statements and a pool
-of 3 the throughput was a third. So after a quick answer it takes some dozens of others until the lane is held
-again. When it is held an answer seems to take up to two ticks longer, which is quick all the same: a lane
-does not keep itself held.
+of 3 the throughput was a third. So the lane is armed while a transaction goes on (ReadyForQuery tells), and
+after any quick answer, until some dozens of others were waited for. When it is held an answer seems to take a
+tick longer, which is quick all the same: a lane does not keep itself held.
 
-Ticks of 1 and 4 ms were tried too. With 1 ms less is saved, and what 4 ms save more is not worth the delay. A
-trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
+A tick is a fifth of that wait at most. Each costs such a process some 100 us, whatever it finds, as its code
+has left the caches meanwhile, and each event 20 us more; so longer ticks save most where waits are long. A
+relayed client would have fewer turns than others, by an eighth where a tick is a tenth of the wait; so in the
+queue of its pool it comes before those who came within that time before it (:func:`lateness`).
+
+A trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
 Instead the engine counts the time (:attr:`Engine.held`). It does so within a turn only: whatever else the
 worker has to do finds the lane armed.
 """
@@ -27,31 +31,47 @@ from typing import cast
 
 from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
 
-TICK = 0.002  # seconds; LINGER is the resolution
-LONG_WAIT = 8 * TICK  # seconds; a request and its answer are late by half a tick each, as a mean
-QUICK = 3 * TICK  # seconds
-MANY = 64  # answers, of which the mean is; with a quick one in fifty the lane is armed mostly
+# Seconds. The engine's LINGER is the resolution.
+TICK, LONGEST_TICK = 0.002, 0.006
+LONG_WAIT = 5 * TICK
+PART = 5  # of the wait is a tick
+QUICK = 2  # ticks
+# Ticks that request and answer are late. An answer has half of one to wait, as a mean; the next request,
+# which comes soon after that, nearly a whole one.
+LATE = 1.5
+MANY = 128  # answers, of which the mean is; with a quick one in fifty the lane is armed mostly
 BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 
 
 def mean_wait(mean: float, waited: float) -> float:
-    """The mean for an answer more, of those since the last quick one. It begins with nothing, and no answer
-    counts for more than twice LONG_WAIT, so in any case it takes MANY * ln(2) of them to be as long as that.
+    """The mean for an answer more, in seconds, of those since the last quick one. It begins with nothing, and
+    no answer counts for more than six times LONG_WAIT, so it takes MANY / 6 of them at least to be as long.
     """
-    if waited < QUICK:
+    if waited < QUICK * tick(mean):
         return 0.0
-    return mean + (min(waited, 2 * LONG_WAIT) - mean) / MANY
+    return mean + (min(waited, 6 * LONG_WAIT) - mean) / MANY
+
+
+def tick(wait: float) -> float:
+    """Seconds between two looks at a held lane. ``wait``: as :func:`mean_wait`."""
+    return min(max(TICK, round(wait / PART, 3)), LONGEST_TICK)
+
+
+def lateness(wait: float) -> float:
+    """Seconds that being relayed costs a client, most likely, where others ``wait`` so many."""
+    return LATE * tick(wait) if wait >= LONG_WAIT else 0.0
 
 
 def may_be_late(events: int, since: float, wait: float, *, bulk: bool) -> bool:
-    """Whether the batch after this one may wait for a tick. ``since``: seconds since the one before it;
-    ``wait``: as :func:`mean_wait`, in seconds; ``bulk``: somebody gets or sends much, and each batch is only
-    a part of it.
+    """Whether the batch after this one may wait for a tick. ``since``: seconds since there was one with
+    something in it, before this; ``wait``: as :func:`mean_wait`, in seconds; ``bulk``: somebody gets or sends
+    much, and each batch is only a part of it.
 
     What comes seldom can't be gathered; and behind a full batch there is more already. To go on only while
-    two come in each tick was tried: a fifth of the context switches that are saved are back then.
+    two come in each tick was tried: a fifth of the context switches that are saved are back then. A tick in
+    which nothing comes is cheaper than to arm the lane, wake up by way of trio, and hold it again.
     """
-    often = 1 < events < BATCH or (events == 1 and since < 2 * TICK)
+    often = 1 < events < BATCH or (events <= 1 and since < 2 * tick(wait))
     return often and wait >= LONG_WAIT and not bulk
 
 
@@ -59,7 +79,8 @@ class Lane(Engine):
     """The engine of a worker's pumps, watched by ``main``, the worker's; it has no turns of its own.
 
     ``now``: when the batch was begun. ``wait``, ``bulk``: as in :func:`may_be_late`; a pump sets ``bulk``
-    when something that was full takes more. ``until``: when to look next, while it is held.
+    when something that was full takes more. ``bound``: how many clients are in transactions. ``until``: when
+    to look next, while it is held.
     """
 
     def __init__(self, main: Engine) -> None:
@@ -68,6 +89,8 @@ class Lane(Engine):
         self._fd = self._epoll.fileno()
         self.now = self.until = self.wait = 0.0
         self.bulk = False
+        self.bound = 0
+        self._heard = 0.0
         main.watch(self._fd, self)
 
     def answered(self, waited: float) -> None:
@@ -108,14 +131,15 @@ class Lane(Engine):
     def _batch(self) -> bool:
         """Handle what is ready; whether what comes next may wait for a tick."""
         now = monotonic()
-        since, self.now, self.until = now - self.now, now, now + TICK
+        since, self.now, self.until = now - self._heard, now, now + tick(self.wait)
         self.bulk = False
         if now > self._wide_until:
             self.size = SHORT
         events = self._epoll.poll(0, BATCH)
         if events:
+            self._heard = now
             self._dispatch(events)
-        return may_be_late(len(events), since, self.wait, bulk=self.bulk)
+        return not self.bound and may_be_late(len(events), since, self.wait, bulk=self.bulk)
 
     # -- what a pump calls --------------------------------------------------------------------------
 

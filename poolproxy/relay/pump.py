@@ -3,7 +3,7 @@
 The keys of TLS are in this process, so an encrypted connection can't go, and without ``client_moves`` none is
 to go. Its bytes can. This worker decrypts and encrypts if need be, and passes all on through a socket pair,
 whose other end has gone to the other worker as the descriptor of any client goes (``worker.client_moves``):
-there it is a client in the clear. This worker knows nothing of what is said.
+there it is a client in the clear. This worker knows nothing of what is said, but whether a transaction goes on.
 
 Each direction keeps at most one chunk: while it can't be passed on, its source is not read. When one end is
 over the other one gets all that was read before, and what it still sends is dropped.
@@ -25,6 +25,10 @@ from poolproxy.relay.tls import TlsConnection
 
 # Seconds for a client to take the last bytes that it gets: there are up to a chunk here, beside the kernel's.
 LINGER = 30.0
+
+# The beginning of ReadyForQuery, and its last byte outside of a transaction:
+# https://www.postgresql.org/docs/current/protocol-message-formats.html
+READY, IDLE = b"Z\0\0\0\5", b"I"
 
 
 class _End(Connection):
@@ -117,6 +121,8 @@ class _Inner(_End):
         if pump.asked_at and data:
             pump.lane.answered(pump.lane.now - pump.asked_at)
             pump.asked_at = 0.0
+        if data[-6:-1] == READY and (data[-1:] != IDLE) != pump.bound:
+            pump.bind(bound=not pump.bound)
         super().received(data)
 
     def hung_up(self) -> None:
@@ -166,6 +172,7 @@ class Pump:
         self.pool = pool
         self.deadline = math.inf
         self.asked_at = 0.0
+        self.bound = False
         self._on_end: Callable[[socket.socket | None], None] | None = on_end
         self.encrypted = isinstance(outer, ssl.SSLSocket)
         self._outer = _TlsOuter(lane, outer) if self.encrypted else _Outer(lane, outer)
@@ -183,11 +190,17 @@ class Pump:
         """Whether one of both sides has ended."""
         return self._outer.closed or self._inner.closed
 
+    def bind(self, *, bound: bool) -> None:
+        """It has got a server for a transaction, or has one no longer."""
+        self.lane.bound += bound - self.bound
+        self.bound = bound
+
     def undo(self, far: socket.socket) -> tuple[bytes, bytes]:
         """The client's socket is the caller's again, who has also got ``far``, the pipe's other end, and
         closes it: what the client has said that nobody has read, and what was said to it and is not sent yet.
         """
         self._on_end = None
+        self.bind(bound=False)
         outer, inner = self._outer, self._inner
         outer.hand_on()
         inner.hand_on()
@@ -204,6 +217,7 @@ class Pump:
 
     def ended(self, client: socket.socket | None) -> None:
         """For the ends only."""
+        self.bind(bound=False)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(client)

@@ -88,6 +88,22 @@ def test_a_client_whose_server_turned_out_bad_is_first_again() -> None:
     assert [pool.next_client(), pool.next_client()] == [first, second]
 
 
+def test_a_client_whose_request_comes_late_has_its_place_by_when_it_was_made() -> None:
+    """Nobody else's order changes, and the first in line are who they were."""
+    pool = make_pool()
+    first, second, third = waiting(pool, 1.0, 2.0, 3.0)
+    assert pool.longest_wait(4.0) == 3.0
+    late, later = Client(4.0), Client(4.0)
+    pool.enter(late, 1.5)
+    pool.enter(later, 0.5)
+    assert late.wait_since == 2.5
+    assert list(pool.waiting) == [first, second, late, third, later]
+    assert [pool.next_client() for _ in range(5)] == [first, second, late, third, later]
+    assert pool.longest_wait(4.0) == 0.0
+    pool.enter(first, 0.0)
+    assert pool.next_client() is first
+
+
 @pytest.mark.parametrize(("round_robin", "order"), [(False, [2, 1, 0]), (True, [0, 1, 2])])
 def test_idle_servers_are_a_stack_or_a_queue(round_robin: bool, order: list[int]) -> None:
     """The warmest first, or with server_round_robin each in turn."""

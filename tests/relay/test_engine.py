@@ -456,7 +456,7 @@ def test_what_is_held_is_let_go_at_the_end_of_a_turn(
     calm: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next turn finds what has come meanwhile."""
-    monkeypatch.setattr(engine_module, "TURN", -1.0)
+    monkeypatch.setattr(engine_module, "HELD_TURN", -1.0)
     leaver = Leaver(calm, never)
     leaver.peer.send(b"one")
     calm.turn()
@@ -465,6 +465,32 @@ def test_what_is_held_is_let_go_at_the_end_of_a_turn(
     calm.turn()
     assert leaver.told == ["one", "released", "two", "released"]
     leaver.close()
+
+
+def test_a_turn_lasts_while_something_is_held_and_no_task_can_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is asked for from time to time; without anything that is held a turn is as short as ever."""
+    monkeypatch.setattr(engine_module, "TURN", -1.0)
+    monkeypatch.setattr(engine_module, "ASK", 0.0)
+    monkeypatch.setattr(engine_module, "HELD_TURN", LONG)
+    asked = iter([False, False, True])
+    one = Engine(runnable=lambda: next(asked))
+    leaver = Leaver(one, Leaver.release)
+    leaver.peer.send(b"one")
+    other = Watcher(one, lambda: other.peer.send(b"x"))
+    other.peer.send(b"x")
+    one.turn()
+    assert not list(asked)
+    assert leaver.told == ["one", "released"]
+    assert len(other.told) >= 3
+    before = len(other.told)
+    one.turn()
+    assert len(other.told) == before + 1
+    one.close_later(other.sock)
+    other.close()
+    leaver.close()
+    one.close()
 
 
 def test_nothing_is_held_while_a_task_is_in_a_hurry(engine: Engine) -> None:
@@ -482,7 +508,7 @@ def test_what_is_held_is_looked_at_when_its_time_has_come(
     calm: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Again and again if it wants, without a word of what comes meanwhile, and without asking in vain."""
-    monkeypatch.setattr(engine_module, "TURN", LONG)
+    monkeypatch.setattr(engine_module, "HELD_TURN", LONG)
     waits: list[float] = []
 
     class Noting:

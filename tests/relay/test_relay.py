@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from poolproxy.ipc.messages import Relayed
 from poolproxy.relay.client import HOLD
 from poolproxy.relay.connection import CHUNK
+from poolproxy.relay.lane import LONG_WAIT
 from poolproxy.wire.build import message, query, ready_for_query
 from tests.relay.harness import (
     DONE,
@@ -183,6 +185,23 @@ def test_waiting_clients_are_served_in_order() -> None:
             postgres.send(DONE)
             assert app.receive() == DONE
         assert not r.pool.waiting
+
+
+def test_a_relayed_client_comes_before_those_who_came_within_what_it_is_late() -> None:
+    """Where others wait long, as then it is late; else it waits behind them."""
+    with relay() as r:
+        (first, _), (second, _), (third, _) = clients = [r.client() for _ in range(3)]
+        second.relayed = Relayed("")
+        for _, app in clients[:2]:
+            app.send(SELECT)
+        assert list(r.pool.waiting) == [first, second]
+        first.wait_since -= LONG_WAIT
+        r.pool.give_up(second)
+        second.wait_since = 0.0
+        second.held = b""
+        clients[2][1].send(SELECT)
+        clients[1][1].send(SELECT)
+        assert list(r.pool.waiting) == [first, second, third]
 
 
 def test_a_pipelined_next_transaction_keeps_its_order() -> None:
