@@ -40,7 +40,7 @@ _HOW_TO_READ = f"""\
 - In the rows with *shared* 200 clients are spread over four processes as 120, 40, 30 and 10. poolproxy's
   processes share one pool of that size. PgBouncer's have as many server connections in all, each its part, so
   with a pool of 1 there is one process, and with 3 there are three. Each is compared with one of its kind.
-  With *clients move* they may; else those of pools of 1 and 3 are relayed, and of 8, too, with *TLS* on both
+  With *clients move* they may go to one of its processes; else they are relayed there. *TLS* is on both
   sides. What counts of four processes of poolproxy begins 2 s later, when that is so. A full run has no
   time for the rows with moves and TLS: `python -m benchmarks --only shared` has.
 - Goals hold for the rows that show one, ✓ met or ✗ missed.

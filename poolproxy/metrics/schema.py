@@ -277,7 +277,7 @@ class WorkerMetrics:
     )
     relayed_clients: int = gauge(
         "worker_relayed_clients",
-        "Logged-in clients whose connection this worker has while another one, the home of their small pool, "
+        "Logged-in clients whose connection this worker has while another one, the home of their pool, "
         "serves and counts them.",
         panel="Relayed clients",
     )

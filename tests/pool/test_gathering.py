@@ -272,6 +272,20 @@ def test_a_larger_pool_of_encrypted_servers_has_one(*, client_moves: bool) -> No
     assert all(gather.relay for gather in told.values())
 
 
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_moves: bool) -> None:
+    """So that all wait in one queue there, too; where they can go, those that can't stay where they are."""
+    driver = Gatherer(pool_size=4)
+    driver.client_moves = client_moves
+    driver.fill(1, 4)
+    driver.want(2)
+    told = {}
+    for _ in range(QUEUED_LOOKS + 1):
+        told |= driver.look(SOME)
+    assert {gather.home for gather in told.values()} == {1}
+    assert all(gather.relay is not client_moves for gather in told.values())
+
+
 def test_the_home_of_a_larger_pool_is_given_up_sooner() -> None:
     """Its servers don't have to move, so it loses less than a worker does that has no time left."""
     driver, homes = queued()

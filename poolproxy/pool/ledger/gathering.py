@@ -6,9 +6,10 @@ server, but is made once. So the clients go to one worker, the pool's *home*; th
 
 A larger pool gains, too, where its clients wait for servers and not for workers: in one worker they wait in
 one queue, and what several servers have answered meanwhile is dealt with in one go, which takes little more
-than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs more
-than that where servers can move, so clients that would have to be relayed stay where they are; but encrypted
-servers are opened anew where they are wanted, which takes long, so there all are gathered.
+than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs as much
+again. So where clients may move those of a larger pool that can't, encrypted ones, stay where they are. But
+where none may all are relayed, as one queue is fairer. And where servers are encrypted, too: they are opened
+anew where they are wanted, which takes long.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
   is hot when clients wait at a worker while another one has servers. Or when a limit has kept clients of a
@@ -122,7 +123,7 @@ class Gathering:
         """
         staying = self._books.workers - self._books.retired
         self._client_moves, self._servers = client_moves, {}
-        looked = self._look_at_all(now, staying, client_moves=client_moves)
+        looked = self._look_at_all(now, staying)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
         for pool, home in looked:
@@ -138,14 +139,12 @@ class Gathering:
             home.looked_at, home.moves = now, pool.moves
         return self._messages(now)
 
-    def _look_at_all(
-        self, now: float, staying: set[int], *, client_moves: bool
-    ) -> list[tuple[PoolState, Home]]:
+    def _look_at_all(self, now: float, staying: set[int]) -> list[tuple[PoolState, Home]]:
         """The pools that can have homes, and were there at the last look."""
         books, looked = self._books, []
         for key in {**books.restless, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
-            if pool is None or not _has_home(pool, len(staying), client_moves=client_moves):
+            if pool is None or not _has_home(pool, len(staying)):
                 if home is not None:
                     home.worker, home.looks, home.queued = NOBODY, 0, 0
             elif home is None:
@@ -215,18 +214,22 @@ class Gathering:
         """``busy``: without the pools that are to be thought of yet."""
         moves = (pool.moves - home.moves) / (now - home.looked_at)
         whole = sum(parts.values())
-        stays = (1 - RELAYED_PART) * whole if pool.fixed else 0.0
-        together = 1.0 if pool.fixed else TOGETHER
+        relayed = self._relays_all(pool)
+        stays = (1 - RELAYED_PART) * whole if relayed else 0.0
+        together = 1.0 if relayed else TOGETHER
         loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays, together=together)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
             return
-        relayed = pool.fixed or not self._client_moves
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         self._settle(pool, home, worker, now, parts)
+
+    def _relays_all(self, pool: PoolState) -> bool:
+        """Whether clients of it are relayed even if it is not small, and all that aren't at the home."""
+        return pool.fixed or not self._client_moves
 
     def _think_over(
         self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float], *, small: bool
@@ -313,7 +316,7 @@ class Gathering:
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
             workers = len(self._books.workers - self._books.retired)
-            relay = pool is None or pool.fixed or _is_small(pool, workers)
+            relay = pool is None or _is_small(pool, workers) or self._relays_all(pool)
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 if home.told.get(worker, NOBODY) != home.worker:
                     home.told[worker] = home.worker
@@ -326,11 +329,9 @@ class Gathering:
         return sends
 
 
-def _has_home(pool: PoolState, workers: int, *, client_moves: bool) -> bool:
+def _has_home(pool: PoolState, workers: int) -> bool:
     """Whether it is a pool that can have one."""
-    if not pool.leases or pool.limits.session_mode:
-        return False
-    return _is_small(pool, workers) or ((client_moves or pool.fixed) and workers > 1)
+    return workers > 1 and bool(pool.leases) and not pool.limits.session_mode
 
 
 def _is_small(pool: PoolState, workers: int) -> bool:

@@ -59,8 +59,8 @@ class Processes:
         "fewer server connections than there are workers, or if its limit keeps clients waiting and one "
         "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
         "it is; to the worker at which a pool of the first kind is gathered, or one whose server connections "
-        "are encrypted, it is relayed. With false that is done with all connections to such pools, and none "
-        "moves. Not in PgBouncer.",
+        "are encrypted, it is relayed. With false no connection moves, and all that belong to such pools are "
+        "relayed. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
