@@ -39,7 +39,8 @@ _HOW_TO_READ = f"""\
   spare worker here, which by default is one process more.
 - In the rows with *shared* 200 clients are spread over four processes as 120, 40, 30 and 10. poolproxy's
   processes share one pool of that size. PgBouncer's have as many server connections in all, each its part, so
-  with a pool of 1 there is one process, and with 3 there are three. Each is compared with one of its kind.
+  with a pool of 1 there is one process, and with 3 there are three. Each is compared with one of its kind, in
+  turns of half a second.
   With *clients move* they may go to one of its processes; else they are relayed there. *TLS* is on both
   sides. What counts of four processes of poolproxy begins 2 s later, when that is so. A full run has no
   time for the rows with moves and TLS: `python -m benchmarks --only shared` has.

@@ -1,5 +1,8 @@
 """Many clients on few server connections, unevenly spread over the processes of a pooler.
 
+The poolers that are compared are asked in turns of half a second or so: how fast a shared machine is changes
+by a quarter within seconds, and that should hit both.
+
 Which process has a client the kernel tells: the other end of its connection is a socket of that process. So
 more clients are connected than needed, and those that are too many in their process leave again.
 """
@@ -32,6 +35,9 @@ _MARGIN = 0.25  # of the run is left out at its beginning, while servers are ope
 _GATHERING_SECONDS = (
     2  # more where clients are gathered: it takes a second or so to see that they should be
 )
+_TURNS = 3  # of each pooler
+_RAMP_SECONDS = 0.2  # of each turn are left out
+_DRAIN_SECONDS = 10.0  # at most, for the last answers of a turn
 _MOST = 12 * sum(SPREAD)
 _SETTLE_SECONDS = 5.0
 
@@ -46,7 +52,9 @@ class Run:
 
 
 class Caller:
-    """One client that sends a query as soon as it has the answer to the last one."""
+    """One client that sends a query as soon as it has the answer to the last one. ``served``: how often
+    within the time that counts; of the ``waits`` some are over a little later.
+    """
 
     def __init__(self, endpoint: Endpoint, loop: Loop) -> None:
         self._socket = _connected(endpoint)
@@ -54,6 +62,7 @@ class Caller:
         self.port: int = self._socket.getsockname()[1]
         self.fd = self._socket.fileno()
         self.began = 0.0
+        self.served = 0
         self.waits: list[float] = []
         self._socket.sendall(startup_packet(endpoint.user, endpoint.dbname))
         while not (data := self._socket.recv(65536)).endswith(READY):
@@ -62,6 +71,7 @@ class Caller:
 
     def ask(self, now: float) -> None:
         self.began = now
+        self._loop.asked += 1
         sql = f"select abalance from pgbench_accounts where aid = {random.randint(1, 1000)}"
         self._socket.sendall(query(sql))
 
@@ -71,8 +81,10 @@ class Caller:
         if not data or data[:1] == b"E":
             raise Unavailable(f"query: {data[:200]!r}")
         if data.endswith(READY):
+            self._loop.asked -= 1
             if self._loop.counts:
                 self.waits.append(now - self.began)
+                self.served += not self._loop.over
             if not self._loop.over:
                 self.ask(now)
 
@@ -104,25 +116,69 @@ _TLS = _any_certificate()
 
 
 class Loop:
-    """Runs callers; their times are noted while it ``counts``: not in its first ``lead`` seconds."""
+    """Runs callers; what is answered while it ``counts`` is noted. ``over``: whoever has an answer asks no
+    more; ``asked``: how many wait for one.
+    """
 
-    def __init__(self, lead: float) -> None:
+    def __init__(self) -> None:
         self.counts = self.over = False
-        self._lead = lead
+        self.asked = 0
 
-    def run(self, callers: Sequence[Caller], seconds: float) -> None:
+    def run(self, callers: Sequence[Caller], seconds: float, lead: float) -> None:
+        """For so many seconds, of which ``lead`` don't count; then until all have got their answers."""
         epoll = select.epoll()
         by_fd = {caller.fd: caller for caller in callers}
         for fd in by_fd:
             epoll.register(fd, select.EPOLLIN)
+        self.counts = self.over = False
         began = time.monotonic()
         for caller in callers:
             caller.ask(began)
-        while (now := time.monotonic()) < began + seconds:
-            self.counts = now > began + self._lead
+        while self.asked:
+            now = time.monotonic()
+            self.over = now > began + seconds
+            self.counts = now > began + lead
+            if now > began + seconds + _DRAIN_SECONDS:
+                raise Unavailable(f"{self.asked} clients don't get an answer")
             for fd, _ in epoll.poll(1, 512):
                 by_fd[fd].answered(time.monotonic())
         epoll.close()
+
+
+class Crowd:
+    """The clients of one pooler."""
+
+    def __init__(self, connect: Callable[[Loop], list[Caller]]) -> None:
+        self._loop = Loop()
+        try:
+            self._callers = connect(self._loop)
+        except OSError as error:
+            raise Unavailable(str(error)) from error
+        self._counted = 0.0
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for caller in self._callers:
+            caller.close()
+
+    def ask(self, seconds: float, lead: float) -> None:
+        """All of them, for ``lead`` seconds that do not count, and so many that do."""
+        self._loop.run(self._callers, lead + seconds, lead)
+        self._counted += seconds
+
+    def result(self) -> Run:
+        """Of all seconds that have counted."""
+        counts = [caller.served for caller in self._callers]
+        waits = [wait for caller in self._callers for wait in caller.waits]
+        if sum(counts) < 2 * len(self._callers):
+            raise Unavailable("hardly any client was served")
+        return Run(
+            tps=sum(counts) / self._counted,
+            p99=quantiles(waits, n=100)[98],
+            least=min(counts) / median(counts),
+        )
 
 
 def run(one: Endpoint, many: Endpoint, seconds: int, *, gathers: bool = False) -> Sharing:
@@ -131,40 +187,23 @@ def run(one: Endpoint, many: Endpoint, seconds: int, *, gathers: bool = False) -
     begins later.
     """
     lead = _MARGIN * seconds
-    later = lead + _GATHERING_SECONDS * gathers
-    alone = _measure(one, lambda loop: _connect(one, sum(SPREAD), loop), seconds, lead)
-    spread = _measure(many, lambda loop: _spread(many, loop), seconds, later)
+    turn = (seconds - lead) / _TURNS
+    with (
+        Crowd(lambda loop: _connect(one, sum(SPREAD), loop)) as alone,
+        Crowd(lambda loop: _spread(many, loop)) as spread,
+    ):
+        alone.ask(0.0, lead)
+        spread.ask(0.0, lead + _GATHERING_SECONDS * gathers)
+        for _ in range(_TURNS):
+            alone.ask(turn, _RAMP_SECONDS)
+            spread.ask(turn, _RAMP_SECONDS)
+        one_process, more = alone.result(), spread.result()
     return Sharing(
-        tps=spread.tps,
-        tps_ratio=spread.tps / alone.tps,
-        p99_ms=spread.p99 * 1000,
-        p99_ratio=spread.p99 / alone.p99,
-        least=spread.least,
-    )
-
-
-def _measure(
-    endpoint: Endpoint, connect: Callable[[Loop], list[Caller]], seconds: int, lead: float
-) -> Run:
-    counted = seconds * (1 - _MARGIN)
-    loop = Loop(lead)
-    try:
-        callers = connect(loop)
-    except OSError as error:
-        raise Unavailable(str(error)) from error
-    try:
-        loop.run(callers, lead + counted)
-    finally:
-        for caller in callers:
-            caller.close()
-    counts = [len(caller.waits) for caller in callers]
-    waits = [wait for caller in callers for wait in caller.waits]
-    if len(waits) < 2 * len(callers):
-        raise Unavailable("hardly any client was served")
-    return Run(
-        tps=len(waits) / counted,
-        p99=quantiles(waits, n=100)[98],
-        least=min(counts) / median(counts),
+        tps=more.tps,
+        tps_ratio=more.tps / one_process.tps,
+        p99_ms=more.p99 * 1000,
+        p99_ratio=more.p99 / one_process.p99,
+        least=more.least,
     )
 
 
