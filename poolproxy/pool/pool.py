@@ -83,6 +83,7 @@ class WorkerPool(Generic[C, S]):
         "clients",
         "demands",
         "draining",
+        "engaged_at",
         "failing",
         "idle",
         "key",
@@ -93,6 +94,7 @@ class WorkerPool(Generic[C, S]):
         "opening",
         "outdated",
         "reclaim",
+        "relayed_at",
         "reset_always",
         "reset_query",
         "round_robin",
@@ -132,6 +134,7 @@ class WorkerPool(Generic[C, S]):
         self.opening = 0
         self.outdated = 0.0
         self.unused_since = 0.0
+        self.relayed_at = self.engaged_at = 0.0
         self.reclaim = 0
         self.called = 0
         self.called_since = 0.0

@@ -21,7 +21,7 @@ from poolproxy.relay.cancelling import TO_SYNC, drop_to_sync
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.context import Context
 from poolproxy.relay.engine import CHUNK, SHORT
-from poolproxy.relay.lane import lateness
+from poolproxy.relay.lane import THINKS, lateness
 from poolproxy.relay.refusals import login_failing
 from poolproxy.relay.task import prepare
 from poolproxy.settings.config import ClientSettings
@@ -229,6 +229,8 @@ class Client(Connection):
                 back.owe(types)
             if not server.query_since:
                 server.query_since = monotonic()
+                if self.relayed is not None:
+                    self.pool.engaged_at = server.query_since
                 if not server.xact_since:
                     server.xact_since = server.query_since
         if data:
@@ -298,9 +300,17 @@ class Client(Connection):
         if self.relayed is None:
             pool.waiting.append(self)
         else:
-            pool.enter(self, lateness(pool.longest_wait(now)))
+            pool.enter(self, self._lateness(now))
         if not pool.want_stands:
             self.context.host.want(pool)
+
+    def _lateness(self, now: float) -> float:
+        """As in ``lane``: nobody is late while transactions of several statements go on."""
+        pool = self.pool
+        since, pool.relayed_at = now - pool.relayed_at, now
+        if now < pool.engaged_at + THINKS:
+            return 0.0
+        return lateness(pool.longest_wait(now), since)
 
     def _hold(self, data: bytes, types: Sequence[int]) -> None:
         self.held, self.held_types, self.whole = data, types, None

@@ -5,8 +5,8 @@ A trio task for each client costs about 25 us of CPU per transaction more than a
 
 Trio itself costs 15-20 us for each wake-up. Under load the next event is usually less than a
 millisecond away, so after a batch the engine lingers: it waits up to LINGER in its own epoll
-instead of going back through trio, for at most TURN in all. It does so only while ``quiet`` says
-that no trio task is in a hurry (no log-in in progress), and not past the arrival of something that
+instead of going back through trio, for at most TURN in all, or HELD_TURN. It does so only while ``quiet``
+says that no trio task is in a hurry (no log-in in progress), and not past the arrival of something that
 :meth:`Engine.yield_to` was told of: else each log-in would begin up to LINGER late.
 
 What the callbacks of a batch send in answer is written when all of them have run (:attr:`Engine.post`). Each
@@ -38,10 +38,10 @@ log = logging.getLogger(__name__)
 
 LINGER = 0.001  # seconds; the resolution of epoll_wait
 TURN = 0.005  # seconds between two visits to trio's scheduler
-# The same while something is held. That is most of what there is to do then, and costs less than a visit:
-# three workers that relay took 24 to 28 us for each transaction of their pool with such turns, and 27 to 31
-# with short ones. Whether a task could run is looked at ASK apart.
-HELD_TURN, ASK = 0.03, 0.01
+# The same while something is held. That is most of what there is to do then, and costs less than a visit.
+# With 30 ms a little more would be saved, but log-ins and cancels, which wait for several visits, took 0.1 s
+# longer.
+HELD_TURN = 0.015
 BATCH = 128  # events taken at once
 CHUNK = 65_536  # bytes read at once
 # The same while there is little to read: of a longer object Python asks libc for memory, and gives most of it
@@ -114,15 +114,10 @@ class Engine:
     ``post`` takes a peer's ``quick``, bytes for it and the peer, to be written at the end of the batch, or
     at once outside of one. Whoever writes to a peer in another way, closes it or gives it away calls
     :meth:`flush` before. ``posted``: what was posted and is not written yet, at most what a batch has read.
-    ``size``: how many bytes to ask for. ``held`` is None outside of a turn. ``runnable``: whether a trio task
-    waits for nothing but its turn.
+    ``size``: how many bytes to ask for. ``held`` is None outside of a turn.
     """
 
-    def __init__(
-        self,
-        quiet: Callable[[], bool] = lambda: True,
-        runnable: Callable[[], bool] = lambda: False,
-    ) -> None:
+    def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
         self._epoll = select.epoll()
         # By descriptor, as these are small numbers: a dict takes 200 instructions for what a list does in 20.
         self._receivers: list[MethodType | None] = []
@@ -133,7 +128,7 @@ class Engine:
         self.posted: list[Posted] = []
         self.post: Callable[[Posted], None] = self._post_now
         self._quiet = quiet
-        self._runnable = runnable
+        self._was_long = False
         self.size = SHORT
         self._wide_until = 0.0
         self._resumed: trio.Event | None = None
@@ -201,6 +196,12 @@ class Engine:
         fd = self._epoll.fileno()
         while True:
             await trio.lowlevel.wait_readable(fd)
+            if self._was_long:
+                # Those who have waited for the end of that turn come first, and whom they start: a log-in
+                # says only in its own task that it is in a hurry.
+                self._was_long = False
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
             if self._resumed is not None:
                 await self._resumed.wait()
             else:
@@ -249,13 +250,9 @@ class Engine:
         """Go on until nothing is held any more, which is so at the latest at the end of the turn that was
         ``began`` then, but for one wait.
         """
-        end, ask = began + HELD_TURN, began + ASK
+        self._was_long, end = True, began + HELD_TURN
         while self.held is not None:
             now = monotonic()
-            if now > ask:
-                ask = now + ASK
-                if self._runnable():
-                    end = now
             if self.yielding or now >= end or not self._quiet():
                 self.held.release()
             elif now >= self.held.until:

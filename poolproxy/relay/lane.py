@@ -10,14 +10,16 @@ Who waits long is measured, from the first bytes of a request to the first ones 
 clients are many and answers few would tell the mean too, but nothing more: in a transaction of many
 statements the first one waits for a server, and the others are answered at once. To delay these means that
 the server does nothing meanwhile, and all others wait for it: with transactions of five statements and a pool
-of 3 the throughput was a third. So the lane is armed while a transaction goes on (ReadyForQuery tells), and
-after any quick answer, until some dozens of others were waited for. When it is held an answer seems to take a
+of 3 the throughput was a third. So the lane is armed while a transaction goes on (ReadyForQuery tells; but a
+client that thinks for long in one is not waited for), and after any quick answer, until some dozens of others
+were waited for. When it is held an answer seems to take a
 tick longer, which is quick all the same: a lane does not keep itself held.
 
-A tick is a fifth of that wait at most. Each costs such a process some 100 us, whatever it finds, as its code
+A tick is about a fifth of that wait. Each costs such a process some 100 us, whatever it finds, as its code
 has left the caches meanwhile, and each event 20 us more; so longer ticks save most where waits are long. A
 relayed client would have fewer turns than others, by an eighth where a tick is a tenth of the wait; so in the
-queue of its pool it comes before those who came within that time before it (:func:`lateness`).
+queue of its pool its request counts as made before it came (:func:`lateness`). Its answer is late all the
+same.
 
 A trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
 Instead the engine counts the time (:attr:`Engine.held`). It does so within a turn only: whatever else the
@@ -36,9 +38,7 @@ TICK, LONGEST_TICK = 0.002, 0.006
 LONG_WAIT = 5 * TICK
 PART = 5  # of the wait is a tick
 QUICK = 2  # ticks
-# Ticks that request and answer are late. An answer has half of one to wait, as a mean; the next request,
-# which comes soon after that, nearly a whole one.
-LATE = 1.5
+THINKS = 0.05  # seconds in which the next statement of a transaction is waited for
 MANY = 128  # answers, of which the mean is; with a quick one in fifty the lane is armed mostly
 BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 
@@ -57,9 +57,13 @@ def tick(wait: float) -> float:
     return min(max(TICK, round(wait / PART, 3)), LONGEST_TICK)
 
 
-def lateness(wait: float) -> float:
-    """Seconds that being relayed costs a client, most likely, where others ``wait`` so many."""
-    return LATE * tick(wait) if wait >= LONG_WAIT else 0.0
+def lateness(wait: float, since: float) -> float:
+    """How many seconds ago a relayed client of a pool has made the request that comes now, most likely: it
+    does so soon after an answer, which has come with the tick before. ``wait``: of the first in the queue, in
+    seconds; ``since``: as :func:`may_be_late`, of those of that pool.
+    """
+    late = tick(wait)
+    return late if wait >= LONG_WAIT and since < 2 * late else 0.0
 
 
 def may_be_late(events: int, since: float, wait: float, *, bulk: bool) -> bool:
@@ -79,8 +83,8 @@ class Lane(Engine):
     """The engine of a worker's pumps, watched by ``main``, the worker's; it has no turns of its own.
 
     ``now``: when the batch was begun. ``wait``, ``bulk``: as in :func:`may_be_late`; a pump sets ``bulk``
-    when something that was full takes more. ``bound``: how many clients are in transactions. ``until``: when
-    to look next, while it is held.
+    when something that was full takes more. ``armed_until``: a transaction goes on. ``until``: when to look
+    next, while it is held.
     """
 
     def __init__(self, main: Engine) -> None:
@@ -89,7 +93,7 @@ class Lane(Engine):
         self._fd = self._epoll.fileno()
         self.now = self.until = self.wait = 0.0
         self.bulk = False
-        self.bound = 0
+        self.armed_until = 0.0
         self._heard = 0.0
         main.watch(self._fd, self)
 
@@ -139,7 +143,9 @@ class Lane(Engine):
         if events:
             self._heard = now
             self._dispatch(events)
-        return not self.bound and may_be_late(len(events), since, self.wait, bulk=self.bulk)
+        if now < self.armed_until:
+            return False
+        return may_be_late(len(events), since, self.wait, bulk=self.bulk)
 
     # -- what a pump calls --------------------------------------------------------------------------
 

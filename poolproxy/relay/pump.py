@@ -20,7 +20,7 @@ from time import monotonic
 from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay.connection import Connection
 from poolproxy.relay.engine import CHUNK, SHORT
-from poolproxy.relay.lane import Lane
+from poolproxy.relay.lane import THINKS, Lane
 from poolproxy.relay.tls import TlsConnection
 
 # Seconds for a client to take the last bytes that it gets: there are up to a chunk here, beside the kernel's.
@@ -121,8 +121,8 @@ class _Inner(_End):
         if pump.asked_at and data:
             pump.lane.answered(pump.lane.now - pump.asked_at)
             pump.asked_at = 0.0
-        if data[-6:-1] == READY and (data[-1:] != IDLE) != pump.bound:
-            pump.bind(bound=not pump.bound)
+        if data[-6:-1] == READY and data[-1:] != IDLE:
+            pump.lane.armed_until = pump.lane.now + THINKS
         super().received(data)
 
     def hung_up(self) -> None:
@@ -172,7 +172,6 @@ class Pump:
         self.pool = pool
         self.deadline = math.inf
         self.asked_at = 0.0
-        self.bound = False
         self._on_end: Callable[[socket.socket | None], None] | None = on_end
         self.encrypted = isinstance(outer, ssl.SSLSocket)
         self._outer = _TlsOuter(lane, outer) if self.encrypted else _Outer(lane, outer)
@@ -190,17 +189,11 @@ class Pump:
         """Whether one of both sides has ended."""
         return self._outer.closed or self._inner.closed
 
-    def bind(self, *, bound: bool) -> None:
-        """It has got a server for a transaction, or has one no longer."""
-        self.lane.bound += bound - self.bound
-        self.bound = bound
-
     def undo(self, far: socket.socket) -> tuple[bytes, bytes]:
         """The client's socket is the caller's again, who has also got ``far``, the pipe's other end, and
         closes it: what the client has said that nobody has read, and what was said to it and is not sent yet.
         """
         self._on_end = None
-        self.bind(bound=False)
         outer, inner = self._outer, self._inner
         outer.hand_on()
         inner.hand_on()
@@ -217,7 +210,6 @@ class Pump:
 
     def ended(self, client: socket.socket | None) -> None:
         """For the ends only."""
-        self.bind(bound=False)
         on_end, self._on_end = self._on_end, None
         if on_end is not None:
             on_end(client)

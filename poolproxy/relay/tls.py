@@ -1,8 +1,8 @@
 """Relayed connections whose bytes are encrypted.
 
 They are what their kind is in the clear (:func:`over_tls` adds to a class) but for how they read and
-write. The relay writes by ``quick`` where it is in a hurry; that is -1 here, so such a write fails and comes
-to :meth:`TlsConnection._send`, and connections in the clear pay nothing for the difference.
+write. The relay writes by ``quick`` where it is in a hurry; that is -1 here, so what is posted comes to
+:meth:`TlsConnection._send`, and connections in the clear pay next to nothing for the difference.
 
 What OpenSSL demands:
 

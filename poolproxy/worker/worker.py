@@ -94,7 +94,7 @@ class Worker:
         self.metrics = WorkerMetrics(slot)
         self.reported = Reported()
         self.load_told = Load(0.0, 0.0)
-        self.engine = Engine(lambda: not self.hurried, _is_any_task_runnable)
+        self.engine = Engine(quiet=lambda: not self.hurried)
         self.engine.yield_to(channel.fileno())
         self.lane = Lane(self.engine)
         self.hurried = 0  # tasks that a client or the ledger waits for
@@ -422,10 +422,6 @@ class Worker:
         """Run a task for as long as it takes."""
         assert self.nursery is not None
         self.nursery.start_soon(task, *args)  # type: ignore[arg-type]
-
-
-def _is_any_task_runnable() -> bool:
-    return trio.lowlevel.current_statistics().tasks_runnable > 0
 
 
 def _runs(server: Server, client: Client | None) -> bool:

@@ -286,6 +286,21 @@ def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_mo
     assert all(gather.relay is not client_moves for gather in told.values())
 
 
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_whether_clients_are_relayed_follows_a_reload(client_moves: bool) -> None:
+    """Every worker is told, once; the home stays."""
+    driver = Gatherer(pool_size=4)
+    driver.client_moves = client_moves
+    driver.fill(1, 4)
+    driver.want(2)
+    for _ in range(QUEUED_LOOKS + 1):
+        driver.look(SOME)
+    driver.client_moves = not client_moves
+    told = driver.look(SOME)
+    assert told == {w: Gather(POOL, 1, here=w == 1, relay=client_moves) for w in (1, 2)}
+    assert driver.look(SOME) == {}
+
+
 def test_the_home_of_a_larger_pool_is_given_up_sooner() -> None:
     """Its servers don't have to move, so it loses less than a worker does that has no time left."""
     driver, homes = queued()

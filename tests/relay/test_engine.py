@@ -467,30 +467,43 @@ def test_what_is_held_is_let_go_at_the_end_of_a_turn(
     leaver.close()
 
 
-def test_a_turn_lasts_while_something_is_held_and_no_task_can_run(
-    monkeypatch: pytest.MonkeyPatch,
+async def test_who_has_waited_for_the_end_of_a_long_turn_comes_before_the_next_one(
+    calm: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is asked for from time to time; without anything that is held a turn is as short as ever."""
-    monkeypatch.setattr(engine_module, "TURN", -1.0)
-    monkeypatch.setattr(engine_module, "ASK", 0.0)
-    monkeypatch.setattr(engine_module, "HELD_TURN", LONG)
-    asked = iter([False, False, True])
-    one = Engine(runnable=lambda: next(asked))
-    leaver = Leaver(one, Leaver.release)
-    leaver.peer.send(b"one")
-    other = Watcher(one, lambda: other.peer.send(b"x"))
-    other.peer.send(b"x")
-    one.turn()
-    assert not list(asked)
-    assert leaver.told == ["one", "released"]
-    assert len(other.told) >= 3
-    before = len(other.told)
-    one.turn()
-    assert len(other.told) == before + 1
-    one.close_later(other.sock)
-    other.close()
+    """Also a task that such a one starts, and that says then that it is in a hurry."""
+    for name in ("TURN", "HELD_TURN"):
+        monkeypatch.setattr(engine_module, name, -1.0)
+    ours, theirs = socket.socketpair()
+    hurried: list[bool] = []
+    at_each: list[list[bool]] = []
+
+    async def hurry() -> None:
+        hurried.append(True)
+
+    async def read() -> None:
+        await trio.lowlevel.wait_readable(ours.fileno())
+        nursery.start_soon(hurry)
+
+    def then() -> None:
+        at_each.append(hurried.copy())
+        if len(at_each) == 1:
+            theirs.send(b"x")
+            leaver.peer.send(b"two")
+
+    leaver = Leaver(calm, never)
+    leaver.then = then
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        nursery.start_soon(calm.run)
+        leaver.peer.send(b"one")
+        with trio.fail_after(5):
+            while len(at_each) < 2:
+                await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert at_each == [[], [True]]
+    for sock in (ours, theirs):
+        sock.close()
     leaver.close()
-    one.close()
 
 
 def test_nothing_is_held_while_a_task_is_in_a_hurry(engine: Engine) -> None:

@@ -202,6 +202,24 @@ def test_a_relayed_client_comes_before_those_who_came_within_what_it_is_late() -
         clients[2][1].send(SELECT)
         clients[1][1].send(SELECT)
         assert list(r.pool.waiting) == [first, second, third]
+        assert second.wait_since < third.wait_since
+
+
+def test_nobody_comes_before_others_while_relayed_transactions_go_on() -> None:
+    """Then no relayed client is late."""
+    with relay() as r:
+        (first, one), (_, other), (relayed, far), (engaged, busy) = [r.client() for _ in range(4)]
+        relayed.relayed = engaged.relayed = Relayed("")
+        _, postgres = r.server()
+        busy.send(query("begin"))
+        postgres.send(IN_BLOCK)
+        busy.send(SELECT)
+        one.send(SELECT)
+        first.wait_since -= LONG_WAIT
+        r.pool.relayed_at = first.wait_since + LONG_WAIT
+        other.send(SELECT)
+        far.send(SELECT)
+        assert list(r.pool.waiting)[-1] is relayed
 
 
 def test_a_pipelined_next_transaction_keeps_its_order() -> None:

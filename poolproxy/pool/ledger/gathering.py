@@ -58,8 +58,9 @@ REST = 300.0
 COMING = 10.0  # in which a good part of the clients must have come
 # After these the work that a home brings begins to be measured, and is.
 ARRIVING, ARRIVED = 0.3, 1.0
-# Of the work with encrypted clients and servers as much as goes to the home, measured: not encrypting for the
-# clients that it does not have itself, nor opening connections all the time.
+# As much of the work goes to the home where clients are relayed, measured with encrypted clients and servers:
+# not encrypting for the clients that it does not have itself, nor opening connections all the time. In the
+# clear it is less.
 RELAYED_PART = 0.8
 # Parts of a core.
 # Or a quarter of what the pool takes, if that is less. Where its clients are relayed it is MUCH_ROOM, or half
@@ -77,8 +78,9 @@ class Home:
     """``worker``: where clients are to be, as was decided at ``since`` and thought over at ``thought_at``;
     NOBODY: they may stay where they are. ``looked_at``: when ``moves`` were how many of its servers had
     moved; ``looks``: for how many looks it has been hot, ``queued``: for how many a limit has kept clients
-    waiting; ``busy_at``: when anybody waited. ``told``: what each worker was told. ``away``: how many clients
-    were elsewhere at ``counted_at``. ``shift``: how the decision changes the shares of workers.
+    waiting; ``busy_at``: when anybody waited. ``small``: the pool was so then. ``told``: what each worker was
+    told. ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the decision changes the
+    shares of workers.
     """
 
     looked_at: float
@@ -93,7 +95,8 @@ class Home:
     away: int = 0
     counted_at: float = float("-inf")
     shift: dict[int, float] = attrs.Factory(dict)
-    told: dict[int, int] = attrs.Factory(dict)
+    small: bool = False
+    told: dict[int, Gather] = attrs.Factory(dict)
 
 
 class Gathering:
@@ -258,6 +261,7 @@ class Gathering:
         self, pool: PoolState, home: Home, worker: int, now: float, parts: Mapping[int, float]
     ) -> None:
         home.worker = worker
+        home.small = _is_small(pool, len(parts))
         home.since = home.thought_at = home.counted_at = now
         home.away = sum(n for other, n in pool.clients.items() if other != worker)
         home.shift = {w: -part for w, part in parts.items()}
@@ -315,14 +319,15 @@ class Gathering:
         for key, home in list(self._homes.items()):
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
-            workers = len(self._books.workers - self._books.retired)
-            relay = pool is None or _is_small(pool, workers) or self._relays_all(pool)
+            nowhere = order = Gather(key, NOBODY, here=False)
+            relay = home.small or pool is None or self._relays_all(pool)
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
-                if home.told.get(worker, NOBODY) != home.worker:
-                    home.told[worker] = home.worker
-                    here = worker == home.worker
-                    sends.append((worker, Gather(key, home.worker, here, relay=relay)))
-            home.told = {w: h for w, h in home.told.items() if h != NOBODY}
+                if home.worker != NOBODY:
+                    order = Gather(key, home.worker, worker == home.worker, relay=relay)
+                if order != home.told.get(worker, nowhere):
+                    home.told[worker] = order
+                    sends.append((worker, order))
+            home.told = {w: order for w, order in home.told.items() if order.home != NOBODY}
             restless = key in self._books.restless or home.looks or now < home.rests_until
             if home.worker == NOBODY and not home.told and not restless:
                 del self._homes[key]

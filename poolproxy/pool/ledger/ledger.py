@@ -259,9 +259,9 @@ class Ledger:
     def gather(
         self, busy: Mapping[int, float] | None, now: float, *, client_moves: bool = True
     ) -> Sends:
-        """Think about the homes of small pools, see ``pool.ledger.gathering``; to be called a few times a
-        second. ``busy``: how much of a core each worker uses; None: clients are to stay. Without
-        ``client_moves`` only encrypted ones go, of pools whose servers are encrypted.
+        """Think about the homes of pools, see ``pool.ledger.gathering``; to be called a few times a second.
+        ``busy``: how much of a core each worker uses; None: clients are to stay. Without ``client_moves`` all
+        are relayed.
         """
         if busy is None:
             return self._gathering.give_up(now)
