@@ -18,7 +18,7 @@ the same batch would then reach the wrong connection. Descriptors are therefore 
 the batch (:meth:`Engine.close_later`).
 
 What is watched may want to be left alone for a while, as the lane of relayed connections does (``lane``). It
-is *held* until a time, or the end of the turn, and the others are served meanwhile.
+is *held* until a time, and the others are served meanwhile. Turns are longer then, and follow each other.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ TURN = 0.005  # seconds between two visits to trio's scheduler
 # With 30 ms a little more would be saved, but log-ins and cancels, which wait for several visits, took 0.1 s
 # longer.
 HELD_TURN = 0.015
+VISITS = 3  # of trio to its tasks between two of these, see Engine.run
 BATCH = 128  # events taken at once
 CHUNK = 65_536  # bytes read at once
 # The same while there is little to read: of a longer object Python asks libc for memory, and gives most of it
@@ -114,7 +115,7 @@ class Engine:
     ``post`` takes a peer's ``quick``, bytes for it and the peer, to be written at the end of the batch, or
     at once outside of one. Whoever writes to a peer in another way, closes it or gives it away calls
     :meth:`flush` before. ``posted``: what was posted and is not written yet, at most what a batch has read.
-    ``size``: how many bytes to ask for. ``held`` is None outside of a turn.
+    ``size``: how many bytes to ask for. ``held`` is what was left alone at the end of a turn.
     """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:
@@ -128,7 +129,6 @@ class Engine:
         self.posted: list[Posted] = []
         self.post: Callable[[Posted], None] = self._post_now
         self._quiet = quiet
-        self._was_long = False
         self.size = SHORT
         self._wide_until = 0.0
         self._resumed: trio.Event | None = None
@@ -195,17 +195,19 @@ class Engine:
         """Serve until cancelled; the one task that runs the callbacks."""
         fd = self._epoll.fileno()
         while True:
-            await trio.lowlevel.wait_readable(fd)
-            if self._was_long:
-                # Those who have waited for the end of that turn come first, and whom they start: a log-in
-                # says only in its own task that it is in a hurry.
-                self._was_long = False
-                await trio.lowlevel.checkpoint()
-                await trio.lowlevel.checkpoint()
-            if self._resumed is not None:
-                await self._resumed.wait()
+            if self.held is None:
+                await trio.lowlevel.wait_readable(fd)
             else:
+                # The turn goes on when all who have waited for this have had theirs, and those whom they have
+                # started: a log-in says only in its own task that it is in a hurry.
+                for _ in range(VISITS):
+                    await trio.lowlevel.checkpoint()
+            if self._resumed is None:
                 self.turn()
+                continue
+            if self.held is not None:
+                self.held.release()
+            await self._resumed.wait()
 
     @property
     def is_suspended(self) -> bool:
@@ -228,14 +230,16 @@ class Engine:
         if now > self._wide_until:
             self.size = SHORT
         self.yielding = False
+        if self.held is not None:
+            self._serve_beside(now + HELD_TURN)
         poll = self._epoll.poll
-        events = poll(0, BATCH)
+        events = poll(0, BATCH) if self.held is None else []
         while events:
             self._dispatch(events)
             self.rounds += 1
             if self.held is not None:
-                self._serve_beside(now)
-            if self.yielding or monotonic() > end:
+                self._serve_beside(now + HELD_TURN)
+            if self.held is not None or self.yielding or monotonic() > end:
                 return
             events = poll(LINGER if self._quiet() else 0, BATCH)
 
@@ -246,15 +250,14 @@ class Engine:
         self.held = one
         return True
 
-    def _serve_beside(self, began: float) -> None:
-        """Go on until nothing is held any more, which is so at the latest at the end of the turn that was
-        ``began`` then, but for one wait.
-        """
-        self._was_long, end = True, began + HELD_TURN
+    def _serve_beside(self, end: float) -> None:
+        """Go on until nothing is held any more, or the turn is at its ``end``, but for one wait."""
         while self.held is not None:
             now = monotonic()
-            if self.yielding or now >= end or not self._quiet():
+            if not self._quiet():
                 self.held.release()
+            elif self.yielding or now >= end:
+                return
             elif now >= self.held.until:
                 self.held.look()
                 self.rounds += 1

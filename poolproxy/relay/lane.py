@@ -10,20 +10,19 @@ Who waits long is measured, from the first bytes of a request to the first ones 
 clients are many and answers few would tell the mean too, but nothing more: in a transaction of many
 statements the first one waits for a server, and the others are answered at once. To delay these means that
 the server does nothing meanwhile, and all others wait for it: with transactions of five statements and a pool
-of 3 the throughput was a third. So the lane is armed while a transaction goes on (ReadyForQuery tells; but a
-client that thinks for long in one is not waited for), and after any quick answer, until some dozens of others
-were waited for. When it is held an answer seems to take a
-tick longer, which is quick all the same: a lane does not keep itself held.
+of 3 the throughput was a third. So the lane is armed while any answer has not ended with ReadyForQuery
+outside of a transaction, but a client that thinks for long is not waited for; and while a good part of the
+answers is quick. When it is held an answer seems to take a tick longer, which is quick all the same: a lane
+does not keep itself held.
 
-A tick is about a fifth of that wait. Each costs such a process some 100 us, whatever it finds, as its code
+A tick is a quarter of that wait at most. It costs such a process some 100 us, whatever it finds, as its code
 has left the caches meanwhile, and each event 20 us more; so longer ticks save most where waits are long. A
 relayed client would have fewer turns than others, by an eighth where a tick is a tenth of the wait; so in the
 queue of its pool its request counts as made before it came (:func:`lateness`). Its answer is late all the
 same.
 
 A trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
-Instead the engine counts the time (:attr:`Engine.held`). It does so within a turn only: whatever else the
-worker has to do finds the lane armed.
+Instead the engine counts the time (:attr:`Engine.held`), between visits to trio.
 """
 
 from __future__ import annotations
@@ -36,25 +35,28 @@ from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
 # Seconds. The engine's LINGER is the resolution.
 TICK, LONGEST_TICK = 0.002, 0.006
 LONG_WAIT = 5 * TICK
-PART = 5  # of the wait is a tick
+PART = 4  # of the wait is a tick
 QUICK = 2  # ticks
+WEIGHT = 8  # of a quick answer in the mean
 THINKS = 0.05  # seconds in which the next statement of a transaction is waited for
-MANY = 128  # answers, of which the mean is; with a quick one in fifty the lane is armed mostly
+MANY = 128  # answers, of which the mean is
 BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 
 
 def mean_wait(mean: float, waited: float) -> float:
-    """The mean for an answer more, in seconds, of those since the last quick one. It begins with nothing, and
-    no answer counts for more than six times LONG_WAIT, so it takes MANY / 6 of them at least to be as long.
+    """The mean for an answer more, in seconds. It begins with nothing, and no answer counts for more than six
+    times LONG_WAIT, so it takes MANY / 6 of them at least to be as long. A quick one counts for several, so a
+    dozen in a row arm the lane, and one in ten keeps it so. That a single one does was tried: where a stall
+    of the clients lets the queue run empty there is one, and the lane was armed for a sixth of the time.
     """
     if waited < QUICK * tick(mean):
-        return 0.0
+        return mean * (1 - WEIGHT / MANY)
     return mean + (min(waited, 6 * LONG_WAIT) - mean) / MANY
 
 
 def tick(wait: float) -> float:
     """Seconds between two looks at a held lane. ``wait``: as :func:`mean_wait`."""
-    return min(max(TICK, round(wait / PART, 3)), LONGEST_TICK)
+    return min(max(TICK, wait * 1000 // PART / 1000), LONGEST_TICK)
 
 
 def lateness(wait: float, since: float) -> float:

@@ -26,9 +26,8 @@ from poolproxy.relay.tls import TlsConnection
 # Seconds for a client to take the last bytes that it gets: there are up to a chunk here, beside the kernel's.
 LINGER = 30.0
 
-# The beginning of ReadyForQuery, and its last byte outside of a transaction:
-# https://www.postgresql.org/docs/current/protocol-message-formats.html
-READY, IDLE = b"Z\0\0\0\5", b"I"
+# ReadyForQuery outside of a transaction: https://www.postgresql.org/docs/current/protocol-message-formats.html
+READY = b"Z\0\0\0\5I"
 
 
 class _End(Connection):
@@ -121,7 +120,7 @@ class _Inner(_End):
         if pump.asked_at and data:
             pump.lane.answered(pump.lane.now - pump.asked_at)
             pump.asked_at = 0.0
-        if data[-6:-1] == READY and data[-1:] != IDLE:
+        if not data.endswith(READY):
             pump.lane.armed_until = pump.lane.now + THINKS
         super().received(data)
 

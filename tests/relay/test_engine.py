@@ -452,30 +452,56 @@ def never(leaver: Leaver) -> None:
     raise AssertionError
 
 
-def test_what_is_held_is_let_go_at_the_end_of_a_turn(
+def test_what_is_held_stays_so_over_the_end_of_a_turn(
     calm: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next turn finds what has come meanwhile."""
+    """Until it lets go of itself, after its time, in one of the next ones."""
     monkeypatch.setattr(engine_module, "HELD_TURN", -1.0)
-    leaver = Leaver(calm, never)
+    leaver = Leaver(calm, Leaver.release)
     leaver.peer.send(b"one")
     calm.turn()
-    assert leaver.told == ["one", "released"]
     leaver.peer.send(b"two")
+    calm.turn()
+    assert leaver.told == ["one"]
+    monkeypatch.setattr(engine_module, "HELD_TURN", LONG)
+    leaver.until = 0.0
     calm.turn()
     assert leaver.told == ["one", "released", "two", "released"]
     leaver.close()
 
 
-async def test_who_has_waited_for_the_end_of_a_long_turn_comes_before_the_next_one(
+async def test_when_suspended_the_engine_lets_go_of_what_is_held(
     calm: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And handles nothing until it may again."""
+    monkeypatch.setattr(engine_module, "HELD_TURN", -1.0)
+    leaver = Leaver(calm, never)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calm.run)
+        leaver.peer.send(b"one")
+        with trio.fail_after(5):
+            while leaver.told != ["one"]:
+                await trio.lowlevel.checkpoint()
+            calm.suspend()
+            leaver.peer.send(b"two")
+            await trio.testing.wait_all_tasks_blocked()
+            assert leaver.told == ["one", "released"]
+            calm.resume()
+            while leaver.told[-1] != "two":
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    leaver.close()
+
+
+async def test_who_has_waited_for_the_end_of_a_long_turn_comes_before_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Also a task that such a one starts, and that says then that it is in a hurry."""
-    for name in ("TURN", "HELD_TURN"):
-        monkeypatch.setattr(engine_module, name, -1.0)
+    monkeypatch.setattr(engine_module, "HELD_TURN", -1.0)
     ours, theirs = socket.socketpair()
     hurried: list[bool] = []
     at_each: list[list[bool]] = []
+    one = Engine(quiet=lambda: not hurried)
 
     async def hurry() -> None:
         hurried.append(True)
@@ -490,20 +516,21 @@ async def test_who_has_waited_for_the_end_of_a_long_turn_comes_before_the_next_o
             theirs.send(b"x")
             leaver.peer.send(b"two")
 
-    leaver = Leaver(calm, never)
+    leaver = Leaver(one, never)
     leaver.then = then
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
-        nursery.start_soon(calm.run)
+        nursery.start_soon(one.run)
         leaver.peer.send(b"one")
         with trio.fail_after(5):
             while len(at_each) < 2:
-                await trio.testing.wait_all_tasks_blocked()
+                await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
     assert at_each == [[], [True]]
     for sock in (ours, theirs):
         sock.close()
     leaver.close()
+    one.close()
 
 
 def test_nothing_is_held_while_a_task_is_in_a_hurry(engine: Engine) -> None:

@@ -30,6 +30,8 @@ from poolproxy.relay.pump import Pump
 from tests.relay.harness import settle
 from tests.relay.test_engine import Sink, Watcher
 
+READY = b"Z\0\0\0\5"
+ANSWER = b"answer" + READY + b"I"
 LONG = 60.0  # seconds: nobody waits for the end of such a tick
 
 POOL = PoolKey("db", "ann")
@@ -104,7 +106,7 @@ class Place:
     def answer(self, count: int, waited: float) -> bool:
         self.clock.now += waited
         for one in self.relayed[:count]:
-            one.worker.send(b"answer")
+            one.worker.send(ANSWER)
         return self.step()
 
     def make_patient(self) -> None:
@@ -213,9 +215,9 @@ def test_a_tick_is_a_small_part_of_the_wait(wait: float) -> None:
     """And being held is no reason to be held: what comes at once seems to take a tick then, and what epoll
     rounds up, which is quick.
     """
-    assert TICK <= tick(wait) <= min(wait / 5, LONGEST_TICK)
-    assert mean_wait(wait, tick(wait) + engine_module.LINGER) == 0.0
-    assert mean_wait(wait, wait / 2) > 0.0
+    assert TICK <= tick(wait) <= min(wait / 4, LONGEST_TICK)
+    assert mean_wait(wait, tick(wait) + engine_module.LINGER) == mean_wait(wait, 0.0)
+    assert mean_wait(wait, 0.6 * wait) > mean_wait(wait, 0.0)
 
 
 def test_who_is_relayed_is_late_where_others_wait_long() -> None:
@@ -228,12 +230,15 @@ def test_who_is_relayed_is_late_where_others_wait_long() -> None:
 
 @pytest.mark.parametrize("waited", [LONG_WAIT * 1.5, LONG_WAIT * 2, 60.0])
 def test_it_takes_many_long_waits_until_their_mean_is_long(waited: float) -> None:
-    """However long they are; and a quick answer undoes them all."""
+    """However long they are; a few quick ones undo them."""
     mean, count = 0.0, 0
     while mean < LONG_WAIT:
         mean, count = mean_wait(mean, waited), count + 1
     assert MANY / 6 < count < 2 * MANY
-    assert mean_wait(mean, QUICK * tick(mean) - 0.0001) == 0.0
+    mean = 2 * LONG_WAIT
+    for _ in range(12):
+        mean = mean_wait(mean, QUICK * tick(mean) - 0.0001)
+    assert mean < LONG_WAIT
 
 
 def test_the_mean_is_one() -> None:
@@ -267,19 +272,20 @@ def test_it_is_held_as_long_as_there_is_something_to_gather(place: Place) -> Non
     assert not place.ask(1)
 
 
-def test_a_quick_answer_ends_it(place: Place) -> None:
-    """As within a transaction, whose server waits for the client; then many must have waited long again."""
-    place.add(4)
+def test_a_dozen_quick_answers_end_it(place: Place) -> None:
+    """One among many that were waited for does not; then many must have waited long again."""
+    place.add(12)
+    for _ in range(MANY // 4):
+        place.ask(12)
+        place.answer(12, 2 * LONG_WAIT)
+    assert place.ask(12)
+    assert place.answer(1, TICK)
+    assert place.answer(12, LONG_WAIT)
+    assert place.ask(12)
+    assert not place.answer(12, TICK)
+    assert not place.ask(12)
     place.make_patient()
-    assert place.ask(4)
-    assert place.answer(3, LONG_WAIT)
-    assert place.ask(3)
-    assert not place.answer(2, TICK)
-    for _ in range(MANY // 32):
-        assert not place.ask(4)
-        assert not place.answer(4, 60.0)
-    place.make_patient()
-    assert place.ask(4)
+    assert place.ask(12)
 
 
 def test_one_alone_is_not_delayed(place: Place) -> None:
@@ -298,9 +304,6 @@ def test_one_alone_is_not_delayed(place: Place) -> None:
         assert not place.answer(1, LONG_WAIT)
 
 
-READY = b"Z\0\0\0\5"
-
-
 @pytest.mark.parametrize("status", [b"T", b"E"])
 def test_nobody_is_late_while_a_transaction_goes_on(place: Place, status: bytes) -> None:
     """A server does nothing meanwhile. Who thinks for long in a transaction delays nobody."""
@@ -309,7 +312,7 @@ def test_nobody_is_late_while_a_transaction_goes_on(place: Place, status: bytes)
     assert place.ask(4)
     place.clock.now += LONG_WAIT
     for each in place.relayed[1:]:
-        each.worker.send(b"answer" + READY + b"I")
+        each.worker.send(ANSWER)
     one.worker.send(b"answer" + READY + status)
     assert not place.step()
     assert not place.ask(4)
@@ -330,7 +333,7 @@ def test_a_request_is_waited_for_from_its_first_bytes_to_the_answers_first(place
     for _ in range(3):
         place.answer(1, 0.0)
         assert place.lane.wait == pytest.approx(1.5 * LONG_WAIT / MANY)
-    assert one.client.recv(99) == 3 * b"answer"
+    assert one.client.recv(99) == 3 * ANSWER
 
 
 def test_what_nobody_has_asked_for_is_no_answer(place: Place) -> None:
@@ -360,7 +363,7 @@ def test_an_end_is_no_answer(place: Place, who: str, waited: float) -> None:
     second.client.send(b"ask")
     place.step()
     place.clock.now += LONG_WAIT
-    second.worker.send(b"answer")
+    second.worker.send(ANSWER)
     place.step()
     assert place.lane.wait == pytest.approx(mean_wait(before, LONG_WAIT))
 
@@ -384,6 +387,7 @@ def test_who_gets_much_is_not_held_up(place: Place) -> None:
             pass
     assert bytes(received) == data
     assert held[:-3].count(True) <= 1  # the first read is a short one
+    place.clock.now += THINKS
     assert place.ask(20)
 
 
@@ -395,12 +399,14 @@ def test_who_takes_slowly_is_not_held_up(place: Place) -> None:
     while not one.pump._outer.out:
         one.worker.send(bytes(CHUNK))
         place.step()
+    place.clock.now += THINKS
     assert place.ask(2)
     while arrived(one.client):
         pass
     assert not place.ask(2)
     while arrived(one.client):
         place.step()
+    place.clock.now += THINKS
     assert place.ask(2)
 
 
@@ -439,7 +445,7 @@ def test_others_are_served_while_it_is_held(eager: Place, yields: bool) -> None:
     other = Other(eager, meanwhile, yields=yields)
     eager.main.turn()
     assert other.served == Other.MORE
-    assert eager.main.held is None
+    assert (eager.main.held is not None) is yields
     eager.hurried = True
     while not (more := arrived(one.worker)):
         eager.main.turn()
