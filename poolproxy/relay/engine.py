@@ -115,7 +115,7 @@ class Engine:
     ``post`` takes a peer's ``quick``, bytes for it and the peer, to be written at the end of the batch, or
     at once outside of one. Whoever writes to a peer in another way, closes it or gives it away calls
     :meth:`flush` before. ``posted``: what was posted and is not written yet, at most what a batch has read.
-    ``size``: how many bytes to ask for. ``held`` is what was left alone at the end of a turn.
+    ``size``: how many bytes to ask for. ``held`` is what is left alone, also between turns.
     """
 
     def __init__(self, quiet: Callable[[], bool] = lambda: True) -> None:

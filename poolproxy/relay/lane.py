@@ -27,10 +27,13 @@ Instead the engine counts the time (:attr:`Engine.held`), between visits to trio
 
 from __future__ import annotations
 
+import logging
 from time import monotonic
 from typing import cast
 
 from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
+
+log = logging.getLogger(__name__)
 
 # Seconds. The engine's LINGER is the resolution.
 TICK, LONGEST_TICK = 0.002, 0.006
@@ -44,14 +47,15 @@ BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 
 
 def mean_wait(mean: float, waited: float) -> float:
-    """The mean for an answer more, in seconds. It begins with nothing, and no answer counts for more than six
-    times LONG_WAIT, so it takes MANY / 6 of them at least to be as long. A quick one counts for several, so a
-    dozen in a row arm the lane, and one in ten keeps it so. That a single one does was tried: where a stall
-    of the clients lets the queue run empty there is one, and the lane was armed for a sixth of the time.
+    """The mean for an answer more, in seconds. It begins with nothing, and no answer counts for more than
+    what makes a tick the longest: so it takes MANY / 2 of them at least until the lane is held. A quick one
+    counts for several: a dozen or so in a row arm the lane, and one in seven keeps it so, such as those of
+    another pool. That a single one does was tried: where a stall of the clients lets the queue run empty
+    there is one, and the lane was armed for a sixth of the time.
     """
     if waited < QUICK * tick(mean):
         return mean * (1 - WEIGHT / MANY)
-    return mean + (min(waited, 6 * LONG_WAIT) - mean) / MANY
+    return mean + (min(waited, PART * LONGEST_TICK) - mean) / MANY
 
 
 def tick(wait: float) -> float:
@@ -85,8 +89,8 @@ class Lane(Engine):
     """The engine of a worker's pumps, watched by ``main``, the worker's; it has no turns of its own.
 
     ``now``: when the batch was begun. ``wait``, ``bulk``: as in :func:`may_be_late`; a pump sets ``bulk``
-    when something that was full takes more. ``armed_until``: a transaction goes on. ``until``: when to look
-    next, while it is held.
+    when something that was full takes more. ``armed_until``: so long the rest of an answer, or the next
+    statement of a transaction, is waited for. ``until``: when to look next, while it is held.
     """
 
     def __init__(self, main: Engine) -> None:
@@ -125,8 +129,16 @@ class Lane(Engine):
             cast(Peer, end).crashed(error)
 
     def look(self) -> None:
-        """A tick is over."""
-        if not self._batch():
+        """A tick is over. A mistake ends those that it serves, as one in any other callback does."""
+        try:
+            late = self._batch()
+        except Exception as error:
+            log.error(
+                "relayed connections are closed because of an error in the pooler", exc_info=error
+            )
+            late = False
+            self.crashed(error)
+        if not late:
             self.release()
 
     def release(self) -> None:
@@ -137,7 +149,7 @@ class Lane(Engine):
     def _batch(self) -> bool:
         """Handle what is ready; whether what comes next may wait for a tick."""
         now = monotonic()
-        since, self.now, self.until = now - self._heard, now, now + tick(self.wait)
+        since, self.now = now - self._heard, now
         self.bulk = False
         if now > self._wide_until:
             self.size = SHORT
@@ -145,6 +157,8 @@ class Lane(Engine):
         if events:
             self._heard = now
             self._dispatch(events)
+        # From now on: else, if all this took a tick, nobody else would ever be served.
+        self.until = monotonic() + tick(self.wait)
         if now < self.armed_until:
             return False
         return may_be_late(len(events), since, self.wait, bulk=self.bulk)
@@ -159,5 +173,7 @@ class Lane(Engine):
 
     def close(self) -> None:
         """The same, before ``main`` is closed."""
+        if self._main.held is self:
+            self._main.held = None
         self._main.forget(self._fd)
         super().close()

@@ -3,7 +3,8 @@
 The keys of TLS are in this process, so an encrypted connection can't go, and without ``client_moves`` none is
 to go. Its bytes can. This worker decrypts and encrypts if need be, and passes all on through a socket pair,
 whose other end has gone to the other worker as the descriptor of any client goes (``worker.client_moves``):
-there it is a client in the clear. Of what is said this worker knows only whether a transaction goes on.
+there it is a client in the clear. Of what is said this worker knows only whether an answer goes on, or a
+transaction.
 
 Each direction keeps at most one chunk: while it can't be passed on, its source is not read. When one end is
 over the other one gets all that was read before, and what it still sends is dropped.
@@ -120,7 +121,7 @@ class _Inner(_End):
         if pump.asked_at and data:
             pump.lane.answered(pump.lane.now - pump.asked_at)
             pump.asked_at = 0.0
-        if not data.endswith(READY):
+        if data and not data.endswith(READY):
             pump.lane.armed_until = pump.lane.now + THINKS
         super().received(data)
 

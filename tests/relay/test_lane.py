@@ -12,17 +12,13 @@ import pytest
 from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay import engine as engine_module
 from poolproxy.relay import lane as lane_module
-from poolproxy.relay.engine import BATCH, CHUNK, SHORT, WIDE, Engine
+from poolproxy.relay.engine import CHUNK, SHORT, WIDE, Engine
 from poolproxy.relay.lane import (
     LONG_WAIT,
-    LONGEST_TICK,
     MANY,
-    QUICK,
     THINKS,
     TICK,
     Lane,
-    lateness,
-    may_be_late,
     mean_wait,
     tick,
 )
@@ -189,66 +185,6 @@ class Other:
         self.tell.close()
 
 
-@pytest.mark.parametrize(
-    ("events", "since", "wait", "bulk", "late"),
-    [
-        (2, 1.0, LONG_WAIT, False, True),
-        (BATCH - 1, TICK, 1.0, False, True),
-        (1, TICK, LONG_WAIT, False, True),
-        (1, 2 * TICK, LONG_WAIT, False, False),
-        (1, 2 * TICK, 4 * LONG_WAIT, False, True),
-        (0, TICK, LONG_WAIT, False, True),
-        (0, 2 * TICK, LONG_WAIT, False, False),
-        (BATCH, TICK, LONG_WAIT, False, False),
-        (2, TICK, LONG_WAIT - 0.001, False, False),
-        (2, TICK, 0.0, False, False),
-        (2, TICK, LONG_WAIT, True, False),
-    ],
-)
-def test_what_may_be_late(events: int, since: float, wait: float, bulk: bool, late: bool) -> None:
-    """There is something to gather, all who were answered have waited long, and nobody sends much."""
-    assert may_be_late(events, since, wait, bulk=bulk) is late
-
-
-@pytest.mark.parametrize("wait", [LONG_WAIT, 2 * LONG_WAIT, 60.0])
-def test_a_tick_is_a_small_part_of_the_wait(wait: float) -> None:
-    """And being held is no reason to be held: what comes at once seems to take a tick then, and what epoll
-    rounds up, which is quick.
-    """
-    assert TICK <= tick(wait) <= min(wait / 4, LONGEST_TICK)
-    assert mean_wait(wait, tick(wait) + engine_module.LINGER) == mean_wait(wait, 0.0)
-    assert mean_wait(wait, 0.6 * wait) > mean_wait(wait, 0.0)
-
-
-def test_who_is_relayed_is_late_where_others_wait_long() -> None:
-    """Nobody is where the lane is armed, as waits are short or relayed clients come seldom."""
-    assert lateness(LONG_WAIT - 0.001, 0.0) == 0.0
-    assert lateness(LONG_WAIT, 1.9 * TICK) == TICK
-    assert lateness(LONG_WAIT, 2 * TICK) == 0.0
-    assert lateness(60.0, 2 * TICK) == LONGEST_TICK < LONG_WAIT
-
-
-@pytest.mark.parametrize("waited", [LONG_WAIT * 1.5, LONG_WAIT * 2, 60.0])
-def test_it_takes_many_long_waits_until_their_mean_is_long(waited: float) -> None:
-    """However long they are; a few quick ones undo them."""
-    mean, count = 0.0, 0
-    while mean < LONG_WAIT:
-        mean, count = mean_wait(mean, waited), count + 1
-    assert MANY / 6 < count < 2 * MANY
-    mean = 2 * LONG_WAIT
-    for _ in range(12):
-        mean = mean_wait(mean, QUICK * tick(mean) - 0.0001)
-    assert mean < LONG_WAIT
-
-
-def test_the_mean_is_one() -> None:
-    """Answers of all sorts that are not quick count alike; below the bound it never gets there."""
-    mean = 0.0
-    for _ in range(10 * MANY):
-        mean = mean_wait(mean_wait(mean, LONG_WAIT * 0.5), LONG_WAIT * 1.3)
-    assert mean == pytest.approx(LONG_WAIT * 0.9, rel=0.02)
-
-
 def test_it_is_held_as_long_as_there_is_something_to_gather(place: Place) -> None:
     """When many answers in a row were waited for, and not before."""
     place.add(2)
@@ -360,6 +296,7 @@ def test_an_end_is_no_answer(place: Place, who: str, waited: float) -> None:
     place.step()
     assert len(first.ends) == 1
     assert place.lane.wait == before
+    assert place.lane.armed_until == 0.0
     second.client.send(b"ask")
     place.step()
     place.clock.now += LONG_WAIT
@@ -519,14 +456,36 @@ def test_it_is_suspended_with_the_engine(place: Place) -> None:
     assert arrived(one.worker) == b"early"
 
 
+def test_the_next_look_is_a_tick_after_the_end_of_the_last_one(
+    place: Place, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a worker whose looks take as long as that would serve nobody else."""
+
+    def slow() -> float:
+        clock.now += 3 * TICK
+        return clock.now
+
+    place.add(3)
+    place.make_patient()
+    monkeypatch.setattr(lane_module, "monotonic", slow)
+    assert place.ask(3)
+    assert place.lane.until == clock.now + TICK
+
+
+@pytest.mark.parametrize("held", [False, True])
 def test_a_mistake_in_the_lane_ends_those_that_it_serves(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    place: Place, held: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They would wait for ever; who is relayed afterwards is served."""
     for one in place.add(3):
         one.client.send(b"ask")
     monkeypatch.setattr(place.lane, "_batch", lambda: 1 // 0)
-    place.main.turn()
+    if held:
+        place.main.held = place.lane
+        place.lane.look()
+        assert place.main.held is None
+    else:
+        place.main.turn()
     monkeypatch.undo()
     assert [one.ends for one in place.relayed] == [[None]] * 3
     (late,) = place.add(1)[3:]

@@ -1,0 +1,78 @@
+"""When the lane of the relayed connections may be held, for how long, and what that costs them."""
+
+from __future__ import annotations
+
+import pytest
+
+from poolproxy.relay.engine import BATCH, LINGER
+from poolproxy.relay.lane import (
+    LONG_WAIT,
+    LONGEST_TICK,
+    MANY,
+    QUICK,
+    TICK,
+    lateness,
+    may_be_late,
+    mean_wait,
+    tick,
+)
+
+
+@pytest.mark.parametrize(
+    ("events", "since", "wait", "bulk", "late"),
+    [
+        (2, 1.0, LONG_WAIT, False, True),
+        (BATCH - 1, TICK, 1.0, False, True),
+        (1, TICK, LONG_WAIT, False, True),
+        (1, 2 * TICK, LONG_WAIT, False, False),
+        (1, 2 * TICK, 4 * LONG_WAIT, False, True),
+        (0, TICK, LONG_WAIT, False, True),
+        (0, 2 * TICK, LONG_WAIT, False, False),
+        (BATCH, TICK, LONG_WAIT, False, False),
+        (2, TICK, LONG_WAIT - 0.001, False, False),
+        (2, TICK, 0.0, False, False),
+        (2, TICK, LONG_WAIT, True, False),
+    ],
+)
+def test_what_may_be_late(events: int, since: float, wait: float, bulk: bool, late: bool) -> None:
+    """There is something to gather, all who were answered have waited long, and nobody sends much."""
+    assert may_be_late(events, since, wait, bulk=bulk) is late
+
+
+@pytest.mark.parametrize("wait", [LONG_WAIT, 2 * LONG_WAIT, 60.0])
+def test_a_tick_is_a_small_part_of_the_wait(wait: float) -> None:
+    """And being held is no reason to be held: what comes at once seems to take a tick then, and what epoll
+    rounds up, which is quick.
+    """
+    assert TICK <= tick(wait) <= min(wait / 4, LONGEST_TICK)
+    assert mean_wait(wait, tick(wait) + LINGER) == mean_wait(wait, 0.0)
+    assert mean_wait(wait, 0.6 * wait) > mean_wait(wait, 0.0)
+
+
+def test_who_is_relayed_is_late_where_others_wait_long() -> None:
+    """Nobody is where the lane is armed, as waits are short or relayed clients come seldom."""
+    assert lateness(LONG_WAIT - 0.001, 0.0) == 0.0
+    assert lateness(LONG_WAIT, 1.9 * TICK) == TICK
+    assert lateness(LONG_WAIT, 2 * TICK) == 0.0
+    assert lateness(60.0, 2 * TICK) == LONGEST_TICK < LONG_WAIT
+
+
+@pytest.mark.parametrize("waited", [LONG_WAIT * 1.5, LONG_WAIT * 2, 60.0])
+def test_it_takes_many_long_waits_until_their_mean_is_long(waited: float) -> None:
+    """However long they are; a few quick ones undo them."""
+    mean, count = 0.0, 0
+    while mean < LONG_WAIT:
+        mean, count = mean_wait(mean, waited), count + 1
+    assert MANY / 2 < count < 2 * MANY
+    mean = 2 * LONG_WAIT
+    for _ in range(12):
+        mean = mean_wait(mean, QUICK * tick(mean) - 0.0001)
+    assert mean < LONG_WAIT
+
+
+def test_the_mean_is_one() -> None:
+    """Answers of all sorts that are not quick count alike; below the bound it never gets there."""
+    mean = 0.0
+    for _ in range(10 * MANY):
+        mean = mean_wait(mean_wait(mean, LONG_WAIT * 0.5), LONG_WAIT * 1.3)
+    assert mean == pytest.approx(LONG_WAIT * 0.9, rel=0.02)
