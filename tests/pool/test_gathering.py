@@ -272,9 +272,8 @@ def test_a_larger_pool_of_encrypted_servers_has_one(*, client_moves: bool) -> No
     assert all(gather.relay for gather in told.values())
 
 
-@pytest.mark.parametrize("client_moves", [True, False])
-def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_moves: bool) -> None:
-    """So that all wait in one queue there, too; where they can go, those that can't stay where they are."""
+def gathered(client_moves: bool) -> tuple[Gatherer, dict[int, Gather]]:
+    """A larger pool that has got a home, and what the workers were told."""
     driver = Gatherer(pool_size=4)
     driver.client_moves = client_moves
     driver.fill(1, 4)
@@ -282,6 +281,13 @@ def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_mo
     told = {}
     for _ in range(QUEUED_LOOKS + 1):
         told |= driver.look(SOME)
+    return driver, told
+
+
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_moves: bool) -> None:
+    """So that all wait in one queue there, too; where they can go, those that can't stay where they are."""
+    _, told = gathered(client_moves)
     assert {gather.home for gather in told.values()} == {1}
     assert all(gather.relay is not client_moves for gather in told.values())
 
@@ -289,12 +295,7 @@ def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_mo
 @pytest.mark.parametrize("client_moves", [True, False])
 def test_whether_clients_are_relayed_follows_a_reload(client_moves: bool) -> None:
     """Every worker is told, once; the home stays."""
-    driver = Gatherer(pool_size=4)
-    driver.client_moves = client_moves
-    driver.fill(1, 4)
-    driver.want(2)
-    for _ in range(QUEUED_LOOKS + 1):
-        driver.look(SOME)
+    driver, _ = gathered(client_moves)
     driver.client_moves = not client_moves
     told = driver.look(SOME)
     assert told == {w: Gather(POOL, 1, here=w == 1, relay=client_moves) for w in (1, 2)}
