@@ -35,7 +35,7 @@ _MARGIN = 0.25  # of the run is left out at its beginning, while servers are ope
 _GATHERING_SECONDS = (
     2  # more where clients are gathered: it takes a second or so to see that they should be
 )
-_TURNS = 3  # of each pooler
+_TURN_SECONDS = 0.5  # or a little more, at least
 _RAMP_SECONDS = 0.2  # of each turn are left out
 _DRAIN_SECONDS = 10.0  # at most, for the last answers of a turn
 _MOST = 12 * sum(SPREAD)
@@ -187,14 +187,15 @@ def run(one: Endpoint, many: Endpoint, seconds: int, *, gathers: bool = False) -
     begins later.
     """
     lead = _MARGIN * seconds
-    turn = (seconds - lead) / _TURNS
+    turns = int((seconds - lead) / _TURN_SECONDS) or 1
+    turn = (seconds - lead) / turns
     with (
         Crowd(lambda loop: _connect(one, sum(SPREAD), loop)) as alone,
         Crowd(lambda loop: _spread(many, loop)) as spread,
     ):
         alone.ask(0.0, lead)
         spread.ask(0.0, lead + _GATHERING_SECONDS * gathers)
-        for _ in range(_TURNS):
+        for _ in range(turns):
             alone.ask(turn, _RAMP_SECONDS)
             spread.ask(turn, _RAMP_SECONDS)
         one_process, more = alone.result(), spread.result()

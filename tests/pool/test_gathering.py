@@ -419,7 +419,7 @@ def test_a_dead_or_leaving_home_is_replaced() -> None:
     assert other not in driver.look()
 
 
-def test_the_home_changes_for_one_with_much_more_room_only() -> None:
+def test_the_home_changes_for_one_with_a_good_deal_more_room_only() -> None:
     """After a while, and the way back would have to be as good: so it does not come back."""
     driver = Gatherer()
     home = driver.homed()
@@ -427,7 +427,7 @@ def test_the_home_changes_for_one_with_much_more_room_only() -> None:
     driver.bring(home)
     driver.others(home, 1)  # half of the work there
     driver.want(home)
-    some = {home: 0.9, first: 0.3, **dict.fromkeys(rest, 0.8)}
+    some = {home: 0.9, first: 0.35, **dict.fromkeys(rest, 0.8)}
     assert driver.look(some, after=HOLD) == {}
     much = {home: 0.9, first: 0.1, **dict.fromkeys(rest, 0.5)}
     assert driver.look(much) == {}
@@ -482,8 +482,13 @@ def all_move(
     """Their servers do, and the homes that are told then."""
     for pool in pools:
         driver.shuttle(10, pool)
-    driver.now += LOOK
-    told = driver.ledger.gather(busy, driver.now)
+    return all_look(driver, busy, LOOK)
+
+
+def all_look(driver: Gatherer, busy: Mapping[int, float], after: float) -> dict[PoolKey, int]:
+    """The homes that are told at the next look."""
+    driver.now += after
+    told = driver.ledger.gather(busy, driver.now, client_moves=driver.client_moves)
     return {m.pool: m.home for _, m in told if isinstance(m, Gather)}
 
 
@@ -499,6 +504,82 @@ def test_many_pools_are_spread_evenly_over_the_workers() -> None:
     assert [len(new) for new in told] == [0, MOST_NEW, 8]
     homes = Counter(home for new in told for home in new.values())
     assert homes == dict.fromkeys(IDLE, len(pools) // 4)
+
+
+def test_equal_pools_are_spread_evenly_wherever_their_servers_are_just_then() -> None:
+    """Where these are says hardly anything, nor how busy those workers have been of late."""
+    for busy in ({**IDLE, 1: 0.3, 2: 0.1}, {**IDLE, 1: 0.1, 2: 0.3}, {**IDLE, 1: 0.02, 2: 0.38}):
+        driver = Gatherer()
+        pools = many(driver, 8)
+        driver.look(busy)
+        for pool in pools[:3]:
+            driver.bring(2, pool)
+        told = [all_move(driver, pools, busy) for _ in range(2)]
+        assert sorted(Counter(told[-1].values()).values()) == [2, 2, 2, 2]
+
+
+def uneven(driver: Gatherer) -> tuple[list[PoolKey], int]:
+    """Four pools of which two come to be on one worker, and that worker."""
+    pools = many(driver, 4)
+    busy = {**IDLE, 1: 0.4, 4: 0.2}  # by other pools' work, that then ends
+    driver.others(4, 5)
+    driver.look(busy)
+    homes = [all_move(driver, pools, busy) for _ in range(2)][-1]
+    [(worker, count), *_] = Counter(homes.values()).most_common(1)
+    assert count == 2
+    for pool, home in homes.items():
+        driver.bring(home, pool)
+        driver.want(home, pool=pool)
+    return pools, worker
+
+
+def test_what_was_chosen_badly_is_mended_as_soon_as_it_is_measured() -> None:
+    """One pool, and one only, of the worker that has two goes to the one that has none."""
+    driver = Gatherer()
+    pools, worker = uneven(driver)
+    busy = {**dict.fromkeys(IDLE, 0.1), worker: 0.2, 4: 0.0}
+    assert all_look(driver, busy, ARRIVED / 2) == {}
+    told = all_look(driver, busy, ARRIVED / 2)
+    assert list(told.values()) == [4]
+    assert set(told) <= set(pools)
+    for pool in told:
+        driver.ledger.want(worker, nothing(pool), driver.now)
+        driver.bring(4, pool)
+        driver.want(4, pool=pool)
+    assert all_look(driver, dict.fromkeys(IDLE, 0.1), 2 * ARRIVED) == {}
+
+
+def test_a_home_is_thought_over_less_and_less_often() -> None:
+    """However much the measured shares change: half a minute is between two changes in the end."""
+    driver = Gatherer()
+    uneven(driver)
+    began, changes = driver.now, []
+    while driver.now < began + 4 * HOLD:
+        shares = [0.5 * ((driver.now * 7 + n) % 4 > 2) for n in range(4)]
+        if all_look(driver, dict(zip(IDLE, shares, strict=True)), LOOK):
+            changes.append(driver.now - began)
+    late = [at for at in changes if at > 2 * HOLD]
+    assert late
+    assert len(late) <= 2 * 4
+    assert len(changes) <= 4 * (6 + 4)
+
+
+def test_the_home_of_relayed_clients_changes_for_much_room_only() -> None:
+    """They cost where they are as well, so less is gained."""
+    for client_moves, changes in ((True, 1), (False, 0)):
+        driver = Gatherer()
+        driver.client_moves = client_moves
+        _, worker = uneven(driver)
+        busy = {**dict.fromkeys(IDLE, 0.1), worker: 0.2, 4: 0.0}
+        assert len(all_look(driver, busy, ARRIVED)) == changes
+
+
+def test_a_worker_with_hardly_any_work_or_no_more_than_others_keeps_its_pools() -> None:
+    """There is nothing to be gained."""
+    for busy in ({1: 0.08, 2: 0.08, 3: 0.08, 4: 0.0}, {1: 0.6, 2: 0.6, 3: 0.6, 4: 0.55}):
+        driver = Gatherer()
+        uneven(driver)
+        assert all_look(driver, busy, ARRIVED) == {}
 
 
 def test_the_pool_with_most_work_gets_its_home_first() -> None:

@@ -17,14 +17,18 @@ anew where they are wanted, which takes long.
   clients (``MOST_CLIENTS``) that it does not pay. Fewer looks are enough for a pool when others get homes.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
   with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
-  Of several pools the one with most work comes first, and smaller ones fill up what room that leaves.
+  Of several pools the one with most work comes first, and smaller ones fill up what room that leaves. What
+  they take together is known, but hardly what each takes, as its servers are now here, then there: equal
+  pools seemed to differ eightfold. So the work of those that get homes at a time counts by their servers.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
-* Another one is chosen when the worker dies or retires, or, after ``HOLD``, when one would be less busy by
-  ``MUCH_ROOM`` even with the pool. It would have to be as much less busy for the way back, so pools don't go
-  to and fro. The work that was moved is reckoned in until it can be measured (``ARRIVED``).
-* It is given up for ``REST`` when the worker is overloaded all the same, or when most clients don't come, as
-  encrypted ones of a larger pool whose servers can move. All others are relayed if they can't go. A pool
+* Another one is chosen when the worker dies or retires, or, once the work that was moved can be measured
+  (``ARRIVED``; until then it is reckoned in), when the worker has more than its part of the work and one
+  would be less busy even with the pool, by a good part of what the pool takes (``ROOM``). It would have to
+  be as much less busy for the way back, and it is thought of less and less often, up to each ``HOLD``. So
+  pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``.
+* It is given up for ``REST`` when the worker is overloaded after ``HOLD``, or when most clients don't come,
+  as encrypted ones of a larger pool whose servers can move. All others are relayed if they can't go. A pool
   that is not small goes sooner (``FULL``), as it loses less.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
@@ -57,7 +61,7 @@ HOLD = 30.0
 REST = 300.0
 COMING = 10.0  # in which a good part of the clients must have come
 # After these the work that a home brings begins to be measured, and is.
-ARRIVING, ARRIVED = 0.3, 1.0
+ARRIVING, ARRIVED = 0.3, 0.8
 # As much of the work goes to the home where clients are relayed, measured with encrypted clients and servers:
 # not encrypting for the clients that it does not have itself, nor opening connections all the time. In the
 # clear it is less.
@@ -71,16 +75,18 @@ CAPACITY = 0.8
 FULL = 0.85
 OVERLOADED = 0.95
 MUCH_ROOM = 0.3
+UNEVEN = 1.15  # the busiest worker by the mean, as in ``acceptor.rebalance``
+ROOM = 1 / 3  # of what the pool takes
 
 
 @attrs.define
 class Home:
-    """``worker``: where clients are to be, as was decided at ``since`` and thought over at ``thought_at``;
-    NOBODY: they may stay where they are. ``looked_at``: when ``moves`` were how many of its servers had
-    moved; ``looks``: for how many looks it has been hot, ``queued``: for how many a limit has kept clients
-    waiting; ``busy_at``: when anybody waited. ``small``: the pool was so then. ``told``: what each worker was
-    told. ``away``: how many clients were elsewhere at ``counted_at``. ``shift``: how the decision changes the
-    shares of workers.
+    """``worker``: where clients are to be, as was decided at ``since``, NOBODY: they may stay where they are;
+    that is thought over at ``think_at``, ``patience`` after the last time. ``looked_at``: when ``moves`` were
+    how many of its servers had moved; ``looks``: for how many looks it has been hot, ``queued``: for how many
+    a limit has kept clients waiting; ``busy_at``: when anybody waited. ``small``: the pool was so then.
+    ``told``: what each worker was told. ``away``: how many clients were elsewhere at ``counted_at``.
+    ``shift``: how the decision changes the shares of workers.
     """
 
     looked_at: float
@@ -88,7 +94,8 @@ class Home:
     busy_at: float
     worker: int = NOBODY
     since: float = float("-inf")
-    thought_at: float = float("-inf")
+    think_at: float = float("-inf")
+    patience: float = ARRIVED
     rests_until: float = float("-inf")
     looks: int = 0
     queued: int = 0
@@ -197,14 +204,16 @@ class Gathering:
     ) -> None:
         """Homes for these. Wherever their work is now, it is not in the way: it goes."""
         found = [(pool, home, self._parts(pool, busy)) for pool, home in due]
-        found.sort(key=lambda one: -sum(one[2].values()))
+        work = sum(sum(parts.values()) for _, _, parts in found)
+        each = work / sum(len(pool.leases) for pool, _ in due)
+        found.sort(key=lambda one: -len(one[0].leases))
         going: Counter[int] = Counter()
         for _, _, parts in found[:MOST_NEW]:
             going.update(parts)
         for pool, home, parts in found[:MOST_NEW]:
             going.subtract(parts)
             rest = {worker: share - going[worker] for worker, share in busy.items()}
-            self._choose(pool, home, now, rest, parts)
+            self._choose(pool, home, now, rest, parts, each * len(pool.leases))
 
     def _choose(
         self,
@@ -213,14 +222,15 @@ class Gathering:
         now: float,
         busy: Mapping[int, float],
         parts: Mapping[int, float],
+        whole: float,
     ) -> None:
-        """``busy``: without the pools that are to be thought of yet."""
+        """``busy``: without the pools that are to be thought of yet; ``whole``: what this one takes."""
         moves = (pool.moves - home.moves) / (now - home.looked_at)
-        whole = sum(parts.values())
         relayed = self._relays_all(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
-        loads = self._loads(parts, now, busy, spared=MOVE_TIME * moves + stays, together=together)
+        spared = MOVE_TIME * moves + stays
+        loads = self._loads(parts, whole, now, busy, spared=spared, together=together)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
@@ -228,7 +238,8 @@ class Gathering:
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
-        self._settle(pool, home, worker, now, parts)
+        home.patience = ARRIVED
+        self._settle(pool, home, worker, now, parts, whole)
 
     def _relays_all(self, pool: PoolState) -> bool:
         """Whether clients of it are relayed even if it is not small, and all that aren't at the home."""
@@ -237,7 +248,7 @@ class Gathering:
     def _think_over(
         self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float], *, small: bool
     ) -> None:
-        """Whether it is the right home still."""
+        """Whether it is the right home still: clients come, and there is no better one."""
         used = busy.get(home.worker, 0.0)
         if now - home.counted_at >= COMING:
             away = sum(n for worker, n in pool.clients.items() if worker != home.worker)
@@ -246,26 +257,42 @@ class Gathering:
                 _give_up(home, now)
                 return
             home.away, home.counted_at = away, now
-        if now - home.thought_at < HOLD:
-            return
-        home.thought_at = now
+        if now >= home.think_at:
+            self._think_again(pool, home, now, busy)
+
+    def _think_again(
+        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]
+    ) -> None:
+        """Whether another worker has so much more room that it is worth a change."""
+        home.patience = min(HOLD, 2 * home.patience)
+        home.think_at = now + home.patience
         parts = self._parts(pool, busy)
-        loads = self._loads(parts, now, busy)
+        whole = sum(parts.values())
+        loads = self._loads(parts, whole, now, busy)
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
-        if loads[least_busy] <= loads[home.worker] - MUCH_ROOM:
-            self._settle(pool, home, least_busy, now, parts)
-        elif used >= OVERLOADED:
+        room = MUCH_ROOM if self._relays_all(pool) else min(MUCH_ROOM, ROOM * whole)
+        uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
+        if uneven and loads[least_busy] <= loads[home.worker] - room:
+            self._settle(pool, home, least_busy, now, parts, whole)
+        elif busy.get(home.worker, 0.0) >= OVERLOADED and now - home.since >= HOLD:
             _give_up(home, now)
 
     def _settle(
-        self, pool: PoolState, home: Home, worker: int, now: float, parts: Mapping[int, float]
+        self,
+        pool: PoolState,
+        home: Home,
+        worker: int,
+        now: float,
+        parts: Mapping[int, float],
+        whole: float,
     ) -> None:
         home.worker = worker
         home.small = _is_small(pool, len(parts))
-        home.since = home.thought_at = home.counted_at = now
+        home.since = home.counted_at = now
+        home.think_at = now + home.patience
         home.away = sum(n for other, n in pool.clients.items() if other != worker)
         home.shift = {w: -part for w, part in parts.items()}
-        home.shift[worker] += sum(parts.values())
+        home.shift[worker] += whole
 
     def _parts(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
         """What the pool takes of the workers' time, estimated by its part of the servers."""
@@ -295,12 +322,15 @@ class Gathering:
     def _loads(
         self,
         parts: Mapping[int, float],
+        whole: float,
         now: float,
         busy: Mapping[int, float],
         spared: float = 0.0,
         together: float = 1.0,
     ) -> dict[int, float]:
-        """How busy each worker would be as the home of a pool that takes ``parts``, less ``spared``."""
+        """How busy each worker would be as the home of a pool that takes ``whole``, less ``spared``. Of that
+        it seems to take ``parts`` of them now.
+        """
         loads = {worker: busy.get(worker, 0.0) - part for worker, part in parts.items()}
         for home in self._homes.values():
             if home.worker != NOBODY and now - home.since < ARRIVED:
@@ -308,7 +338,6 @@ class Gathering:
                 for worker, shift in home.shift.items():
                     if worker in loads:
                         loads[worker] += unseen * shift
-        whole = sum(parts.values())
         return {
             worker: load + max(0.0, part + together * (whole - part) - spared)
             for (worker, load), part in zip(loads.items(), parts.values(), strict=True)
