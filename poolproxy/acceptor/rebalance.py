@@ -22,13 +22,13 @@ import attrs
 
 from poolproxy.ipc.messages import Load, Shed
 
-TOLERANCE = 1.15  # busiest by mean: a sixth more than its part
+TOLERANCE = 1.1  # busiest by mean: a tenth more than its part
 NOISE = 0.15  # seconds: by the window, what the busiest may seem to be above that
 LITTLE = 0.1  # of a core: not worth any trouble
 WINDOW = 0.5  # seconds over which a share is measured
 WINDOWS = (WINDOW, 1.0, 2.0, 4.0)
 STALE = 1.5  # seconds without a report: that worker's share is not known
-SETTLE = 0.6  # seconds that a round takes: looking who works, catching them, moving
+SETTLE = 0.4  # seconds that a round takes: looking who works, catching them, moving
 MOST_PAUSE = 30.0
 HELPED = 0.85  # of the excess over the mean: what is left must be less than that
 MOST_MOVED = 100  # clients that one worker gives to one other in a round

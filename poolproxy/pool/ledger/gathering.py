@@ -75,7 +75,7 @@ CAPACITY = 0.8
 FULL = 0.85
 OVERLOADED = 0.95
 MUCH_ROOM = 0.3
-UNEVEN = 1.15  # the busiest worker by the mean, as in ``acceptor.rebalance``
+UNEVEN = 1.15  # a worker's time by the mean
 ROOM = 1 / 3  # of what the pool takes
 
 
