@@ -15,11 +15,11 @@ outside of a transaction, but a client that thinks for long is not waited for; a
 answers is quick. When it is held an answer seems to take a tick longer, which is quick all the same: a lane
 does not keep itself held.
 
-A tick is a quarter of that wait at most. It costs such a process some 100 us, whatever it finds, as its code
-has left the caches meanwhile, and each event 20 us more; so longer ticks save most where waits are long. A
-relayed client would have fewer turns than others, by an eighth where a tick is a tenth of the wait; so in the
-queue of its pool its request counts as made before it came (:func:`lateness`). Its answer is late all the
-same.
+A tick costs such a process some 80 to 100 us, whatever it finds, as its code has left the caches meanwhile,
+and each event 4 to 20 us more, by machine; so long ticks save much. Half of one goes by until an answer is
+passed on, and a whole one until the request that follows at once is. A relayed client would have fewer turns
+than others, by a third where a tick is a quarter of the wait; so in the queue of its pool its request counts
+as made that much earlier (:func:`lateness`).
 
 A trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
 Instead the engine counts the time (:attr:`Engine.held`), between visits to trio.
@@ -35,11 +35,13 @@ from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
 
 log = logging.getLogger(__name__)
 
-# Seconds. The engine's LINGER is the resolution.
+# Seconds.
 TICK, LONGEST_TICK = 0.002, 0.006
-LONG_WAIT = 5 * TICK
-PART = 4  # of the wait is a tick
-QUICK = 2  # ticks
+RESOLUTION = 0.001  # of epoll's timeouts, which end late rather than soon
+LONG_WAIT = 2.5 * TICK
+PART = 2.5  # ticks make up the wait
+QUICK = 1.5  # ticks: an answer that the next look finds
+LATE = 1.5  # ticks that a relayed client loses: half of one by the answer, one by the next request
 WEIGHT = 8  # of a quick answer in the mean
 THINKS = 0.05  # seconds in which the next statement of a transaction is waited for
 MANY = 128  # answers, of which the mean is
@@ -48,7 +50,7 @@ BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 
 def mean_wait(mean: float, waited: float) -> float:
     """The mean for an answer more, in seconds. It begins with nothing, and no answer counts for more than
-    what makes a tick the longest: so it takes MANY / 2 of them at least until the lane is held. A quick one
+    what makes a tick the longest: so it takes MANY / 3 of them at least until the lane is held. A quick one
     counts for several: a dozen or so in a row arm the lane, and one in seven keeps it so, such as those of
     another pool. That a single one does was tried: where a stall of the clients lets the queue run empty
     there is one, and the lane was armed for a sixth of the time.
@@ -59,17 +61,23 @@ def mean_wait(mean: float, waited: float) -> float:
 
 
 def tick(wait: float) -> float:
-    """Seconds between two looks at a held lane. ``wait``: as :func:`mean_wait`."""
-    return min(max(TICK, wait * 1000 // PART / 1000), LONGEST_TICK)
+    """Seconds between two looks at a held lane, whole milliseconds. ``wait``: as :func:`mean_wait`."""
+    return min(max(TICK, round(wait / PART / RESOLUTION) * RESOLUTION), LONGEST_TICK)
 
 
 def lateness(wait: float, since: float) -> float:
-    """How many seconds ago a relayed client of a pool has made the request that comes now, most likely: it
-    does so soon after an answer, which has come with the tick before. ``wait``: of the first in the queue, in
-    seconds; ``since``: as :func:`may_be_late`, of those of that pool.
+    """How much earlier a relayed client of a pool would have made the request that comes now, if nothing were
+    late, in seconds. ``wait``: of the first in the queue, in seconds; ``since``: as :func:`may_be_late`, of
+    those of that pool.
+
+    In its own queue the client waits ``LATE`` ticks less than the first one, and what its worker measures is
+    half a tick more than that, as it sees the answer so much later. Of that, in turn, a tick is a part.
     """
-    late = tick(wait)
-    return late if wait >= LONG_WAIT and since < 2 * late else 0.0
+    seen = wait * PART / (PART + LATE - 0.5)
+    late = tick(seen)
+    if seen < LONG_WAIT or since >= 2 * late:
+        return 0.0
+    return LATE * (late + RESOLUTION / 2)
 
 
 def may_be_late(events: int, since: float, wait: float, *, bulk: bool) -> bool:

@@ -195,7 +195,7 @@ def test_a_relayed_client_comes_before_those_who_came_within_what_it_is_late() -
         for _, app in clients[:2]:
             app.send(SELECT)
         assert list(r.pool.waiting) == [first, second]
-        first.wait_since -= LONG_WAIT
+        first.wait_since -= 2 * LONG_WAIT
         r.pool.give_up(second)
         second.wait_since = 0.0
         second.held = b""
@@ -215,8 +215,8 @@ def test_nobody_comes_before_others_while_relayed_transactions_go_on() -> None:
         postgres.send(IN_BLOCK)
         busy.send(SELECT)
         one.send(SELECT)
-        first.wait_since -= LONG_WAIT
-        r.pool.relayed_at = first.wait_since + LONG_WAIT
+        first.wait_since -= 2 * LONG_WAIT
+        r.pool.relayed_at = first.wait_since + 2 * LONG_WAIT
         other.send(SELECT)
         far.send(SELECT)
         assert list(r.pool.waiting)[-1] is relayed
