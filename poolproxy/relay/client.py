@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 # Bytes kept of a client that has no server. A message up to this size gets a server only when it is
 # complete, so that a slow sender holds none meanwhile.
 HOLD = 65_536
+MOST_PROCESSES = 64  # that relay clients of a pool, of which it is remembered when they did last
 
 # Reasons of errors for which a client is closed because of what it has sent.
 FAULTS = frozenset(("protocol", "prepared_statements"))
@@ -300,14 +301,17 @@ class Client(Connection):
         if self.relayed is None:
             pool.waiting.append(self)
         else:
-            pool.enter(self, self._lateness(now))
+            pool.enter(self, self._lateness(self.relayed.process, now))
         if not pool.want_stands:
             self.context.host.want(pool)
 
-    def _lateness(self, now: float) -> float:
+    def _lateness(self, process: int, now: float) -> float:
         """As in ``lane``: nobody is late while transactions of several statements go on."""
         pool = self.pool
-        since, pool.relayed_at = now - pool.relayed_at, now
+        since = now - pool.relayed_at.get(process, 0.0)
+        if len(pool.relayed_at) >= MOST_PROCESSES:
+            pool.relayed_at.clear()  # most have ended long since
+        pool.relayed_at[process] = now
         if now < pool.engaged_at + THINKS:
             return 0.0
         return lateness(pool.longest_wait(now), since)

@@ -7,6 +7,7 @@ its server along (``relay.moving``).
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import sys
@@ -106,12 +107,12 @@ def state_of(client: Client, secrets: ClientSecrets, *, relayed: bool) -> Client
 def _relayed(client: Client) -> Relayed:
     tls = client.tls if isinstance(client, TlsConnection) else ""
     if client.sock.family == socket.AF_UNIX:
-        return Relayed(tls, unix=True)
+        return Relayed(tls, os.getpid(), unix=True)
     try:
         here, there = client.sock.getsockname(), client.sock.getpeername()
     except OSError:
         here = there = ("", 0)  # it has just been cut
-    return Relayed(tls, there[0], there[1], here[0], here[1])
+    return Relayed(tls, os.getpid(), there[0], there[1], here[0], here[1])
 
 
 def _told(names: Names | None) -> ClientNames | None:

@@ -18,8 +18,8 @@ does not keep itself held.
 A tick costs such a process some 80 to 100 us, whatever it finds, as its code has left the caches meanwhile,
 and each event 4 to 20 us more, by machine; so long ticks save much. Half of one goes by until an answer is
 passed on, and a whole one until the request that follows at once is. A relayed client would have fewer turns
-than others, by a third where a tick is a quarter of the wait; so in the queue of its pool its request counts
-as made that much earlier (:func:`lateness`).
+than others, by a quarter where a tick is a quarter of the wait. So in the queue of its pool its request
+counts as made that much earlier (:func:`lateness`).
 
 A trio task that sleeps between the ticks was not tried: its wake-up costs about as much as one that is saved.
 Instead the engine counts the time (:attr:`Engine.held`), between visits to trio.
@@ -41,6 +41,7 @@ RESOLUTION = 0.001  # of epoll's timeouts, which end late rather than soon
 LONG_WAIT = 2.5 * TICK
 PART = 2.5  # ticks make up the wait
 QUICK = 1.5  # ticks: an answer that the next look finds
+NEXT = 2  # the same, if no look was between
 LATE = 1.5  # ticks that a relayed client loses: half of one by the answer, one by the next request
 WEIGHT = 8  # of a quick answer in the mean
 THINKS = 0.05  # seconds in which the next statement of a transaction is waited for
@@ -51,7 +52,7 @@ BULK = 8192  # bytes: as much as PostgreSQL writes at a time
 def mean_wait(mean: float, waited: float) -> float:
     """The mean for an answer more, in seconds. It begins with nothing, and no answer counts for more than
     what makes a tick the longest: so it takes MANY / 3 of them at least until the lane is held. A quick one
-    counts for several: a dozen or so in a row arm the lane, and one in seven keeps it so, such as those of
+    counts for several: some 17 in a row arm the lane, and one in five keeps it so, such as those of
     another pool. That a single one does was tried: where a stall of the clients lets the queue run empty
     there is one, and the lane was armed for a sixth of the time.
     """
@@ -71,13 +72,12 @@ def lateness(wait: float, since: float) -> float:
     those of that pool.
 
     In its own queue the client waits ``LATE`` ticks less than the first one, and what its worker measures is
-    half a tick more than that, as it sees the answer so much later. Of that, in turn, a tick is a part.
+    half a tick more than that, as it sees the answer so much later. Of that, in turn, a tick is a part. But
+    ``LONG_WAIT`` is left to be waited for, or a lane that is armed would stay so, and nobody be late.
     """
-    seen = wait * PART / (PART + LATE - 0.5)
-    late = tick(seen)
-    if seen < LONG_WAIT or since >= 2 * late:
-        return 0.0
-    return LATE * (late + RESOLUTION / 2)
+    ticked = tick(wait * PART / (PART + LATE - 0.5))
+    late = min(LATE * (ticked + RESOLUTION / 2), wait - LONG_WAIT)
+    return late if late > 0 and since < 2 * ticked else 0.0
 
 
 def may_be_late(events: int, since: float, wait: float, *, bulk: bool) -> bool:
@@ -105,14 +105,19 @@ class Lane(Engine):
         super().__init__()
         self._main = main
         self._fd = self._epoll.fileno()
-        self.now = self.until = self.wait = 0.0
+        self.now = self._before = self.until = self.wait = 0.0
         self.bulk = False
         self.armed_until = 0.0
         self._heard = 0.0
         main.watch(self._fd, self)
 
-    def answered(self, waited: float) -> None:
-        """Somebody gets the first bytes of an answer, so many seconds after the request."""
+    def answered(self, asked_at: float) -> None:
+        """Somebody gets the first bytes of an answer to a request that was read at ``asked_at``. Where that
+        was one look before it could not be seen sooner, and counts as quick even if that look was late.
+        """
+        waited = self.now - asked_at
+        if self._main.held is self and asked_at >= self._before and waited < NEXT * tick(self.wait):
+            waited = 0.0
         self.wait = mean_wait(self.wait, waited)
 
     def got(self, size: int) -> None:
@@ -157,7 +162,7 @@ class Lane(Engine):
     def _batch(self) -> bool:
         """Handle what is ready; whether what comes next may wait for a tick."""
         now = monotonic()
-        since, self.now = now - self._heard, now
+        since, self._before, self.now = now - self._heard, self.now, now
         self.bulk = False
         if now > self._wide_until:
             self.size = SHORT

@@ -167,7 +167,7 @@ class FakeWorker:
         with_server = words[0].startswith("move-with")
         number = int(words[1]) if len(words) > 1 else 0
         target = 0 if with_server else number
-        relayed = m.Relayed("") if words[0] == "move-relayed" else None
+        relayed = m.Relayed("", 1) if words[0] == "move-relayed" else None
         state = m.ClientState(
             client, POOL, "alice", False, False, key, (), None, "", 0, 0.0, 0.0, 0.0, None,
             m.ClientSecrets(b"", b"", None, None, 0.0), relayed,

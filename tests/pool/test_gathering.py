@@ -445,7 +445,11 @@ def test_an_overloaded_home_is_given_up() -> None:
     driver = Gatherer()
     home = driver.homed()
     driver.want(home)
-    told = driver.look({**dict.fromkeys(IDLE, 0.0), home: OVERLOADED}, after=HOLD)
+    over = {**dict.fromkeys(IDLE, 0.0), home: OVERLOADED}
+    since = driver.ledger._gathering._homes[POOL].since
+    while not (told := driver.look(over)):
+        assert driver.now < since + HOLD + LOOK
+    assert driver.now >= since + HOLD
     assert {gather.home for gather in told.values()} == {NOBODY}
     assert driver.heat() == {}
 
@@ -576,10 +580,59 @@ def test_the_home_of_relayed_clients_changes_for_much_room_only() -> None:
 
 def test_a_worker_with_hardly_any_work_or_no_more_than_others_keeps_its_pools() -> None:
     """There is nothing to be gained."""
-    for busy in ({1: 0.08, 2: 0.08, 3: 0.08, 4: 0.0}, {1: 0.6, 2: 0.6, 3: 0.6, 4: 0.55}):
+    for least, changes in ((0.0, True), (0.15, False)):
         driver = Gatherer()
-        uneven(driver)
-        assert all_look(driver, busy, ARRIVED) == {}
+        _, worker = uneven(driver)
+        driver.others(worker, 6)
+        told = all_look(driver, {**dict.fromkeys(IDLE, 0.8), 4: 4 * least}, ARRIVED)
+        assert bool(told) is changes
+    driver = Gatherer()
+    uneven(driver)
+    assert all_look(driver, {1: 0.08, 2: 0.08, 3: 0.08, 4: 0.0}, ARRIVED) == {}
+
+
+def test_nobody_is_sent_to_a_worker_of_which_nothing_is_known() -> None:
+    """It may be stuck; nor is anybody sent away from one."""
+    driver = Gatherer()
+    _, worker = uneven(driver)
+    known = {**dict.fromkeys(IDLE, 0.1), worker: 0.3}
+    del known[4]
+    assert 4 not in all_look(driver, known, ARRIVED).values()
+    driver = Gatherer()
+    _, worker = uneven(driver)
+    known = {**dict.fromkeys(IDLE, 0.1), 4: 0.0}
+    del known[worker]
+    assert worker not in (1, 2, 3) or len(all_look(driver, known, ARRIVED)) == 0
+    assert driver.homed({1: 0.3, 2: 0.3, 3: 0.1}) != 4
+
+
+def test_what_larger_pools_take_is_what_they_seem_to_take() -> None:
+    """Their servers stay where they are. So one that takes little has a home beside one that takes much."""
+    driver, light = Gatherer(pool_size=4), PoolKey("app", "light")
+    driver.fill(1, 2)
+    driver.fill(2, 2)
+    driver.fill(3, 2, light)
+    driver.fill(4, 2, light)
+    driver.want(1)
+    driver.want(3, pool=light)
+    told = {}
+    for _ in range(QUEUED_LOOKS + 1):
+        told |= all_look(driver, {1: 0.95, 2: 0.95, 3: 0.1, 4: 0.1}, LOOK)
+    assert set(told) == {light}
+
+
+def test_the_pool_stays_where_it_seems_to_take_more_than_its_part() -> None:
+    """That its server is there now makes it none the worse."""
+    driver = Gatherer()
+    first, second = many(driver, 2)
+    for pool in (first, second):
+        for _ in range(5):
+            driver.ledger.client_up(1, pool, driver.now)
+    driver.others(2, 3)
+    busy = {1: 0.4, 2: 0.4, 3: 0.4, 4: 0.4}
+    driver.look(busy)
+    homes = [all_move(driver, [first, second], busy) for _ in range(2)][-1]
+    assert 1 in homes.values()
 
 
 def test_the_pool_with_most_work_gets_its_home_first() -> None:

@@ -224,6 +224,23 @@ def test_a_dozen_quick_answers_end_it(place: Place) -> None:
     assert place.ask(12)
 
 
+def test_what_a_late_look_finds_counts_as_quick(place: Place) -> None:
+    """It could not be found sooner; what the second one finds, or one of an armed lane, could."""
+    place.add(12)
+    place.lane.wait = wait = 3 * LONG_WAIT
+    late = 1.8 * tick(wait)
+    assert place.ask(12)
+    assert place.answer(1, late)
+    assert place.lane.wait == mean_wait(wait, 0.0)
+    place.lane.wait = wait
+    place.clock.now += late / 2
+    place.step()
+    place.clock.now += late / 2
+    place.relayed[1].worker.send(ANSWER)
+    place.step()
+    assert place.lane.wait == mean_wait(wait, 2 * late)
+
+
 def test_one_alone_is_not_delayed(place: Place) -> None:
     """However long it waits for its answers: two ticks after a question, which follows an answer, are over by
     then.
@@ -246,7 +263,7 @@ def test_nobody_is_late_while_a_transaction_goes_on(place: Place, status: bytes)
     one, *_ = place.add(4)
     place.make_patient()
     assert place.ask(4)
-    place.clock.now += LONG_WAIT
+    place.clock.now += 2 * LONG_WAIT
     for each in place.relayed[1:]:
         each.worker.send(ANSWER)
     one.worker.send(b"answer" + READY + status)

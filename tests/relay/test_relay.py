@@ -191,7 +191,7 @@ def test_a_relayed_client_comes_before_those_who_came_within_what_it_is_late() -
     """Where others wait long, as then it is late; else it waits behind them."""
     with relay() as r:
         (first, _), (second, _), (third, _) = clients = [r.client() for _ in range(3)]
-        second.relayed = Relayed("")
+        second.relayed = Relayed("", 1)
         for _, app in clients[:2]:
             app.send(SELECT)
         assert list(r.pool.waiting) == [first, second]
@@ -205,18 +205,34 @@ def test_a_relayed_client_comes_before_those_who_came_within_what_it_is_late() -
         assert second.wait_since < third.wait_since
 
 
+def test_whether_relayed_clients_come_seldom_is_their_workers_matter() -> None:
+    """Those of another one make nobody late."""
+    for process, before in ((1, True), (2, False)):
+        with relay() as r:
+            (first, one), (second, two), (third, three) = [r.client() for _ in range(3)]
+            third.relayed = Relayed("", process)
+            one.send(SELECT)
+            first.wait_since -= 2 * LONG_WAIT
+            r.pool.relayed_at = {1: first.wait_since + 2 * LONG_WAIT, 2: 0.0}
+            two.send(SELECT)
+            three.send(SELECT)
+            assert list(r.pool.waiting) == (
+                [first, third, second] if before else [first, second, third]
+            )
+
+
 def test_nobody_comes_before_others_while_relayed_transactions_go_on() -> None:
     """Then no relayed client is late."""
     with relay() as r:
         (first, one), (_, other), (relayed, far), (engaged, busy) = [r.client() for _ in range(4)]
-        relayed.relayed = engaged.relayed = Relayed("")
+        relayed.relayed = engaged.relayed = Relayed("", 1)
         _, postgres = r.server()
         busy.send(query("begin"))
         postgres.send(IN_BLOCK)
         busy.send(SELECT)
         one.send(SELECT)
         first.wait_since -= 2 * LONG_WAIT
-        r.pool.relayed_at = first.wait_since + 2 * LONG_WAIT
+        r.pool.relayed_at[1] = first.wait_since + 2 * LONG_WAIT
         other.send(SELECT)
         far.send(SELECT)
         assert list(r.pool.waiting)[-1] is relayed

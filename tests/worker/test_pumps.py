@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -134,7 +135,7 @@ def test_it_is_served_elsewhere_from_then_on(tls: Contexts) -> None:
         obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
         obey(a.worker, ClientMoved(client.id, ""), [])
         there = b.worker.clients[client.id]
-        assert there.relayed == Relayed(TLS, *app.getsockname(), *app.getpeername())
+        assert there.relayed == Relayed(TLS, os.getpid(), *app.getsockname(), *app.getpeername())
         for name in ("id", "key", "user", "peer", "port", "connected_at"):
             assert getattr(there, name) == getattr(client, name), name
         assert (a.pool.clients, b.pool.clients) == (0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ def whole(a: House, client: Client, app: socket.socket) -> None:
 def test_it_is_served_elsewhere_and_its_connection_stays() -> None:
     """As an encrypted one, but that people see no cipher."""
     with apart() as (a, b, there, app):
-        assert there.relayed == Relayed("", *app.getsockname(), *app.getpeername())
+        assert there.relayed == Relayed("", os.getpid(), *app.getsockname(), *app.getpeername())
         assert len(a.worker.pumps) == 1
         _, postgres = b.server()
         app.send(SELECT)

@@ -49,10 +49,12 @@ class ClientSecrets:
 class Relayed:
     """A client's connection that stays with the worker that has it: because that has the keys of TLS, or
     because clients are not to be moved. ``tls`` for people, "" in the clear, and the addresses of both its
-    ends, unless it is a ``unix`` socket. The descriptor that goes is one end of a socket pair.
+    ends, unless it is a ``unix`` socket; ``process``: that worker's. The descriptor that goes is one end of a
+    socket pair.
     """
 
     tls: str
+    process: int
     addr: str = ""
     port: int = 0
     local_addr: str = ""

@@ -18,8 +18,8 @@ anew where they are wanted, which takes long.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
   with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
   Of several pools the one with most work comes first, and smaller ones fill up what room that leaves. What
-  they take together is known, but hardly what each takes, as its servers are now here, then there: equal
-  pools seemed to differ eightfold. So the work of those that get homes at a time counts by their servers.
+  small ones take together is known, but hardly what each takes, as its servers are now here, then there:
+  equal ones seemed to differ eightfold. So the work of those that get homes at a time counts by servers.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
 * Another one is chosen when the worker dies or retires, or, once the work that was moved can be measured
@@ -203,17 +203,28 @@ class Gathering:
         self, due: Iterable[tuple[PoolState, Home]], now: float, busy: Mapping[int, float]
     ) -> None:
         """Homes for these. Wherever their work is now, it is not in the way: it goes."""
-        found = [(pool, home, self._parts(pool, busy)) for pool, home in due]
-        work = sum(sum(parts.values()) for _, _, parts in found)
-        each = work / sum(len(pool.leases) for pool, _ in due)
-        found.sort(key=lambda one: -len(one[0].leases))
+        staying = len(self._books.workers - self._books.retired)
+        seen = [(pool, home, self._parts(pool, busy)) for pool, home in due]
+        small = [(pool, parts) for pool, _, parts in seen if _is_small(pool, staying)]
+        servers = sum(len(pool.leases) for pool, _ in small) or 1
+        each = sum(sum(parts.values()) for _, parts in small) / servers
+        found = [
+            (
+                pool,
+                home,
+                p,
+                each * len(pool.leases) if _is_small(pool, staying) else sum(p.values()),
+            )
+            for pool, home, p in seen
+        ]
+        found.sort(key=lambda one: -one[3])
         going: Counter[int] = Counter()
-        for _, _, parts in found[:MOST_NEW]:
+        for _, _, parts, _ in found[:MOST_NEW]:
             going.update(parts)
-        for pool, home, parts in found[:MOST_NEW]:
+        for pool, home, parts, whole in found[:MOST_NEW]:
             going.subtract(parts)
             rest = {worker: share - going[worker] for worker, share in busy.items()}
-            self._choose(pool, home, now, rest, parts, each * len(pool.leases))
+            self._choose(pool, home, now, rest, parts, whole)
 
     def _choose(
         self,
@@ -266,9 +277,13 @@ class Gathering:
         """Whether another worker has so much more room that it is worth a change."""
         home.patience = min(HOLD, 2 * home.patience)
         home.think_at = now + home.patience
+        if now < home.since + HOLD:
+            home.think_at = min(home.think_at, home.since + HOLD)
         parts = self._parts(pool, busy)
         whole = sum(parts.values())
         loads = self._loads(parts, whole, now, busy)
+        if home.worker not in loads:
+            return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
         room = MUCH_ROOM if self._relays_all(pool) else min(MUCH_ROOM, ROOM * whole)
         uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
@@ -329,19 +344,20 @@ class Gathering:
         together: float = 1.0,
     ) -> dict[int, float]:
         """How busy each worker would be as the home of a pool that takes ``whole``, less ``spared``. Of that
-        it seems to take ``parts`` of them now.
+        it seems to take ``parts`` of them now. A worker of which nothing is known is none, unless all are.
         """
-        loads = {worker: busy.get(worker, 0.0) - part for worker, part in parts.items()}
+        known = busy.keys() & parts.keys() or parts.keys()
+        loads = {worker: busy.get(worker, 0.0) - parts[worker] for worker in known}
         for home in self._homes.values():
             if home.worker != NOBODY and now - home.since < ARRIVED:
                 unseen = min(1.0, (ARRIVED - now + home.since) / (ARRIVED - ARRIVING))
                 for worker, shift in home.shift.items():
                     if worker in loads:
                         loads[worker] += unseen * shift
-        return {
-            worker: load + max(0.0, part + together * (whole - part) - spared)
-            for (worker, load), part in zip(loads.items(), parts.values(), strict=True)
-        }
+        for worker in loads:
+            part = min(parts[worker], whole)
+            loads[worker] += max(0.0, part + together * (whole - part) - spared)
+        return loads
 
     def _messages(self, now: float) -> Sends:
         sends: Sends = []
