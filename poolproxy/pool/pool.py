@@ -1,9 +1,9 @@
 """A worker's share of one pool: which client gets which server, sans-I/O.
 
-Clients wait in order of arrival, a relayed one by when its request most likely was made, and nobody
-overtakes: an idle server and a waiting client never exist side by side, because a released server goes to the
-first waiter at once. Idle servers are a stack (the most recently used one is the warmest), or a queue with
-server_round_robin.
+Clients wait in order of arrival, a relayed one by when its request would have come if nothing were late, and
+nobody overtakes: an idle server and a waiting client never exist side by side, because a released server goes
+to the first waiter at once. Idle servers are a stack (the most recently used one is the warmest), or a queue
+with server_round_robin.
 
 A :class:`WorkerPool` decides and keeps the lists; the relay carries its decisions out. Times are
 seconds of one monotonic clock, given by the caller.

@@ -90,6 +90,7 @@ class Worker:
     """One worker process. ``slot`` is its number; ``leaving``: "", a mode of Leave, or "orphan"."""
 
     def __init__(self, channel: Channel, slot: int, configure: Configure) -> None:
+        # Long, as it is the list of all that a worker has, one thing in a line.
         self.channel = channel
         self.metrics = WorkerMetrics(slot)
         self.reported = Reported()
@@ -121,9 +122,8 @@ class Worker:
         )
         self.goodbyes: set[Closing] = set()  # clients that were told to go and have not closed yet
         self.drains: dict[str, Draining] = {}  # by database, "" for all
-        self.parting: set[Client] = (
-            set()
-        )  # clients that hear why when they ask next, or fall silent
+        # Clients that hear why when they ask next, or fall silent.
+        self.parting: set[Client] = set()
         self.may_leave: Callable[[Client], None] = lambda client: None
         self.admissions: dict[int, Callable[[str], None]] = {}
         self.welcomed: dict[PoolKey, trio.Event] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import fcntl
+import gc
 import os
 import socket
 import subprocess
@@ -51,7 +52,10 @@ class Ends:
 
 
 def open_fds() -> set[int]:
-    """The descriptors of this process."""
+    """The descriptors of this process, but those that earlier tests have left to the collector: amid a test
+    with thousands of objects they would go, and be missed.
+    """
+    gc.collect()
     with os.scandir("/proc/self/fd") as entries:
         numbers = {int(entry.name) for entry in entries}
     return {fd for fd in numbers if _is_open(fd)}
