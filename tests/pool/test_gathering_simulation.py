@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from poolproxy.acceptor.rebalance import Rebalancer
@@ -100,11 +100,13 @@ LARGE = PoolKey("one", "large")
     work=st.sampled_from([0.002, 0.004]),
     seed=st.integers(0, 99),
 )
+@example(size=2, counts=(7, 6, 1, 10), work=0.002, seed=24)  # a home changes at its second thought
 def test_clients_are_gathered_once_beside_the_balancing(
     size: int, counts: tuple[int, ...], work: float, seed: int
 ) -> None:
     """Two small pools and a large one, with clients on all workers: those of a small one come to rest, each
-    moves twice at most, as the balancing may come first; so do its servers, and all are served alike.
+    moves twice at most, as the balancing may come first, and once more when its home is thought over; so do
+    its servers, and all are served alike.
     """
     sim = Town(seed, lambda key: PoolLimits(pool_size=8 if key == LARGE else size), 4)
     sim.check_every = 1000
@@ -114,8 +116,9 @@ def test_clients_are_gathered_once_beside_the_balancing(
     moved, servers = sim.client_moves.copy(), sim.small_moves()
     sim.run(1.0)
     for key, group in zip(SMALL, clients, strict=True):
-        assert sim.client_moves[key] <= 2 * len(group)
-        assert sim.client_moves[key] == moved[key]
+        again = sim.client_moves[key] - moved[key]
+        assert again <= len(group)
+        assert sim.client_moves[key] - again <= 2 * len(group)
         homes = {sim.where[id(client)] for client in group}
         rows = [row for row in sim.ledger.statistics() if row.pool == key]
         assert rows[0].up == size or len(homes) <= size
