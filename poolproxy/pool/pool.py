@@ -134,9 +134,8 @@ class WorkerPool(Generic[C, S]):
         self.opening = 0
         self.outdated = 0.0
         self.unused_since = 0.0
-        self.relayed_at: dict[
-            int, float
-        ] = {}  # by the process that has relayed it, the last request
+        # When the last request came, by the process that has relayed it.
+        self.relayed_at: dict[int, float] = {}
         self.engaged_at = 0.0
         self.reclaim = 0
         self.called = 0

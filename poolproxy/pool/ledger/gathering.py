@@ -106,6 +106,18 @@ class Home:
     told: dict[int, Gather] = attrs.Factory(dict)
 
 
+@attrs.frozen
+class Work:
+    """What a pool takes of the workers' time: ``whole`` in all, of which it seems to take ``parts`` of them
+    now.
+    """
+
+    pool: PoolState
+    home: Home
+    parts: Mapping[int, float]
+    whole: float
+
+
 class Gathering:
     """Asked a few times a second for what is to be told of homes."""
 
@@ -203,45 +215,34 @@ class Gathering:
         self, due: Iterable[tuple[PoolState, Home]], now: float, busy: Mapping[int, float]
     ) -> None:
         """Homes for these. Wherever their work is now, it is not in the way: it goes."""
-        staying = len(self._books.workers - self._books.retired)
-        seen = [(pool, home, self._parts(pool, busy)) for pool, home in due]
-        small = [(pool, parts) for pool, _, parts in seen if _is_small(pool, staying)]
-        servers = sum(len(pool.leases) for pool, _ in small) or 1
-        each = sum(sum(parts.values()) for _, parts in small) / servers
-        found = [
-            (
-                pool,
-                home,
-                p,
-                each * len(pool.leases) if _is_small(pool, staying) else sum(p.values()),
-            )
-            for pool, home, p in seen
-        ]
-        found.sort(key=lambda one: -one[3])
+        works = sorted(self._works(due, busy), key=lambda work: -work.whole)[:MOST_NEW]
         going: Counter[int] = Counter()
-        for _, _, parts, _ in found[:MOST_NEW]:
-            going.update(parts)
-        for pool, home, parts, whole in found[:MOST_NEW]:
-            going.subtract(parts)
+        for work in works:
+            going.update(work.parts)
+        for work in works:
+            going.subtract(work.parts)
             rest = {worker: share - going[worker] for worker, share in busy.items()}
-            self._choose(pool, home, now, rest, parts, whole)
+            self._choose(work, now, rest)
 
-    def _choose(
-        self,
-        pool: PoolState,
-        home: Home,
-        now: float,
-        busy: Mapping[int, float],
-        parts: Mapping[int, float],
-        whole: float,
-    ) -> None:
-        """``busy``: without the pools that are to be thought of yet; ``whole``: what this one takes."""
+    def _works(
+        self, due: Iterable[tuple[PoolState, Home]], busy: Mapping[int, float]
+    ) -> list[Work]:
+        """What each takes, and the small ones by their servers."""
+        works = [self._work(pool, home, busy) for pool, home in due]
+        small = [work for work in works if _is_small(work.pool, len(work.parts))]
+        servers = sum(len(work.pool.leases) for work in small)
+        together = sum(work.whole for work in small)
+        even = [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in small]
+        return [w for w in works if not _is_small(w.pool, len(w.parts))] + even
+
+    def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
+        """``busy``: without the pools that are to be thought of yet."""
+        pool, home, whole = work.pool, work.home, work.whole
         moves = (pool.moves - home.moves) / (now - home.looked_at)
         relayed = self._relays_all(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
-        spared = MOVE_TIME * moves + stays
-        loads = self._loads(parts, whole, now, busy, spared=spared, together=together)
+        loads = self._loads(work, now, busy, spared=MOVE_TIME * moves + stays, together=together)
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
@@ -250,7 +251,7 @@ class Gathering:
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         home.patience = ARRIVED
-        self._settle(pool, home, worker, now, parts, whole)
+        self._settle(work, worker, now)
 
     def _relays_all(self, pool: PoolState) -> bool:
         """Whether clients of it are relayed even if it is not small, and all that aren't at the home."""
@@ -279,35 +280,31 @@ class Gathering:
         home.think_at = now + home.patience
         if now < home.since + HOLD:
             home.think_at = min(home.think_at, home.since + HOLD)
-        parts = self._parts(pool, busy)
-        whole = sum(parts.values())
-        loads = self._loads(parts, whole, now, busy)
+        work = self._work(pool, home, busy)
+        loads = self._loads(work, now, busy)
         if home.worker not in loads:
             return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
-        room = MUCH_ROOM if self._relays_all(pool) else min(MUCH_ROOM, ROOM * whole)
+        room = MUCH_ROOM if self._relays_all(pool) else min(MUCH_ROOM, ROOM * work.whole)
         uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
         if uneven and loads[least_busy] <= loads[home.worker] - room:
-            self._settle(pool, home, least_busy, now, parts, whole)
+            self._settle(work, least_busy, now)
         elif busy.get(home.worker, 0.0) >= OVERLOADED and now - home.since >= HOLD:
             _give_up(home, now)
 
-    def _settle(
-        self,
-        pool: PoolState,
-        home: Home,
-        worker: int,
-        now: float,
-        parts: Mapping[int, float],
-        whole: float,
-    ) -> None:
+    def _settle(self, work: Work, worker: int, now: float) -> None:
+        pool, home, parts = work.pool, work.home, work.parts
         home.worker = worker
         home.small = _is_small(pool, len(parts))
         home.since = home.counted_at = now
         home.think_at = now + home.patience
         home.away = sum(n for other, n in pool.clients.items() if other != worker)
         home.shift = {w: -part for w, part in parts.items()}
-        home.shift[worker] += whole
+        home.shift[worker] += work.whole
+
+    def _work(self, pool: PoolState, home: Home, busy: Mapping[int, float]) -> Work:
+        parts = self._parts(pool, busy)
+        return Work(pool, home, parts, sum(parts.values()))
 
     def _parts(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
         """What the pool takes of the workers' time, estimated by its part of the servers."""
@@ -336,16 +333,16 @@ class Gathering:
 
     def _loads(
         self,
-        parts: Mapping[int, float],
-        whole: float,
+        work: Work,
         now: float,
         busy: Mapping[int, float],
         spared: float = 0.0,
         together: float = 1.0,
     ) -> dict[int, float]:
-        """How busy each worker would be as the home of a pool that takes ``whole``, less ``spared``. Of that
-        it seems to take ``parts`` of them now. A worker of which nothing is known is none, unless all are.
+        """How busy each worker would be as the home of the pool, less ``spared``. None is a worker of which
+        nothing is known, unless all are.
         """
+        parts, whole = work.parts, work.whole
         known = busy.keys() & parts.keys() or parts.keys()
         loads = {worker: busy.get(worker, 0.0) - parts[worker] for worker in known}
         for home in self._homes.values():
