@@ -198,12 +198,29 @@ def test_one_moment_of_moves_is_not_enough() -> None:
         assert driver.look() == {}
 
 
-@pytest.mark.parametrize("limits", [{"pool_size": 4}, {"session_mode": True}])
-def test_moves_of_larger_pools_and_sessions_are_no_reason(limits: dict[str, object]) -> None:
-    """With a server for each worker hardly any has to move; clients of session mode keep theirs."""
-    driver = Gatherer(**limits)
+def test_moves_in_session_mode_are_no_reason() -> None:
+    """Clients keep their servers there."""
+    driver = Gatherer(session_mode=True)
     driver.fill(1, driver.limits.pool_size)
     assert driver.heat() == {}
+
+
+@pytest.mark.parametrize(
+    ("work", "clients", "homes"),
+    [(0.1, 20, {1}), (0.5, 20, set()), (0.1, MOST_CLIENTS + 1, set())],
+)
+def test_a_larger_pool_whose_servers_move_gets_a_home_if_that_is_much_of_what_it_takes(
+    work: float, clients: int, homes: set[int]
+) -> None:
+    """It has a server for each worker, but now one needs two of them, then another one. Not if it does a good
+    deal more than that, or if thousands of clients would have to move.
+    """
+    driver = Gatherer(pool_size=4)
+    driver.fill(1, 4)
+    for _ in range(clients):
+        driver.ledger.client_up(1, POOL, driver.now)
+    told = driver.heat({**IDLE, 1: work})
+    assert {gather.home for gather in told.values()} == homes
 
 
 def queued(busy: Mapping[int, float] = SOME, clients: int = 20) -> tuple[Gatherer, list[int]]:

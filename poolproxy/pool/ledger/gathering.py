@@ -3,6 +3,8 @@
 A pool with fewer servers than there are workers, a *small* one, has less than one server for some worker.
 Where its clients are busy its servers move all the time. A move of a client costs about as much as that of a
 server, but is made once. So the clients go to one worker, the pool's *home*; the servers follow, and stay.
+Those of a pool with about a server for each worker move, too: whoever has two clients at a time takes the
+one of another worker, which soon needs it itself.
 
 A larger pool gains, too, where its clients wait for servers and not for workers: in one worker they wait in
 one queue, and what several servers have answered meanwhile is dealt with in one go, which takes little more
@@ -11,15 +13,17 @@ again. So where clients may move those of a larger pool that can't, encrypted on
 where none may all are relayed, as one queue is fairer. And where servers are encrypted, too: they are opened
 anew where they are wanted, which takes long.
 
-* A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move. Where they can't, by TLS, it
-  is hot when clients wait at a worker while another one has servers. Or when a limit has kept clients of a
-  larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``) or has so many
-  clients (``MOST_CLIENTS``) that it does not pay. Fewer looks are enough for a pool when others get homes.
+* A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move (``MOVES``), and if it is a
+  larger one that is ``MUCH`` of what it takes. Where they can't, by TLS, it is hot when clients wait at a
+  worker while another one has servers. Or when a limit has kept clients of a larger pool waiting in
+  ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``) that it does not pay. Nor does it where
+  a larger pool has very many clients (``MOST_CLIENTS``). Fewer looks are enough when others get homes.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
   with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
   Of several pools the one with most work comes first, and smaller ones fill up what room that leaves. What
-  small ones take together is known, but hardly what each takes, as its servers are now here, then there:
-  equal ones seemed to differ eightfold. So the work of those that get homes at a time counts by servers.
+  those whose servers move take together is known, but hardly what each takes, as they are now here, then
+  there: equal ones seemed to differ eightfold. So there the work of those that get homes together counts by
+  servers.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
 * Another one is chosen when the worker dies or retires, or, once the work that was moved can be measured
@@ -47,11 +51,13 @@ from poolproxy.pool.ledger.books import Books
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
+from poolproxy.pool.ledger.takes import Takes
 
 LOOKS = 2  # in a row in which a pool must be hot
 QUEUED_LOOKS = 5  # in a row in which a limit must have kept clients waiting
 MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
 MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
+MUCH = 0.5  # of what a larger pool takes its moves must seem to take
 MOST_NEW = 32  # homes in a look
 MOST_CLIENTS = 1000  # that are moved for the sake of one queue
 TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
@@ -106,7 +112,7 @@ class Home:
     told: dict[int, Gather] = attrs.Factory(dict)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Work:
     """What a pool takes of the workers' time: ``whole`` in all, of which it seems to take ``parts`` of them
     now.
@@ -125,7 +131,7 @@ class Gathering:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
-        self._servers: dict[int, float] = {}  # see _demand; of this look, if it was needed
+        self._takes = Takes(books, {})  # as it was at the last look
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -144,7 +150,7 @@ class Gathering:
         ``client_moves``: clients may go themselves.
         """
         staying = self._books.workers - self._books.retired
-        self._client_moves, self._servers = client_moves, {}
+        self._client_moves, self._takes = client_moves, Takes(self._books, busy)
         looked = self._look_at_all(now, staying)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -152,10 +158,10 @@ class Gathering:
             if home.worker != NOBODY:
                 self._think_over(pool, home, now, busy, small=_is_small(pool, len(staying)))
             elif now >= home.rests_until:
-                (due if self._is_due(pool, home, busy) else soon).append((pool, home))
+                (due if self._is_due(pool, home) else soon).append((pool, home))
         if due:
             # What is hot now has most likely become so with them; later it would find what room they left.
-            due += [(p, h) for p, h in soon if h.looks or self._is_due(p, h, busy, queued=LOOKS)]
+            due += [(p, h) for p, h in soon if h.looks or self._is_due(p, h, queued=LOOKS)]
             self._choose_all(due, now, busy)
         for pool, home in looked:
             home.looked_at, home.moves = now, pool.moves
@@ -183,9 +189,9 @@ class Gathering:
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
-        moves = pool.moves - home.moves
+        moves = (pool.moves - home.moves) / (now - home.looked_at)
         small = _is_small(pool, len(staying))
-        hot = small and moves > MOVES * (now - home.looked_at)
+        hot = moves > MOVES and (small or self._moves_much(pool, moves))
         hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
@@ -194,13 +200,16 @@ class Gathering:
         if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
 
-    def _is_due(
-        self, pool: PoolState, home: Home, busy: Mapping[int, float], queued: int = QUEUED_LOOKS
-    ) -> bool:
+    def _moves_much(self, pool: PoolState, moves: float) -> bool:
+        """Whether so many moves in a second are a good part of what a larger pool takes."""
+        whole = self._takes.whole(pool)
+        return moves * MOVE_TIME >= MUCH * whole and sum(pool.clients.values()) <= MOST_CLIENTS
+
+    def _is_due(self, pool: PoolState, home: Home, queued: int = QUEUED_LOOKS) -> bool:
         """Whether it is time to choose a home."""
         if home.looks >= LOOKS or home.queued < queued:
             return home.looks >= LOOKS
-        pays = sum(self._parts(pool, busy).values()) >= LITTLE
+        pays = self._takes.whole(pool) >= LITTLE
         if pays and sum(pool.clients.values()) <= MOST_CLIENTS:
             return True
         home.queued = 0  # it may have more to do, or fewer clients, in as many looks
@@ -215,7 +224,7 @@ class Gathering:
         self, due: Iterable[tuple[PoolState, Home]], now: float, busy: Mapping[int, float]
     ) -> None:
         """Homes for these. Wherever their work is now, it is not in the way: it goes."""
-        works = sorted(self._works(due, busy), key=lambda work: -work.whole)[:MOST_NEW]
+        works = sorted(self._works(due), key=lambda work: -work.whole)[:MOST_NEW]
         going: Counter[int] = Counter()
         for work in works:
             going.update(work.parts)
@@ -224,16 +233,14 @@ class Gathering:
             rest = {worker: share - going[worker] for worker, share in busy.items()}
             self._choose(work, now, rest)
 
-    def _works(
-        self, due: Iterable[tuple[PoolState, Home]], busy: Mapping[int, float]
-    ) -> list[Work]:
-        """What each takes, and the small ones by their servers."""
-        works = [self._work(pool, home, busy) for pool, home in due]
-        small = [work for work in works if _is_small(work.pool, len(work.parts))]
-        servers = sum(len(work.pool.leases) for work in small)
-        together = sum(work.whole for work in small)
-        even = [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in small]
-        return [w for w in works if not _is_small(w.pool, len(w.parts))] + even
+    def _works(self, due: Iterable[tuple[PoolState, Home]]) -> list[Work]:
+        """What each takes, and those whose servers move by their servers."""
+        works = [self._work(pool, home) for pool, home in due]
+        restless = [w for w in works if w.home.looks or _is_small(w.pool, len(w.parts))]
+        servers = sum(len(work.pool.leases) for work in restless)
+        together = sum(work.whole for work in restless)
+        even = [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in restless]
+        return [work for work in works if work not in restless] + even
 
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
@@ -280,7 +287,7 @@ class Gathering:
         home.think_at = now + home.patience
         if now < home.since + HOLD:
             home.think_at = min(home.think_at, home.since + HOLD)
-        work = self._work(pool, home, busy)
+        work = self._work(pool, home)
         loads = self._loads(work, now, busy)
         if home.worker not in loads:
             return
@@ -302,34 +309,9 @@ class Gathering:
         home.shift = {w: -part for w, part in parts.items()}
         home.shift[worker] += work.whole
 
-    def _work(self, pool: PoolState, home: Home, busy: Mapping[int, float]) -> Work:
-        parts = self._parts(pool, busy)
+    def _work(self, pool: PoolState, home: Home) -> Work:
+        parts = self._takes.parts(pool)
         return Work(pool, home, parts, sum(parts.values()))
-
-    def _parts(self, pool: PoolState, busy: Mapping[int, float]) -> dict[int, float]:
-        """What the pool takes of the workers' time, estimated by its part of the servers."""
-        staying, shares = self._books.workers - self._books.retired, Shares(pool)
-        if not self._servers:
-            self._servers = self._demand()
-        parts = {}
-        for worker in staying:
-            mine = shares.of(worker)
-            part = mine / max(mine, self._servers[worker]) if mine else 0.0
-            parts[worker] = part * busy.get(worker, 0.0)
-        return parts
-
-    def _demand(self) -> dict[int, float]:
-        """With how many servers each worker has to do: where clients wait they are now here, now there."""
-        found = dict.fromkeys(self._books.workers, 0.0)
-        for lease in self._books.leases.values():
-            if lease.worker in found:
-                found[lease.worker] += 1
-        for pool in self._books.restless.values():
-            if pool.wants and pool.leases:
-                shares = Shares(pool)
-                for worker in found:
-                    found[worker] += shares.of(worker) - pool.held(worker)
-        return found
 
     def _loads(
         self,
