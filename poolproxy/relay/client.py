@@ -306,13 +306,15 @@ class Client(Connection):
             self.context.host.want(pool)
 
     def _lateness(self, process: int, now: float) -> float:
-        """As in ``lane``: nobody is late while transactions of several statements go on."""
+        """As in ``lane``: nobody is late while transactions of several statements go on, nor if the pool
+        has one server.
+        """
         pool = self.pool
         since = now - pool.relayed_at.get(process, 0.0)
         if len(pool.relayed_at) >= MOST_PROCESSES:
             pool.relayed_at.clear()  # most have ended long since
         pool.relayed_at[process] = now
-        if now < pool.engaged_at + THINKS:
+        if len(pool.servers) == 1 or now < pool.engaged_at + THINKS:
             return 0.0
         return lateness(pool.longest_wait(now), since)
 

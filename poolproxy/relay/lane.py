@@ -15,6 +15,12 @@ outside of a transaction, but a client that thinks for long is not waited for; a
 answers is quick. When it is held an answer seems to take a tick longer, which is quick all the same: a lane
 does not keep itself held.
 
+It is not held for the clients of a *lone* server either, of a pool that has no other one. That and the
+worker take turns, one rests while the other one works, so it costs little if a relaying worker wakes up. And
+it would cost much if it did not: the kernel keeps both on one core while the others are busy, but if nobody
+is woken by an answer the next one is idle, and the server is woken there. That takes as long as the whole
+transaction (benchmarks/PROFILE.md).
+
 A tick costs such a process some 80 to 100 us, whatever it finds, as its code has left the caches meanwhile,
 and each event 4 to 20 us more, by machine; so long ticks save much. Half of one goes by until an answer is
 passed on, and a whole one until the request that follows at once is. A relayed client would have fewer turns
@@ -31,6 +37,7 @@ import logging
 from time import monotonic
 from typing import cast
 
+from poolproxy.ipc.messages import PoolKey
 from poolproxy.relay.engine import BATCH, READ, SHORT, Engine, Peer
 
 log = logging.getLogger(__name__)
@@ -98,7 +105,8 @@ class Lane(Engine):
 
     ``now``: when the batch was begun. ``wait``, ``bulk``: as in :func:`may_be_late`; a pump sets ``bulk``
     when something that was full takes more. ``armed_until``: so long the rest of an answer, or the next
-    statement of a transaction, is waited for. ``until``: when to look next, while it is held.
+    statement of a transaction, is waited for. ``until``: when to look next, while it is held. ``lone``: the
+    pools with one server.
     """
 
     def __init__(self, main: Engine) -> None:
@@ -108,13 +116,17 @@ class Lane(Engine):
         self.now = self._before = self.until = self.wait = 0.0
         self.bulk = False
         self.armed_until = 0.0
+        self.lone: set[PoolKey] = set()
         self._heard = 0.0
         main.watch(self._fd, self)
 
-    def answered(self, asked_at: float) -> None:
-        """Somebody gets the first bytes of an answer to a request that was read at ``asked_at``. Where that
-        was one look before it could not be seen sooner, and counts as quick even if that look was late.
+    def answered(self, pool: PoolKey, asked_at: float) -> None:
+        """A client of ``pool`` gets the first bytes of an answer to a request that was read at ``asked_at``.
+        Where that was one look before it could not be seen sooner, and counts as quick even if that look was
+        late.
         """
+        if pool in self.lone:
+            return
         waited = self.now - asked_at
         if self._main.held is self and asked_at >= self._before and waited < NEXT * tick(self.wait):
             waited = 0.0

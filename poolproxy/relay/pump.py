@@ -119,7 +119,7 @@ class _Inner(_End):
     def received(self, data: bytes) -> None:
         pump = self.pump
         if pump.asked_at and data:
-            pump.lane.answered(pump.asked_at)
+            pump.lane.answered(pump.pool, pump.asked_at)
             pump.asked_at = 0.0
         if data and not data.endswith(READY):
             pump.lane.armed_until = pump.lane.now + THINKS

@@ -29,11 +29,11 @@ def begin(worker: Worker, order: Gather) -> None:
     if order.home < 0:
         worker.homes.pop(key, None)
     else:
-        worker.homes[key] = HERE if order.here else order.home
-    if order.relay or order.home < 0:
-        worker.unrelayed.discard(key)
+        worker.homes[key] = order
+    if order.lone:
+        worker.lane.lone.add(key)
     else:
-        worker.unrelayed.add(key)
+        worker.lane.lone.discard(key)
     pool = worker.pools.get(key)
     if pool is None:
         return
@@ -45,7 +45,7 @@ def begin(worker: Worker, order: Gather) -> None:
 
 
 def _goes(worker: Worker, key: PoolKey) -> bool:
-    return worker.homes.get(key, HERE) != HERE
+    return worker.home_of(key) != HERE
 
 
 def unrelay(worker: Worker, message: Unrelay) -> None:
@@ -84,7 +84,7 @@ def _is_full(worker: Worker) -> bool:
 
 def _is_ready(worker: Worker, client: Client) -> bool:
     if _is_relayed_there(worker, client):
-        return client.pool.key not in worker.unrelayed and can_be_relayed(client)
+        return worker.homes[client.pool.key].relay and can_be_relayed(client)
     return is_quiet(client)
 
 
@@ -108,5 +108,5 @@ def consider(worker: Worker, client: Client) -> None:
         and _is_ready(worker, client)
     ):
         client_moves.send(
-            worker, client, worker.homes[pool.key], relay=_is_relayed_there(worker, client)
+            worker, client, worker.home_of(pool.key), relay=_is_relayed_there(worker, client)
         )

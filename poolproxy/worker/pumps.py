@@ -75,7 +75,7 @@ def tick(worker: Worker, now: float) -> None:
 
 def _is_wanted(worker: Worker, pump: Pump) -> bool:
     """Whether its client is to come back."""
-    if worker.homes.get(pump.pool, HERE) == HERE:
+    if worker.home_of(pump.pool) == HERE:
         return True
     could_go = worker.departing.for_good or worker.config.settings.client_moves
     return could_go and not pump.encrypted

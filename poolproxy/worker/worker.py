@@ -27,6 +27,7 @@ from poolproxy.ipc.messages import (
     ClientsGone,
     ClientUp,
     Configure,
+    Gather,
     Hold,
     HostSeen,
     Load,
@@ -112,8 +113,7 @@ class Worker:
         self.leaving = ""
         self.departing = Departing()
         self.pumps: dict[int, Pump] = {}  # by the ids of clients that another worker serves
-        self.homes: dict[PoolKey, int] = {}  # of pools whose clients are gathered, or HERE
-        self.unrelayed: set[PoolKey] = set()  # of these, those whose clients are not relayed
+        self.homes: dict[PoolKey, Gather] = {}  # of pools whose clients are gathered
         self.left = trio.Event()
         self.cancels: dict[int, trio.Event] = {}
         self.handshakes = Handshakes()
@@ -230,10 +230,15 @@ class Worker:
             self.pools[key] = pool
         return pool
 
+    def home_of(self, key: PoolKey) -> int:
+        """The worker at which the pool's clients are to be; HERE also if it has no home."""
+        order = self.homes.get(key)
+        return HERE if order is None or order.here else order.home
+
     def set_draining(self, pool: Pool) -> None:
         """Whether the pool's clients are to be looked at whenever a transaction has ended."""
         drained = {"", pool.key.database} & self.drains.keys()
-        pool.set_draining(bool(drained) or self.homes.get(pool.key, HERE) != HERE)
+        pool.set_draining(bool(drained) or self.home_of(pool.key) != HERE)
 
     def welcome_event(self, key: PoolKey) -> trio.Event:
         """Set when the pool's welcome is known or its servers turn out to refuse us."""

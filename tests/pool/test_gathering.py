@@ -113,7 +113,7 @@ def test_a_pool_whose_servers_move_gets_a_home() -> None:
     }
     assert driver.look() == {}
     driver.want(4)
-    assert driver.look() == {4: Gather(POOL, home, here=False)}
+    assert driver.look() == {4: Gather(POOL, home, here=False, lone=True)}
 
 
 def test_a_pool_at_rest_or_with_few_moves_has_none() -> None:
@@ -221,6 +221,18 @@ def test_a_larger_pool_whose_servers_move_gets_a_home_if_that_is_much_of_what_it
         driver.ledger.client_up(1, POOL, driver.now)
     told = driver.heat({**IDLE, 1: work})
     assert {gather.home for gather in told.values()} == homes
+
+
+def test_workers_know_whether_the_pool_has_one_server() -> None:
+    """Also when the second one ends."""
+    driver = Gatherer(pool_size=2)
+    driver.fill(1, 2)
+    told = driver.heat()
+    assert {gather.lone for gather in told.values()} == {False}
+    driver.ledger.server_closed(driver.permit(), driver.now)
+    again = driver.look()
+    assert again.keys() == told.keys()
+    assert {gather.lone for gather in again.values()} == {True}
 
 
 def queued(busy: Mapping[int, float] = SOME, clients: int = 20) -> tuple[Gatherer, list[int]]:

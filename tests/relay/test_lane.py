@@ -208,6 +208,23 @@ def test_it_is_held_as_long_as_there_is_something_to_gather(place: Place) -> Non
     assert not place.ask(1)
 
 
+def test_it_is_not_held_for_the_clients_of_a_lone_server(place: Place) -> None:
+    """However long they wait; nor do they end it for others, as their answers say nothing. With a second
+    server they are clients as any other.
+    """
+    place.add(2)
+    place.lane.lone.add(POOL)
+    for _ in range(MANY):
+        assert not place.ask(2)
+        assert not place.answer(2, 2 * LONG_WAIT)
+    place.lane.lone.clear()
+    place.make_patient()
+    place.lane.lone.add(POOL)
+    for _ in range(MANY):
+        assert place.ask(2)
+        assert place.answer(2, TICK)
+
+
 def test_a_dozen_quick_answers_end_it(place: Place) -> None:
     """One among many that were waited for does not; then many must have waited long again."""
     place.add(12)

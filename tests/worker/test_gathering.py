@@ -137,7 +137,7 @@ async def test_who_was_chosen_by_the_balancing_goes_once() -> None:
         chosen = {one: 3, other: 3, third: 3}
         assert client_moves.send(at.worker, one, HOME)
         other.leave("it has left")
-        at.worker.homes[POOL] = HOME
+        at.worker.homes[POOL] = Gather(POOL, HOME, here=False)
         with trio.fail_after(5):
             await client_moves._catch(at.worker, chosen)
         assert gone(at) == [(one.id, HOME)]

@@ -85,7 +85,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
 
 def called(at: House) -> None:
     """The pool's home is elsewhere; nobody has gone yet."""
-    at.worker.homes[POOL] = HOME
+    at.worker.homes[POOL] = Gather(POOL, HOME, here=False)
     at.worker.set_draining(at.pool)
 
 
@@ -278,6 +278,16 @@ def test_its_pools_home_may_come_to_be_where_its_connection_is(tls: Contexts) ->
         assert not a.worker.clients
 
 
+def test_the_lane_knows_which_pools_have_one_server() -> None:
+    """From the order, until the next one."""
+    with house() as at:
+        for lone in (True, False, True):
+            obey(at.worker, Gather(POOL, HOME, here=False, lone=lone), [])
+            assert at.worker.lane.lone == ({POOL} if lone else set())
+        obey(at.worker, Gather(POOL, -1, here=False), [])
+        assert not at.worker.lane.lone
+
+
 def test_of_a_larger_pool_nobody_is_relayed(tls: Contexts) -> None:
     """As the order says; the next one may say otherwise, and nothing is kept of it when there is no home."""
     with house() as at:
@@ -287,7 +297,7 @@ def test_of_a_larger_pool_nobody_is_relayed(tls: Contexts) -> None:
         gathering.consider(at.worker, client)
         assert at.worker.clients == {client.id: client}
         obey(at.worker, Gather(POOL, -1, here=False, relay=False), [])
-        assert not at.worker.unrelayed
+        assert not at.worker.homes
         obey(at.worker, Gather(POOL, HOME, here=False), [])
         gathering.consider(at.worker, client)
         assert not at.worker.clients

@@ -335,11 +335,11 @@ def test_who_is_asked_for(tls: Contexts) -> None:
     with apart() as (a, b, there, _):
         late, _ = encrypted(a, tls)
         relayed(a, b, late)
-        a.worker.homes[POOL] = HOME
+        a.worker.homes[POOL] = Gather(POOL, HOME, here=False)
         assert asked(a) == []
         obey(a.worker, Gather(POOL, -1, here=False), [])
         assert [set(told.clients) for told in asked(a)] == [{there.id, late.id}]
-        a.worker.homes[POOL] = HOME
+        a.worker.homes[POOL] = Gather(POOL, HOME, here=False)
         a.worker.departing.for_good = True
         assert asked(a) == [Unrelay((there.id,))]
         pumps.tick(a.worker, pumps.ASK_EVERY - 0.01)

@@ -112,12 +112,14 @@ class Gather:
     ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
     as their transactions end. ``home`` below 0: they may stay where they are. Those whose connection
     can't go (the encrypted ones, and without ``client_moves`` all) are relayed; without ``relay`` they stay.
+    ``lone``: the pool has no second server.
     """
 
     pool: PoolKey
     home: int
     here: bool
     relay: bool = True
+    lone: bool = False
 
 
 @message(25, fds=MANY)

@@ -345,9 +345,10 @@ class Gathering:
             interested = pool.interested if pool is not None else ()
             nowhere = order = Gather(key, NOBODY, here=False)
             relay = home.small or pool is None or self._relays_all(pool)
+            lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 if home.worker != NOBODY:
-                    order = Gather(key, home.worker, worker == home.worker, relay=relay)
+                    order = Gather(key, home.worker, worker == home.worker, relay, lone)
                 if order != home.told.get(worker, nowhere):
                     home.told[worker] = order
                     sends.append((worker, order))
