@@ -69,6 +69,7 @@ class WorkerPool(Generic[C, S]):
     use. ``logged_states``: pairs of an application and a kind of session state. ``draining``: its clients are
     to be sent away, see ``worker.draining``, or to another worker, see ``worker.gathering``. ``outdated``:
     servers that were opened before that are to be replaced. ``unwanted``: the configuration has it no more.
+    ``lone``: it has a home, and one server in all.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class WorkerPool(Generic[C, S]):
         "last_expiry",
         "logged_states",
         "logins_waiting",
+        "lone",
         "max_prepared",
         "opening",
         "outdated",
@@ -126,6 +128,7 @@ class WorkerPool(Generic[C, S]):
         self.aside: deque[S] = deque()
         self.blocked = False
         self.draining = False
+        self.lone = False
         self.servers: set[S] = set()
         self.waiting: deque[C] = deque()
         self.logins_waiting: dict[int, float] = {}

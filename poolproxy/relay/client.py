@@ -314,7 +314,7 @@ class Client(Connection):
         if len(pool.relayed_at) >= MOST_PROCESSES:
             pool.relayed_at.clear()  # most have ended long since
         pool.relayed_at[process] = now
-        if len(pool.servers) == 1 or now < pool.engaged_at + THINKS:
+        if pool.lone or now < pool.engaged_at + THINKS:
             return 0.0
         return lateness(pool.longest_wait(now), since)
 

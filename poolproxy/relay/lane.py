@@ -15,11 +15,12 @@ outside of a transaction, but a client that thinks for long is not waited for; a
 answers is quick. When it is held an answer seems to take a tick longer, which is quick all the same: a lane
 does not keep itself held.
 
-It is not held for the clients of a *lone* server either, of a pool that has no other one. That and the
+Nor is it held for the clients of a *lone* server, of a pool that has no other one. That and the
 worker take turns, one rests while the other one works, so it costs little if a relaying worker wakes up. And
 it would cost much if it did not: the kernel keeps both on one core while the others are busy, but if nobody
 is woken by an answer the next one is idle, and the server is woken there. That takes as long as the whole
-transaction (benchmarks/PROFILE.md).
+transaction (benchmarks/PROFILE.md). So their answers count as not waited for, each once: if they are few
+among others' the lane is held all the same, and one of them does not arm it.
 
 A tick costs such a process some 80 to 100 us, whatever it finds, as its code has left the caches meanwhile,
 and each event 4 to 20 us more, by machine; so long ticks save much. Half of one goes by until an answer is
@@ -126,6 +127,7 @@ class Lane(Engine):
         late.
         """
         if pool in self.lone:
+            self.wait -= self.wait / MANY  # as if it had not waited
             return
         waited = self.now - asked_at
         if self._main.held is self and asked_at >= self._before and waited < NEXT * tick(self.wait):

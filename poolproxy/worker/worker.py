@@ -236,7 +236,11 @@ class Worker:
         return HERE if order is None or order.here else order.home
 
     def set_draining(self, pool: Pool) -> None:
-        """Whether the pool's clients are to be looked at whenever a transaction has ended."""
+        """Whether the pool's clients are to be looked at whenever a transaction has ended; and how it is
+        gathered.
+        """
+        order = self.homes.get(pool.key)
+        pool.lone = order is not None and order.lone
         drained = {"", pool.key.database} & self.drains.keys()
         pool.set_draining(bool(drained) or self.home_of(pool.key) != HERE)
 

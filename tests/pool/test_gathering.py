@@ -223,6 +223,44 @@ def test_a_larger_pool_whose_servers_move_gets_a_home_if_that_is_much_of_what_it
     assert {gather.home for gather in told.values()} == homes
 
 
+@pytest.mark.parametrize("idle", [0, 25, 50])
+def test_idle_servers_of_other_pools_do_not_hide_what_a_larger_pool_does(idle: int) -> None:
+    """The workers' time is divided by servers, so it seems to take less. All together have more to do than to
+    move servers.
+    """
+    driver = Gatherer(pool_size=4)
+    for worker in IDLE:
+        driver.fill(worker, 1)
+        driver.others(worker, idle)
+    assert driver.heat(dict.fromkeys(IDLE, 0.6)) == {}
+
+
+@pytest.mark.parametrize("known", [(), (1, 2, 3)])
+def test_a_larger_pool_has_no_home_while_it_is_not_known_what_workers_do(
+    known: tuple[int, ...],
+) -> None:
+    """Its moves may be next to nothing of that."""
+    driver = Gatherer(pool_size=4)
+    driver.fill(1, 4)
+    assert driver.heat(dict.fromkeys(known, 0.04)) == {}
+    assert driver.heat(dict.fromkeys(IDLE, 0.04)) != {}
+
+
+def test_a_larger_pool_that_moves_comes_after_those_that_have_homes() -> None:
+    """What these do does not count against it."""
+    driver = Gatherer(pool_size=4)
+    first, last = many(driver, 3, 4), PoolKey("app", "last")
+    busy = {**dict.fromkeys(IDLE, 0.01), 1: 0.2}
+    driver.look(busy)
+    homes = [all_move(driver, first, busy) for _ in range(2)]
+    assert [len(new) for new in homes] == [0, 3]
+    driver.fill(1, 4, last)
+    driver.want(2, pool=last)
+    driver.look(busy)
+    told = [all_move(driver, [last], busy) for _ in range(2)]
+    assert [list(new) for new in told] == [[], [last]]
+
+
 def test_workers_know_whether_the_pool_has_one_server() -> None:
     """Also when the second one ends."""
     driver = Gatherer(pool_size=2)
@@ -500,11 +538,11 @@ def test_where_most_clients_dont_come_they_are_not_called_any_longer() -> None:
     assert driver.heat() == {}
 
 
-def many(driver: Gatherer, count: int) -> list[PoolKey]:
+def many(driver: Gatherer, count: int, servers: int = 1) -> list[PoolKey]:
     """So many pools, with clients at two workers."""
     pools = [PoolKey("app", f"user {n}") for n in range(count)]
     for pool in pools:
-        driver.fill(1, 1, pool)
+        driver.fill(1, servers, pool)
         driver.want(2, pool=pool)
     return pools
 
@@ -539,11 +577,12 @@ def test_many_pools_are_spread_evenly_over_the_workers() -> None:
     assert homes == dict.fromkeys(IDLE, len(pools) // 4)
 
 
-def test_equal_pools_are_spread_evenly_wherever_their_servers_are_just_then() -> None:
+@pytest.mark.parametrize("size", [1, 4])
+def test_equal_pools_are_spread_evenly_wherever_their_servers_are_just_then(size: int) -> None:
     """Where these are says hardly anything, nor how busy those workers have been of late."""
     for busy in ({**IDLE, 1: 0.3, 2: 0.1}, {**IDLE, 1: 0.1, 2: 0.3}, {**IDLE, 1: 0.02, 2: 0.38}):
-        driver = Gatherer()
-        pools = many(driver, 8)
+        driver = Gatherer(pool_size=size)
+        pools = many(driver, 8, size)
         driver.look(busy)
         for pool in pools[:3]:
             driver.bring(2, pool)

@@ -278,14 +278,19 @@ def test_its_pools_home_may_come_to_be_where_its_connection_is(tls: Contexts) ->
         assert not a.worker.clients
 
 
-def test_the_lane_knows_which_pools_have_one_server() -> None:
-    """From the order, until the next one."""
+def test_the_lane_and_the_pool_know_of_a_lone_server() -> None:
+    """From the order, until the next one; also a pool that comes later."""
     with house() as at:
         for lone in (True, False, True):
             obey(at.worker, Gather(POOL, HOME, here=False, lone=lone), [])
             assert at.worker.lane.lone == ({POOL} if lone else set())
+            assert at.pool.lone is lone
+        del at.worker.pools[POOL]
+        again = at.worker.pool(at.pool.settings)
+        assert again.lone
         obey(at.worker, Gather(POOL, -1, here=False), [])
         assert not at.worker.lane.lone
+        assert not again.lone
 
 
 def test_of_a_larger_pool_nobody_is_relayed(tls: Contexts) -> None:

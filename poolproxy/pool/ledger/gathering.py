@@ -14,16 +14,17 @@ where none may all are relayed, as one queue is fairer. And where servers are en
 anew where they are wanted, which takes long.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move (``MOVES``), and if it is a
-  larger one that is ``MUCH`` of what it takes. Where they can't, by TLS, it is hot when clients wait at a
-  worker while another one has servers. Or when a limit has kept clients of a larger pool waiting in
-  ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``) that it does not pay. Nor does it where
-  a larger pool has very many clients (``MOST_CLIENTS``). Fewer looks are enough when others get homes.
+  larger one that is ``MUCH`` of what it takes, and of what workers do beside gathered pools. Where they
+  can't, by TLS, it is hot when clients wait at a worker while another one has servers. Or when a limit has
+  kept clients of a larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``)
+  that it does not pay. Nor does it where a larger pool has very many clients (``MOST_CLIENTS``). Fewer looks
+  are enough when others get homes.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
   with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
   Of several pools the one with most work comes first, and smaller ones fill up what room that leaves. What
-  those whose servers move take together is known, but hardly what each takes, as they are now here, then
-  there: equal ones seemed to differ eightfold. So there the work of those that get homes together counts by
-  servers.
+  small ones take together is known, but hardly what each takes, as its servers are now here, then there:
+  equal ones seemed to differ eightfold. So the work of those that get homes at a time counts by servers, and
+  so does that of larger ones whose servers move.
 * It is kept until nobody has waited and nothing moved for ``KEEP``: while the clients are gathered nothing
   moves, and without a home the balancing by busy time would spread them again.
 * Another one is chosen when the worker dies or retires, or, once the work that was moved can be measured
@@ -48,6 +49,7 @@ import attrs
 
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
+from poolproxy.pool.ledger.home import Home
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
@@ -62,7 +64,7 @@ MOST_NEW = 32  # homes in a look
 MOST_CLIENTS = 1000  # that are moved for the sake of one queue
 TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
 # Seconds.
-KEEP = 60.0
+KEEP = 300.0
 HOLD = 30.0
 REST = 300.0
 COMING = 10.0  # in which a good part of the clients must have come
@@ -85,33 +87,6 @@ UNEVEN = 1.15  # a worker's time by the mean
 ROOM = 1 / 3  # of what the pool takes
 
 
-@attrs.define
-class Home:
-    """``worker``: where clients are to be, as was decided at ``since``, NOBODY: they may stay where they are;
-    that is thought over at ``think_at``, ``patience`` after the last time. ``looked_at``: when ``moves`` were
-    how many of its servers had moved; ``looks``: for how many looks it has been hot, ``queued``: for how many
-    a limit has kept clients waiting; ``busy_at``: when anybody waited. ``small``: the pool was so then.
-    ``told``: what each worker was told. ``away``: how many clients were elsewhere at ``counted_at``.
-    ``shift``: how the decision changes the shares of workers.
-    """
-
-    looked_at: float
-    moves: int
-    busy_at: float
-    worker: int = NOBODY
-    since: float = float("-inf")
-    think_at: float = float("-inf")
-    patience: float = ARRIVED
-    rests_until: float = float("-inf")
-    looks: int = 0
-    queued: int = 0
-    away: int = 0
-    counted_at: float = float("-inf")
-    shift: dict[int, float] = attrs.Factory(dict)
-    small: bool = False
-    told: dict[int, Gather] = attrs.Factory(dict)
-
-
 @attrs.frozen(eq=False)
 class Work:
     """What a pool takes of the workers' time: ``whole`` in all, of which it seems to take ``parts`` of them
@@ -131,7 +106,9 @@ class Gathering:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
-        self._takes = Takes(books, {})  # as it was at the last look
+        # As it was at the last look; whether larger pools may be hot.
+        self._takes = Takes(books, {})
+        self._restless = False
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -151,6 +128,7 @@ class Gathering:
         """
         staying = self._books.workers - self._books.retired
         self._client_moves, self._takes = client_moves, Takes(self._books, busy)
+        self._restless = self._moves_much(now, busy, staying)
         looked = self._look_at_all(now, staying)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -189,9 +167,8 @@ class Gathering:
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
-        moves = (pool.moves - home.moves) / (now - home.looked_at)
-        small = _is_small(pool, len(staying))
-        hot = moves > MOVES and (small or self._moves_much(pool, moves))
+        moves = home.rate(pool, now)
+        hot = moves > MOVES and (_is_small(pool, len(staying)) or self._is_restless(pool, moves))
         hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
@@ -200,10 +177,26 @@ class Gathering:
         if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
 
-    def _moves_much(self, pool: PoolState, moves: float) -> bool:
-        """Whether so many moves in a second are a good part of what a larger pool takes."""
-        whole = self._takes.whole(pool)
-        return moves * MOVE_TIME >= MUCH * whole and sum(pool.clients.values()) <= MOST_CLIENTS
+    def _moves_much(self, now: float, busy: Mapping[int, float], staying: set[int]) -> bool:
+        """Whether servers that move are a good part of what the workers have to do, but for the pools that
+        have homes.
+        """
+        rest, moves = sum(busy.values()), 0.0
+        for key, home in self._homes.items():
+            pool = self._books.pools.get(key)
+            if pool is not None and home.worker != NOBODY:
+                rest -= self._takes.whole(pool)
+            elif pool is not None:
+                moves += home.rate(pool, now)
+        return staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
+
+    def _is_restless(self, pool: PoolState, moves: float) -> bool:
+        """Whether so many moves in a second are a good part of what a larger pool takes. It may seem to take
+        less than it does, where other pools have idle servers.
+        """
+        if not self._restless or sum(pool.clients.values()) > MOST_CLIENTS:
+            return False
+        return moves * MOVE_TIME >= MUCH * self._takes.whole(pool)
 
     def _is_due(self, pool: PoolState, home: Home, queued: int = QUEUED_LOOKS) -> bool:
         """Whether it is time to choose a home."""
@@ -234,18 +227,20 @@ class Gathering:
             self._choose(work, now, rest)
 
     def _works(self, due: Iterable[tuple[PoolState, Home]]) -> list[Work]:
-        """What each takes, and those whose servers move by their servers."""
-        works = [self._work(pool, home) for pool, home in due]
-        restless = [w for w in works if w.home.looks or _is_small(w.pool, len(w.parts))]
-        servers = sum(len(work.pool.leases) for work in restless)
-        together = sum(work.whole for work in restless)
-        even = [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in restless]
-        return [work for work in works if work not in restless] + even
+        """What each takes: small ones, and larger ones whose servers move, by their servers."""
+        small: list[Work] = []
+        restless: list[Work] = []
+        works: list[Work] = []
+        for pool, home in due:
+            work = self._work(pool, home)
+            kind = restless if home.looks else works
+            (small if _is_small(pool, len(work.parts)) else kind).append(work)
+        return _by_servers(small) + _by_servers(restless) + works
 
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
         pool, home, whole = work.pool, work.home, work.whole
-        moves = (pool.moves - home.moves) / (now - home.looked_at)
+        moves = home.rate(pool, now)
         relayed = self._relays_all(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
@@ -362,6 +357,13 @@ class Gathering:
 def _has_home(pool: PoolState, workers: int) -> bool:
     """Whether it is a pool that can have one."""
     return workers > 1 and bool(pool.leases) and not pool.limits.session_mode
+
+
+def _by_servers(works: list[Work]) -> list[Work]:
+    """What they take together, divided by their servers."""
+    servers = sum(len(work.pool.leases) for work in works)
+    together = sum(work.whole for work in works)
+    return [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in works]
 
 
 def _is_small(pool: PoolState, workers: int) -> bool:
