@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import attrs
@@ -345,6 +345,7 @@ class Simulation:
         self.encrypted: set[m.PoolKey] = set()
         self.refusals = 0.0
         self.moves = 0
+        self.taken: Counter[m.PoolKey] = Counter()
         self.overtaken = 0.0
         self.under_way: dict[int, Server] = {}
         self.waste: dict[m.PoolKey, float] = {}
@@ -428,6 +429,7 @@ class Simulation:
                     self.end(message.server.permit)
                 self.deliver(sends)
             case m.ServerTaken():
+                self.taken[ledger._books.leases[message.permit].pool] += message.taken
                 self.deliver(ledger.server_taken(number, message, self.now))
                 if not message.taken:
                     self.end(message.permit)

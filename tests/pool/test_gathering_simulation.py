@@ -66,8 +66,7 @@ class Town(Simulation):
 
     def small_moves(self) -> int:
         """Of servers of the small pools."""
-        pools = self.ledger._books.pools
-        return sum(pools[key].moves for key in SMALL if key in pools)
+        return sum(self.taken[key] for key in SMALL)
 
     def look(self) -> None:
         live = [worker.number for worker in self.workers if not worker.dead]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 from poolproxy.ipc.messages import PoolKey
@@ -18,7 +19,8 @@ class UnknownPermit(LookupError):
 
 class Books:
     """``limits_of`` and ``standing`` are those of the :class:`Ledger`. ``restless``: the pools with which
-    something may be due. ``granted``: how many permits ever were. ``stops`` tells of paused databases.
+    something may be due. ``granted``: how many permits ever were. ``moved``: servers that have come to other
+    workers, by pool, since homes were thought of last. ``stops`` tells of paused databases.
     """
 
     def __init__(self, limits_of: LimitsOf, standing: Iterable[PoolKey]) -> None:
@@ -31,6 +33,7 @@ class Books:
         self.tally = Tally()
         self.restless: dict[PoolKey, PoolState] = {}
         self.granted = 0
+        self.moved: Counter[PoolKey] = Counter()
         self.leaving = False
         self.stops: Callable[[str], bool] = lambda database: False
 

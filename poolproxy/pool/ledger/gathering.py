@@ -106,7 +106,9 @@ class Gathering:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
-        # As it was at the last look; whether larger pools may be hot.
+        # Of the last look: moves in a second, by pool; whether larger ones may be hot.
+        self._looked_at = float("-inf")
+        self._rates: dict[PoolKey, float] = {}
         self._takes = Takes(books, {})
         self._restless = False
 
@@ -128,7 +130,8 @@ class Gathering:
         """
         staying = self._books.workers - self._books.retired
         self._client_moves, self._takes = client_moves, Takes(self._books, busy)
-        self._restless = self._moves_much(now, busy, staying)
+        self._count_moves(now)
+        self._restless = self._moves_much(busy, staying)
         looked = self._look_at_all(now, staying)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -141,20 +144,18 @@ class Gathering:
             # What is hot now has most likely become so with them; later it would find what room they left.
             due += [(p, h) for p, h in soon if h.looks or self._is_due(p, h, queued=LOOKS)]
             self._choose_all(due, now, busy)
-        for pool, home in looked:
-            home.looked_at, home.moves = now, pool.moves
         return self._messages(now)
 
     def _look_at_all(self, now: float, staying: set[int]) -> list[tuple[PoolState, Home]]:
         """The pools that can have homes, and were there at the last look."""
         books, looked = self._books, []
-        for key in {**books.restless, **self._homes}:
+        for key in {**books.restless, **self._rates, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
             if pool is None or not _has_home(pool, len(staying)):
                 if home is not None:
                     home.worker, home.looks, home.queued = NOBODY, 0, 0
             elif home is None:
-                self._homes[key] = Home(looked_at=now, moves=pool.moves, busy_at=now)
+                self._homes[key] = Home(busy_at=now)
             else:
                 self._look(pool, home, now, staying)
                 looked.append((pool, home))
@@ -162,13 +163,14 @@ class Gathering:
 
     def give_up(self, now: float) -> Sends:
         """Clients are to stay where they are."""
+        self._books.moved.clear()
         for home in self._homes.values():
             home.worker, home.looks, home.queued = NOBODY, 0, 0
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
-        moves = home.rate(pool, now)
-        hot = moves > MOVES and (_is_small(pool, len(staying)) or self._is_restless(pool, moves))
+        moves, small = self._rates.get(pool.key, 0.0), _is_small(pool, len(staying))
+        hot = moves > MOVES and (small or self._is_restless(pool, moves))
         hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
@@ -177,17 +179,21 @@ class Gathering:
         if home.worker not in staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
 
-    def _moves_much(self, now: float, busy: Mapping[int, float], staying: set[int]) -> bool:
+    def _count_moves(self, now: float) -> None:
+        moved, self._books.moved = self._books.moved, Counter()
+        elapsed, self._looked_at = now - self._looked_at, now
+        self._rates = {key: count / elapsed for key, count in moved.items()} if elapsed else {}
+
+    def _moves_much(self, busy: Mapping[int, float], staying: set[int]) -> bool:
         """Whether servers that move are a good part of what the workers have to do, but for the pools that
         have homes.
         """
-        rest, moves = sum(busy.values()), 0.0
+        rest = sum(busy.values())
         for key, home in self._homes.items():
             pool = self._books.pools.get(key)
             if pool is not None and home.worker != NOBODY:
                 rest -= self._takes.whole(pool)
-            elif pool is not None:
-                moves += home.rate(pool, now)
+        moves = sum(self._rates.values())
         return staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
 
     def _is_restless(self, pool: PoolState, moves: float) -> bool:
@@ -240,7 +246,7 @@ class Gathering:
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
         pool, home, whole = work.pool, work.home, work.whole
-        moves = home.rate(pool, now)
+        moves = self._rates.get(pool.key, 0.0)
         relayed = self._relays_all(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER

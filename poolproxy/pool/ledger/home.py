@@ -5,21 +5,19 @@ from __future__ import annotations
 import attrs
 
 from poolproxy.ipc.messages import Gather
-from poolproxy.pool.ledger.state import NOBODY, PoolState
+from poolproxy.pool.ledger.state import NOBODY
 
 
 @attrs.define
 class Home:
     """``worker``: where clients are to be, as was decided at ``since``, NOBODY: they may stay where they are;
-    that is thought over at ``think_at``, ``patience`` after the last time. ``looked_at``: when ``moves`` were
-    how many of its servers had moved; ``looks``: for how many looks it has been hot, ``queued``: for how many
-    a limit has kept clients waiting; ``busy_at``: when anybody waited. ``small``: the pool was so then.
+    that is thought over at ``think_at``, ``patience`` after the last time. ``looks``: for how many looks the
+    pool has been hot, ``queued``: for how many a limit has kept clients waiting; ``busy_at``: when anybody
+    waited. ``small``: it was so then.
     ``told``: what each worker was told. ``away``: how many clients were elsewhere at ``counted_at``.
     ``shift``: how the decision changes the shares of workers.
     """
 
-    looked_at: float
-    moves: int
     busy_at: float
     worker: int = NOBODY
     since: float = float("-inf")
@@ -33,8 +31,3 @@ class Home:
     shift: dict[int, float] = attrs.Factory(dict)
     small: bool = False
     told: dict[int, Gather] = attrs.Factory(dict)
-
-    def rate(self, pool: PoolState, now: float) -> float:
-        """Moves of the pool's servers in a second, since the last look."""
-        elapsed = now - self.looked_at
-        return (pool.moves - self.moves) / elapsed if elapsed else 0.0

@@ -242,7 +242,7 @@ class Ledger:
         lease, pool = self._books.find(worker, taken.permit)
         if taken.taken:
             pool.turn(lease, LeaseState.UP)
-            pool.moves += 1
+            self._books.moved[pool.key] += 1
         else:
             pool.turn(lease, LeaseState.CLOSING, NOBODY)
         lease.since = pool.last_move = now

@@ -112,8 +112,8 @@ class PoolState:
     ``logins``: the clients that log in and would like a server, in order, each with its worker. ``blocked``:
     the workers that know that a limit keeps their clients waiting. ``heard``: when each worker told its want.
     ``calls``: what workers are asked to hand over, and ``told`` what they know of it. ``last_move``: when a
-    server has come to a worker last, or one was asked for; ``moves``: how many have come. ``fixed``: none of
-    its servers could move when the last one came up.
+    server has come to a worker last, or one was asked for. ``fixed``: none of its servers could move when the
+    last one came up.
     """
 
     key: PoolKey
@@ -137,7 +137,6 @@ class PoolState:
     calls: dict[int, Call] = attrs.Factory(dict)
     told: dict[int, Call] = attrs.Factory(dict)
     last_move: float = float("-inf")
-    moves: int = 0
     fixed: bool = False
     searches: dict[int, Search] = attrs.Factory(dict)
     _states: Counter[LeaseState] = attrs.Factory(Counter)
