@@ -39,7 +39,7 @@ def begin(worker: Worker, message: Drain) -> None:
         count = sum(1 for _ in _clients(worker, name))
         worker.drains[name] = Draining(count, monotonic(), message.until, message.deadline)
     for pool in worker.pools.values():
-        worker.set_draining(pool)
+        worker.apply_orders(pool)
     tick(worker, monotonic())
 
 

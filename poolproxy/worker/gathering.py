@@ -37,7 +37,7 @@ def begin(worker: Worker, order: Gather) -> None:
     pool = worker.pools.get(key)
     if pool is None:
         return
-    worker.set_draining(pool)
+    worker.apply_orders(pool)
     if _goes(worker, pool.key) and not pool.session_mode:
         clients = [client for client in worker.clients.values() if client.pool is pool]
         if clients:

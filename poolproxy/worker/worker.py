@@ -226,7 +226,7 @@ class Worker:
         pool = self.pools.get(key)
         if pool is None:
             pool = WorkerPool(key, settings, self.config.settings)
-            self.set_draining(pool)
+            self.apply_orders(pool)
             self.pools[key] = pool
         return pool
 
@@ -235,10 +235,8 @@ class Worker:
         order = self.homes.get(key)
         return HERE if order is None or order.here else order.home
 
-    def set_draining(self, pool: Pool) -> None:
-        """Whether the pool's clients are to be looked at whenever a transaction has ended; and how it is
-        gathered.
-        """
+    def apply_orders(self, pool: Pool) -> None:
+        """What DRAIN and the pool's home, of which the worker has been told, mean for the pool."""
         order = self.homes.get(pool.key)
         pool.lone = order is not None and order.lone
         drained = {"", pool.key.database} & self.drains.keys()

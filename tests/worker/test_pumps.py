@@ -86,7 +86,7 @@ def connection() -> tuple[socket.socket, socket.socket]:
 def called(at: House) -> None:
     """The pool's home is elsewhere; nobody has gone yet."""
     at.worker.homes[POOL] = Gather(POOL, HOME, here=False)
-    at.worker.set_draining(at.pool)
+    at.worker.apply_orders(at.pool)
 
 
 def goes(at: House, client: Client) -> tuple[ClientMove, list[int]]:

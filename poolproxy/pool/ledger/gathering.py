@@ -106,11 +106,11 @@ class Gathering:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
-        # Of the last look: moves in a second, by pool; whether larger ones may be hot.
+        # Of the last look: moves in a second, by pool; whether they are much of what workers do.
         self._looked_at = float("-inf")
         self._rates: dict[PoolKey, float] = {}
         self._takes = Takes(books, {})
-        self._restless = False
+        self._moves_matter = False
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -131,7 +131,7 @@ class Gathering:
         staying = self._books.workers - self._books.retired
         self._client_moves, self._takes = client_moves, Takes(self._books, busy)
         self._count_moves(now)
-        self._restless = self._moves_much(busy, staying)
+        self._moves_matter = self._matter_in_all(busy, staying)
         looked = self._look_at_all(now, staying)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -170,7 +170,7 @@ class Gathering:
 
     def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
         moves, small = self._rates.get(pool.key, 0.0), _is_small(pool, len(staying))
-        hot = moves > MOVES and (small or self._is_restless(pool, moves))
+        hot = moves > MOVES and (small or self._matter_to(pool, moves))
         hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
@@ -184,7 +184,7 @@ class Gathering:
         elapsed, self._looked_at = now - self._looked_at, now
         self._rates = {key: count / elapsed for key, count in moved.items()} if elapsed else {}
 
-    def _moves_much(self, busy: Mapping[int, float], staying: set[int]) -> bool:
+    def _matter_in_all(self, busy: Mapping[int, float], staying: set[int]) -> bool:
         """Whether servers that move are a good part of what the workers have to do, but for the pools that
         have homes.
         """
@@ -196,11 +196,11 @@ class Gathering:
         moves = sum(self._rates.values())
         return staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
 
-    def _is_restless(self, pool: PoolState, moves: float) -> bool:
+    def _matter_to(self, pool: PoolState, moves: float) -> bool:
         """Whether so many moves in a second are a good part of what a larger pool takes. It may seem to take
         less than it does, where other pools have idle servers.
         """
-        if not self._restless or sum(pool.clients.values()) > MOST_CLIENTS:
+        if not self._moves_matter or sum(pool.clients.values()) > MOST_CLIENTS:
             return False
         return moves * MOVE_TIME >= MUCH * self._takes.whole(pool)
 
@@ -235,13 +235,13 @@ class Gathering:
     def _works(self, due: Iterable[tuple[PoolState, Home]]) -> list[Work]:
         """What each takes: small ones, and larger ones whose servers move, by their servers."""
         small: list[Work] = []
-        restless: list[Work] = []
+        moving: list[Work] = []
         works: list[Work] = []
         for pool, home in due:
             work = self._work(pool, home)
-            kind = restless if home.looks else works
+            kind = moving if home.looks else works
             (small if _is_small(pool, len(work.parts)) else kind).append(work)
-        return _by_servers(small) + _by_servers(restless) + works
+        return _by_servers(small) + _by_servers(moving) + works
 
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
