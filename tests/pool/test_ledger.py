@@ -197,32 +197,6 @@ def test_the_next_holder_is_asked_when_the_first_does_not_answer() -> None:
     assert sorted(asked(sends)) == [(1, "alice", 0), (2, "alice", 0)]
 
 
-def test_shares_follow_demand() -> None:
-    """A worker with few servers and many waiters gets some of one with many and few."""
-    driver = Driver(pool_size=8)
-    driver.fill(1, 7)
-    driver.now += 1
-    driver.want(2)
-    driver.up(2, 8)
-    driver.want(2, 0)
-    driver.now += 1
-    sends = driver.want(2, 15, since=driver.now)
-    assert asked(sends) == [(1, "alice", 4)]
-
-
-def test_equal_shares_are_left_alone() -> None:
-    """Two saturated workers with as many servers each take nothing from each other."""
-    driver = Driver(pool_size=2)
-    driver.want(1, 9, since=99.0)
-    driver.want(2, 9, since=99.1)
-    driver.up(1, 1)
-    driver.up(2, 2)
-    driver.now += 1
-    assert driver.want(1, 9, since=driver.now - 0.2) == []
-    assert asked(driver.want(2, 9, since=driver.now - 0.25)) == []
-    assert asked(driver.tick_at(driver.now + 0.05)) == []
-
-
 def test_what_a_worker_without_clients_holds_is_asked_for_at_once() -> None:
     """They have gone to another worker, so its servers do nothing there; with clients it keeps its share."""
     driver = Driver()

@@ -80,7 +80,8 @@ class Ledger:
             self._books.pools[lease.pool].turn(lease, LeaseState.CLOSING, NOBODY)
         sends: Sends = []
         for pool in self._books.pools.values():
-            pool.wants.pop(worker, None)
+            pool.unwant(worker, now)
+            pool.waited_at.pop(worker, None)
             pool.clients.pop(worker, None)
             pool.interested.discard(worker)
             pool.logins = {c: w for c, w in pool.logins.items() if w != worker}
@@ -123,7 +124,7 @@ class Ledger:
             # servers that are now unequally spread.
             pool.hear(worker, want, now)
             return sends + (self._settling.settle([pool], now) if moving.unequal(pool, now) else [])
-        pool.wants.pop(worker, None)
+        pool.unwant(worker, now)
         if want.login and pool.welcome:
             # The welcome may be all it needs: what else it wants it says again on receipt.
             if worker in self._books.workers and not any(isinstance(m, Welcome) for _, m in sends):

@@ -144,7 +144,7 @@ class Settling:
         if not holders:
             return recheck
         for worker in applicants:
-            chosen = plan(pool, applicant_of(pool, worker), holders, now)
+            chosen = plan(pool, applicant_of(pool, worker, now), holders, now)
             if chosen.recheck is not None:
                 rechecks.append(chosen.recheck)
             if chosen.holding is not None:

@@ -15,9 +15,11 @@ asked if the applicant
 
 * has no server of the pool at all, or
 * is of the same pool, of which the holder has no client any more: they went elsewhere (then at once), or
-* has so much less than its fair share that its clients wait ``TOLERANCE`` times as long as they would in one
-  queue, and the holder's clients will not after the move, so it is not taken back at once. Shares follow
-  demand, which is servers plus waiting clients; or
+* has less than its fair share, so that its clients wait ``GAIN`` times as long as they would in one queue,
+  and as the holder's, and its own, will after the move, so it is not taken back at once. Shares follow
+  demand, which is servers plus waiting clients. It must have been so for ``REFRESH``, as what is known is as
+  old; and for a slice if somebody has waited at the holder within one: where clients pause the queues run
+  empty one after the other; or
 * has a client that has waited for a slice, and twice as long as the holder's oldest. Twice, as
   two saturated workers' queues are about equally old and moving permits between them gains nothing.
   A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
@@ -25,6 +27,7 @@ asked if the applicant
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import attrs
@@ -32,13 +35,17 @@ import attrs
 from poolproxy.ipc.messages import PoolKey, Want
 from poolproxy.pool.ledger.state import REFRESH, LeaseState, PoolState
 
-# By how much longer than in one queue a worker's clients may wait before it gets one server more.
+# By how much longer than in one queue a worker's clients may wait before it gets one server more, if servers
+# can move; and by how much less some must wait if they can't.
 TOLERANCE = 1.25
+GAIN = 1.1
 
 
 @attrs.frozen
 class Holding:
-    """What one worker holds of one pool. ``deserted``: its clients are elsewhere."""
+    """What one worker holds of one pool. ``waited_at``: when anybody did there. ``deserted``: its clients are
+    elsewhere.
+    """
 
     worker: int
     pool: PoolKey
@@ -46,6 +53,7 @@ class Holding:
     granted: float
     waiting: int
     since: float | None
+    waited_at: float
     share: float
     foreign: bool
     pool_waits: bool
@@ -54,7 +62,9 @@ class Holding:
 
 @attrs.frozen
 class Applicant:
-    """The worker that is next in line for a permit of a pool whose limit is reached."""
+    """The worker that is next in line for a permit of a pool whose limit is reached. ``short_since``: since
+    when it has had so much less than its share, None if it has not.
+    """
 
     worker: int
     pool: PoolKey
@@ -62,6 +72,7 @@ class Applicant:
     held: int
     pool_held: int
     share: float
+    short_since: float | None
 
 
 @attrs.frozen
@@ -94,6 +105,7 @@ def holdings(pool: PoolState, applicant: PoolKey) -> list[Holding]:
                 granted=min(granted),
                 waiting=want.waiting if want else 0,
                 since=_waits_since(pool, want, foreign),
+                waited_at=pool.waited_at.get(worker, -math.inf) if want is None else math.inf,
                 share=shares.of(worker),
                 foreign=foreign,
                 pool_waits=foreign and bool(pool.wants),
@@ -136,15 +148,21 @@ class Shares:
         return len(self.pool.leases) * demand / self.total if self.total else 0.0
 
 
-def applicant_of(pool: PoolState, worker: int) -> Applicant:
+def applicant_of(pool: PoolState, worker: int, now: float) -> Applicant:
     """The applicant of ``pool``: ``worker`` has a want there."""
+    share, held = Shares(pool).of(worker), pool.held(worker)
+    if held and share >= GAIN * held:
+        pool.short_since.setdefault(worker, now)
+    else:
+        pool.short_since.pop(worker, None)
     return Applicant(
         worker=worker,
         pool=pool.key,
         since=pool.wants[worker].since,
-        held=pool.held(worker),
+        held=held,
         pool_held=pool.in_use,
-        share=Shares(pool).of(worker),
+        share=share,
+        short_since=pool.short_since.get(worker),
     )
 
 
@@ -165,7 +183,8 @@ def plan(pool: PoolState, who: Applicant, holders: Iterable[Holding], now: float
     able = [h for h in ripe if _may_be_asked(h, who, pool.slice, now)]
     if not able:
         ripens = [h.granted + pool.slice for h in free if h not in ripe]
-        return Plan(None, 0, min([now + pool.slice, *ripens]))
+        look = now + (pool.slice if who.short_since is None else REFRESH)
+        return Plan(None, 0, min([look, *ripens]))
     best = min(able, key=_rank)
     return Plan(best, _count(best, who), now + pool.slice)
 
@@ -177,14 +196,30 @@ def _own(holding: Holding, who: Applicant) -> bool:
 def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
     if holding.foreign and not (holding.pool_waits and who.pool_held):
         return True
-    if not holding.foreign and (holding.deserted or not who.held or _unequal(holding, who)):
+    if not holding.foreign and (holding.deserted or not who.held):
+        return True
+    if not holding.foreign and _lasts(holding, who, slice_, now) and _gains(holding, who):
         return True
     age = now - who.since - REFRESH
     return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
 
 
-def _unequal(holding: Holding, who: Applicant) -> bool:
-    return who.share > TOLERANCE * who.held and holding.share <= TOLERANCE * (holding.up - 1)
+def _lasts(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
+    """Whether ``who`` has been short for long, or nobody has waited at the holder for as long."""
+    short = who.short_since
+    if short is None or now < short + REFRESH:
+        return False
+    return now >= min(holding.waited_at, short) + slice_
+
+
+def _gains(holding: Holding, who: Applicant) -> bool:
+    """Whether those who wait longest of both would wait less, to judge by the shares. Who has clients is left
+    one server.
+    """
+    if holding.up == 1:
+        return False
+    after = max(who.share / (who.held + 1), holding.share / (holding.up - 1))
+    return who.share >= GAIN * who.held * after
 
 
 def _count(holding: Holding, who: Applicant) -> int:

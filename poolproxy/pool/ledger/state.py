@@ -111,6 +111,8 @@ class PoolState:
 
     ``logins``: the clients that log in and would like a server, in order, each with its worker. ``blocked``:
     the workers that know that a limit keeps their clients waiting. ``heard``: when each worker told its want.
+    ``short_since``: since when those that wait have had too little, see ``sharing``; ``waited_at``: when
+    others did last.
     ``calls``: what workers are asked to hand over, and ``told`` what they know of it. ``last_move``: when a
     server has come to a worker last, or one was asked for. ``fixed``: none of its servers could move when the
     last one came up.
@@ -134,6 +136,8 @@ class PoolState:
     logins: dict[int, int] = attrs.Factory(dict)
     blocked: set[int] = attrs.Factory(set)
     heard: dict[int, float] = attrs.Factory(dict)
+    short_since: dict[int, float] = attrs.Factory(dict)
+    waited_at: dict[int, float] = attrs.Factory(dict)
     calls: dict[int, Call] = attrs.Factory(dict)
     told: dict[int, Call] = attrs.Factory(dict)
     last_move: float = float("-inf")
@@ -177,7 +181,13 @@ class PoolState:
             self.wants[worker] = want
             self.heard[worker] = now
         else:
-            self.wants.pop(worker, None)
+            self.unwant(worker, now)
+
+    def unwant(self, worker: int, now: float) -> None:
+        """Nobody waits there any more."""
+        self.short_since.pop(worker, None)
+        if self.wants.pop(worker, None) is not None:
+            self.waited_at[worker] = now
 
     def waits_since(self, worker: int, now: float) -> float:
         """When the oldest wait of ``worker`` began, as far as is known.
