@@ -159,7 +159,8 @@ class ClientMoves:
     def rebalance(self) -> None:
         """To be called a few times a second."""
         hub = self._hub
-        hub.host.gather(None if hub.leaving else self.rebalancer.shares(time.monotonic()))
+        busy = None if hub.leaving else self.rebalancer.shares(time.monotonic())
+        hub.host.gather(busy, hub.clients.connections_of)
         if not hub.loaded.config.settings.client_moves or hub.leaving:
             return
         loads = {w.number: hub.clients.load(w.number) for w in hub.workers.taking()}

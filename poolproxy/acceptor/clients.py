@@ -37,6 +37,11 @@ class Client:
     pool: PoolKey | None = None
     key: CancelKey | None = None
 
+    @property
+    def connected_to(self) -> int:
+        """The worker that has its connection, which may be another one's client."""
+        return self.relay or self.worker
+
 
 class Clients:
     """The registry of accepted sockets. Ids are never used again."""
@@ -45,6 +50,7 @@ class Clients:
         self._clients: dict[int, Client] = {}
         self._by_worker: dict[int, set[int]] = {}
         self._connections: Counter[int] = Counter()
+        self._by_pool: dict[PoolKey, Counter[int]] = {}
         self._keys: dict[CancelKey, Client] = {}
         self._databases: Counter[str] = Counter()
         self._users: Counter[str] = Counter()
@@ -82,6 +88,10 @@ class Clients:
         """Clients whose connections it has: the same but for those that are relayed."""
         return self._connections[worker]
 
+    def connections_of(self, pool: PoolKey) -> Mapping[int, int]:
+        """The same by worker for one pool's clients."""
+        return self._by_pool.get(pool, {})
+
     def relay_of(self, client: int) -> int:
         """The worker that relays the client; NOBODY if it is not relayed."""
         known = self._clients.get(client)
@@ -100,7 +110,7 @@ class Clients:
         """A socket was accepted for a worker, or NOBODY yet."""
         self._clients[client] = Client(client, worker, refused)
         self._by_worker.setdefault(worker, set()).add(client)
-        self._connections[worker] += 1
+        self._connected(self._clients[client], 1)
         self._exempt += refused
 
     def hand_on(self, clients: Iterable[int], worker: int) -> None:
@@ -128,7 +138,9 @@ class Clients:
             return False
         # Also those for whom no limit was set when they came: a reload may bring one.
         self._count_in(known, (pool.database, user))
+        self._connected(known, -1)
         known.pool, known.key = pool, key
+        self._connected(known, 1)
         self._keys[key] = known
         return True
 
@@ -223,10 +235,22 @@ class Clients:
         """The client is at ``worker``, and stays; its connection is there, too, or at ``relay``."""
         self._by_worker.get(client.worker, set()).discard(client.id)
         self._by_worker.setdefault(worker, set()).add(client.id)
-        self._connections[client.relay or client.worker] -= 1
+        self._connected(client, -1)
         client.worker, client.moving, client.source = worker, False, None
         client.relay = relay if relay != worker else NOBODY
-        self._connections[client.relay or client.worker] += 1
+        self._connected(client, 1)
+
+    def _connected(self, client: Client, change: int) -> None:
+        """The worker has its connection; not any more if ``change`` is -1."""
+        self._connections[client.connected_to] += change
+        if client.pool is None:
+            return
+        workers = self._by_pool.setdefault(client.pool, Counter())
+        workers[client.connected_to] += change
+        if not workers[client.connected_to]:
+            del workers[client.connected_to]
+        if not workers:
+            del self._by_pool[client.pool]
 
     def _known(self, worker: int, client: int) -> Client | None:
         known = self._clients.get(client)
@@ -241,7 +265,7 @@ class Clients:
     def _remove(self, client: Client) -> None:
         del self._clients[client.id]
         self._by_worker.get(client.worker, set()).discard(client.id)
-        self._connections[client.relay or client.worker] -= 1
+        self._connected(client, -1)
         self._exempt -= client.exempt
         if client.console:
             _decrement(self._consoles, client.console)

@@ -41,7 +41,7 @@ from poolproxy.metrics.registry import BOUNDS
 from poolproxy.metrics.schema import LedgerMetrics, ProxyMetrics
 from poolproxy.pool.holds import Holds
 from poolproxy.pool.hosts import Hosts, HostStatistics, Role
-from poolproxy.pool.ledger import Ledger, PoolStatistics, Sends, UnknownPermit
+from poolproxy.pool.ledger import Connections, Ledger, PoolStatistics, Sends, UnknownPermit
 from poolproxy.settings.config import Config
 from poolproxy.settings.hosts import Host
 
@@ -112,10 +112,10 @@ class LedgerHost:
         if source is not None:
             self._send(self._ledger.client_gone(source, pool, now))
 
-    def gather(self, busy: Mapping[int, float] | None) -> None:
+    def gather(self, busy: Mapping[int, float] | None, connections: Connections) -> None:
         """As the ledger's."""
         moves = self._config.settings.client_moves
-        sends = self._ledger.gather(busy, time.monotonic(), client_moves=moves)
+        sends = self._ledger.gather(busy, time.monotonic(), connections, client_moves=moves)
         for worker, message in sends:
             if isinstance(message, Gather) and message.here:
                 log.debug("clients of %s are gathered on worker %d", message.pool, worker)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from poolproxy.acceptor.clients import NOBODY, Clients
 from poolproxy.ipc.messages import CancelKey, PoolKey
 from poolproxy.settings.config import ClientSettings
@@ -187,7 +189,10 @@ def relayed() -> Clients:
 
 
 def connections(clients: Clients) -> tuple[int, int, int]:
-    return clients.connections(1), clients.connections(2), clients.connections(3)
+    """By worker: of all clients, and so of the pool's, which are all but client 2, at worker 1."""
+    found = clients.connections(1), clients.connections(2), clients.connections(3)
+    assert clients.connections_of(POOL) == +(Counter(dict(enumerate(found, 1))) - Counter({1: 1}))
+    return found
 
 
 def test_a_relayed_client_counts_where_its_connection_is() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from poolproxy.ipc.messages import Gather, PoolKey, ServerYielded, Want
+from poolproxy.pool.ledger import Sends
 from tests.pool.ledger_simulation import server_state
 from tests.pool.test_ledger import POOL
 from tests.pool.test_ledger_moves import Mover, come
@@ -23,6 +25,23 @@ class Gatherer(Mover):
         super().__init__(**{"pool_size": 1, **limits})
         for worker in (3, 4):
             self.ledger.worker_up(worker, self.now)
+        # By the worker that has their connections, less those at the one that serves them.
+        self.relayed: Counter[int] = Counter()
+
+    def enter(self, clients: Mapping[int, int], pool: PoolKey = POOL) -> None:
+        """So many log in, by worker."""
+        for worker, count in clients.items():
+            for _ in range(count):
+                self.ledger.client_up(worker, pool, self.now)
+
+    def come(self, home: int, clients: Mapping[int, int], pool: PoolKey = POOL) -> None:
+        """So many of these workers are relayed to the home from now on."""
+        for worker, count in clients.items():
+            self.relayed[worker] += count
+            self.relayed[home] -= count
+            for _ in range(count):
+                self.ledger.client_up(home, pool, self.now)
+                self.ledger.client_gone(worker, pool, self.now)
 
     def permit(self, pool: PoolKey = POOL) -> int:
         return next(n for n, lease in self.ledger._books.leases.items() if lease.pool == pool)
@@ -54,8 +73,17 @@ class Gatherer(Mover):
     def look(self, busy: Mapping[int, float] = IDLE, after: float = LOOK) -> dict[int, Gather]:
         """What workers are told at the next look."""
         self.now += after
-        sends = self.ledger.gather(busy, self.now, client_moves=self.client_moves)
+        sends = self.gather(busy)
         return {worker: message for worker, message in sends if isinstance(message, Gather)}
+
+    def gather(self, busy: Mapping[int, float] | None) -> Sends:
+        return self.ledger.gather(busy, self.now, self.connections, client_moves=self.client_moves)
+
+    def connections(self, pool: PoolKey) -> Mapping[int, int]:
+        """Clients have their connections where they are, but for those that are relayed."""
+        found = Counter(self.ledger._books.pools[pool].clients)
+        found.update(self.relayed)
+        return found
 
     def heat(self, busy: Mapping[int, float] = IDLE, pool: PoolKey = POOL) -> dict[int, Gather]:
         """Look as long as it takes, while the pool's servers move."""
@@ -106,5 +134,5 @@ def all_move(
 def all_look(driver: Gatherer, busy: Mapping[int, float], after: float) -> dict[PoolKey, int]:
     """The homes that are told at the next look."""
     driver.now += after
-    told = driver.ledger.gather(busy, driver.now, client_moves=driver.client_moves)
+    told = driver.gather(busy)
     return {m.pool: m.home for _, m in told if isinstance(m, Gather)}

@@ -222,7 +222,7 @@ def test_switched_off_all_homes_end() -> None:
     """The pooler is shutting down."""
     driver = Gatherer()
     driver.homed()
-    told = dict(driver.ledger.gather(None, driver.now))
+    told = dict(driver.gather(None))
     assert [gather.home for gather in told.values() if isinstance(gather, Gather)] == [NOBODY] * 3
 
 

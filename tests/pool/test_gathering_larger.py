@@ -18,6 +18,8 @@ from poolproxy.pool.ledger.state import NOBODY
 from tests.pool.gatherer import IDLE, SOME, Gatherer, all_move, many, nothing
 from tests.pool.test_ledger import POOL
 
+MANY = {1: 10, 2: 8, 3: 2}  # clients by worker
+
 
 @pytest.mark.parametrize(
     ("work", "clients", "homes"),
@@ -128,46 +130,121 @@ def test_a_larger_pool_has_none_where_it_does_not_pay(busy: dict[int, float], cl
 
 
 @pytest.mark.parametrize("client_moves", [True, False])
-def test_a_larger_pool_of_encrypted_servers_has_one(*, client_moves: bool) -> None:
-    """Its servers are closed and opened anew where they are wanted, so all its clients come to them."""
+def test_clients_of_a_larger_pool_stay_where_they_can(client_moves: bool) -> None:
+    """Those that can move are gathered; of those that can't only the worker's that has less than one server
+    for them.
+    """
+    driver, told = gathered(client_moves=client_moves)
+    assert {gather.home for gather in told.values()} == {1}
+    assert told.keys() == ({1, 2, 3} if client_moves else {1, 3})
+    assert all(gather.relay is not client_moves for gather in told.values())
+    assert driver.look(SOME) == {}
+
+
+@pytest.mark.parametrize("client_moves", [True, False])
+def test_a_larger_pool_of_encrypted_servers_has_a_home(client_moves: bool) -> None:
+    """Its servers are closed and opened anew where they are wanted, so clients are relayed to them."""
     driver = Gatherer(pool_size=4)
     driver.movable, driver.client_moves = False, client_moves
     driver.fill(1, 2)
     driver.fill(3, 2)
-    for worker in (1, 2):
+    driver.enter({1: 8, 2: 1, 3: 11})
+    for worker in (1, 2, 3):
         driver.want(worker)
-    told = driver.look(SOME) | driver.look(SOME) | driver.look(SOME)
-    assert {gather.home for gather in told.values()} in ({1}, {3})
-    assert all(gather.relay for gather in told.values())
+    told = look_until_queued(driver)
+    assert told == {w: Gather(POOL, 3, here=w == 3) for w in (2, 3)}
 
 
-def gathered(client_moves: bool) -> tuple[Gatherer, dict[int, Gather]]:
-    """A larger pool that has got a home, and what the workers were told."""
+def look_until_queued(driver: Gatherer) -> dict[int, Gather]:
+    """What is told in the looks until clients that queue are gathered."""
+    told: dict[int, Gather] = {}
+    for _ in range(QUEUED_LOOKS + 1):
+        told |= driver.look(SOME)
+    return told
+
+
+def gathered(
+    *, client_moves: bool, clients: Mapping[int, int] = MANY
+) -> tuple[Gatherer, dict[int, Gather]]:
+    """A larger pool whose clients queue, and what the workers were told."""
     driver = Gatherer(pool_size=4)
     driver.client_moves = client_moves
     driver.fill(1, 4)
-    driver.want(2)
-    told = {}
+    driver.enter(clients)
+    for worker in clients:
+        driver.want(worker)
+    return driver, look_until_queued(driver)
+
+
+def test_no_client_is_relayed_if_each_worker_has_a_server_for_them() -> None:
+    """It would cost more than it saves; when one comes to have fewer they are, there."""
+    driver, told = gathered(client_moves=False, clients={1: 5, 2: 5})
+    assert told == {}
+    driver.enter({1: 5})
+    driver.want(1, 10)
+    assert driver.look(SOME) == {w: Gather(POOL, 1, here=w == 1) for w in (1, 2)}
+
+
+def test_relayed_clients_count_where_their_connections_are() -> None:
+    """They go on being relayed when they have come, and go back when they are many; others are few then."""
+    driver, _ = gathered(client_moves=False)
+    driver.come(1, {3: 2})
+    assert driver.look(SOME) == driver.look(SOME) == {}
+    driver.relayed += {3: 20}
+    assert driver.look(SOME) == {
+        2: Gather(POOL, 1, here=False),
+        3: Gather(POOL, NOBODY, here=False),
+    }
+
+
+def test_the_home_of_relayed_clients_is_where_most_are() -> None:
+    """However busy it is with them, as long as it has time for what comes; else it is the next one."""
+    for least, home in ((0.7, 1), (0.79, 2)):
+        driver = Gatherer(pool_size=4)
+        driver.client_moves = False
+        driver.fill(1, 4)
+        driver.enter(MANY)
+        for worker in MANY:
+            driver.want(worker, MANY[worker])
+        busy = {1: least, 2: 0.3, 3: 0.1, 4: 0.0}
+        told = [driver.look(busy) for _ in range(QUEUED_LOOKS + 1)]
+        assert {gather.home for gather in told[-1].values()} == {home}
+
+
+def test_the_home_moves_on_if_its_own_clients_have_left() -> None:
+    """Then they make up less than a server, and others more."""
+    driver, _ = gathered(client_moves=False)
+    for _ in range(MANY[1] - 1):
+        driver.ledger.client_gone(1, POOL, driver.now)
+    told = driver.look(SOME)
+    assert told == {w: Gather(POOL, 2, here=w == 2) for w in (1, 2, 3)}
+
+
+def test_all_are_relayed_where_that_costs_less_than_to_move_servers() -> None:
+    """They don't queue, but rest; now one worker needs two servers, then another one."""
+    driver = Gatherer(pool_size=4)
+    driver.client_moves = False
+    driver.fill(1, 4)
+    driver.enter({1: 5, 2: 5, 3: 5, 4: 5})
+    told: dict[int, Gather] = {}
     for _ in range(QUEUED_LOOKS + 1):
-        told |= driver.look(SOME)
-    return driver, told
-
-
-@pytest.mark.parametrize("client_moves", [True, False])
-def test_the_clients_of_a_larger_pool_are_relayed_where_they_cannot_go(client_moves: bool) -> None:
-    """So that all wait in one queue there, too; where they can go, those that can't stay where they are."""
-    _, told = gathered(client_moves)
-    assert {gather.home for gather in told.values()} == {1}
-    assert all(gather.relay is not client_moves for gather in told.values())
+        for worker in IDLE:
+            driver.meet(worker)
+        driver.shuttle(20)
+        driver.ledger.want(2, nothing(POOL), driver.now)
+        driver.ledger.want(1, nothing(POOL), driver.now)
+        told |= driver.look({**IDLE, 1: 0.1})
+    assert told.keys() == set(IDLE)
 
 
 @pytest.mark.parametrize("client_moves", [True, False])
 def test_whether_clients_are_relayed_follows_a_reload(client_moves: bool) -> None:
-    """Every worker is told, once; the home stays."""
-    driver, _ = gathered(client_moves)
+    """Who is told, is told once; the home stays."""
+    driver, _ = gathered(client_moves=client_moves)
     driver.client_moves = not client_moves
     told = driver.look(SOME)
-    assert told == {w: Gather(POOL, 1, here=w == 1, relay=client_moves) for w in (1, 2)}
+    assert told[1] == Gather(POOL, 1, here=True, relay=client_moves)
+    assert told[3] == Gather(POOL, 1, here=False, relay=client_moves)
     assert driver.look(SOME) == {}
 
 

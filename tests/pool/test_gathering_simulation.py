@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -68,12 +68,16 @@ class Town(Simulation):
         """Of servers of the small pools."""
         return sum(self.taken[key] for key in SMALL)
 
+    def connections(self, key: PoolKey) -> Mapping[int, int]:
+        return self.ledger._books.pools[key].clients
+
     def look(self) -> None:
         live = [worker.number for worker in self.workers if not worker.dead]
         for number in live:
             cpu = self.busy[number] + MOVE * self.moves / len(live)
             self.rebalancer.told(number, Load(self.now, cpu))
-        self.deliver(self.ledger.gather(self.rebalancer.shares(self.now), self.now))
+        busy = self.rebalancer.shares(self.now)
+        self.deliver(self.ledger.gather(busy, self.now, self.connections))
         self.sheds = {}
         for number, order in self.rebalancer.plan(self.now, dict.fromkeys(live, 1)):
             # Each of its clients has a few transactions until the next look.

@@ -9,9 +9,9 @@ one of another worker, which soon needs it itself.
 A larger pool gains, too, where its clients wait for servers and not for workers: in one worker they wait in
 one queue, and what several servers have answered meanwhile is dealt with in one go, which takes little more
 than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs as much
-again. So where clients may move those of a larger pool that can't, encrypted ones, stay where they are. But
-where none may all are relayed, as one queue is fairer. And where servers are encrypted, too: they are opened
-anew where they are wanted, which takes long.
+again. So where clients may move those of a larger pool that can't, encrypted ones, stay where they are. Where
+none may, or servers are encrypted, which are opened anew where they are wanted, it is only those clients that
+are relayed whose worker has less than two servers for them, see ``coming``.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move (``MOVES``), and if it is a
   larger one that is ``MUCH`` of what it takes, and of what workers do beside gathered pools. Where they
@@ -45,15 +45,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import attrs
-
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
+from poolproxy.pool.ledger.coming import Connections, short_ones
 from poolproxy.pool.ledger.home import Home
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 from poolproxy.pool.ledger.takes import Takes
+from poolproxy.pool.ledger.work import Work, by_servers
 
 LOOKS = 2  # in a row in which a pool must be hot
 QUEUED_LOOKS = 5  # in a row in which a limit must have kept clients waiting
@@ -87,18 +87,6 @@ UNEVEN = 1.15  # a worker's time by the mean
 ROOM = 1 / 3  # of what the pool takes
 
 
-@attrs.frozen(eq=False)
-class Work:
-    """What a pool takes of the workers' time: ``whole`` in all, of which it seems to take ``parts`` of them
-    now.
-    """
-
-    pool: PoolState
-    home: Home
-    parts: Mapping[int, float]
-    whole: float
-
-
 class Gathering:
     """Asked a few times a second for what is to be told of homes."""
 
@@ -106,6 +94,7 @@ class Gathering:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
+        self._staying: set[int] = set()
         # Of the last look: moves in a second, by pool; whether they are much of what workers do.
         self._looked_at = float("-inf")
         self._rates: dict[PoolKey, float] = {}
@@ -124,40 +113,47 @@ class Gathering:
             if home.worker == worker:
                 home.worker = NOBODY
 
-    def plan(self, now: float, busy: Mapping[int, float], *, client_moves: bool) -> Sends:
+    def plan(
+        self,
+        now: float,
+        busy: Mapping[int, float],
+        connections: Connections,
+        *,
+        client_moves: bool,
+    ) -> Sends:
         """``busy``: the shares of a core that workers use, of those of which that is known.
         ``client_moves``: clients may go themselves.
         """
-        staying = self._books.workers - self._books.retired
+        self._staying = self._books.workers - self._books.retired
         self._client_moves, self._takes = client_moves, Takes(self._books, busy)
         self._count_moves(now)
-        self._moves_matter = self._matter_in_all(busy, staying)
-        looked = self._look_at_all(now, staying)
+        self._moves_matter = self._matter_in_all(busy)
+        looked = self._look_at_all(now, connections)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
         for pool, home in looked:
             if home.worker != NOBODY:
-                self._think_over(pool, home, now, busy, small=_is_small(pool, len(staying)))
+                self._think_over(pool, home, now, busy)
             elif now >= home.rests_until:
                 (due if self._is_due(pool, home) else soon).append((pool, home))
         if due:
             # What is hot now has most likely become so with them; later it would find what room they left.
-            due += [(p, h) for p, h in soon if h.looks or self._is_due(p, h, queued=LOOKS)]
+            due += [(p, h) for p, h in soon if self._is_due(p, h, hot=1, queued=LOOKS)]
             self._choose_all(due, now, busy)
         return self._messages(now)
 
-    def _look_at_all(self, now: float, staying: set[int]) -> list[tuple[PoolState, Home]]:
+    def _look_at_all(self, now: float, connections: Connections) -> list[tuple[PoolState, Home]]:
         """The pools that can have homes, and were there at the last look."""
         books, looked = self._books, []
         for key in {**books.restless, **self._rates, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
-            if pool is None or not _has_home(pool, len(staying)):
+            if pool is None or not _has_home(pool, len(self._staying)):
                 if home is not None:
                     home.worker, home.looks, home.queued = NOBODY, 0, 0
             elif home is None:
                 self._homes[key] = Home(busy_at=now)
             else:
-                self._look(pool, home, now, staying)
+                self._look(pool, home, now, connections)
                 looked.append((pool, home))
         return looked
 
@@ -168,23 +164,39 @@ class Gathering:
             home.worker, home.looks, home.queued = NOBODY, 0, 0
         return self._messages(now)
 
-    def _look(self, pool: PoolState, home: Home, now: float, staying: set[int]) -> None:
-        moves, small = self._rates.get(pool.key, 0.0), _is_small(pool, len(staying))
+    def _look(self, pool: PoolState, home: Home, now: float, connections: Connections) -> None:
+        small, moves = self._is_small(pool), self._rates.get(pool.key, 0.0)
         hot = moves > MOVES and (small or self._matter_to(pool, moves))
         hot = hot or (pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
         if hot or pool.wants:
             home.busy_at = now
-        if home.worker not in staying or now - home.busy_at > KEEP:
+        if home.worker not in self._staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
+        self._look_who_comes(pool, home, connections)
+
+    def _look_who_comes(self, pool: PoolState, home: Home, connections: Connections) -> None:
+        """All clients do where they can move, and where to relay them is cheaper than to move servers."""
+        partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
+        if self._comes_in_part(pool) and (partly or home.queued >= QUEUED_LOOKS):
+            home.comers = short_ones(connections(pool.key), len(pool.leases), home.comers or ())
+            misplaced = home.worker in home.comers and self._stayers(pool, home)
+            if misplaced or not home.comers:
+                home.worker = NOBODY
+        else:
+            home.comers = None
+
+    def _stayers(self, pool: PoolState, home: Home) -> set[int]:
+        """The workers whose clients stay where they are."""
+        return self._staying & {w for w in pool.clients if not home.takes_from(w)}
 
     def _count_moves(self, now: float) -> None:
         moved, self._books.moved = self._books.moved, Counter()
         elapsed, self._looked_at = now - self._looked_at, now
         self._rates = {key: count / elapsed for key, count in moved.items()} if elapsed else {}
 
-    def _matter_in_all(self, busy: Mapping[int, float], staying: set[int]) -> bool:
+    def _matter_in_all(self, busy: Mapping[int, float]) -> bool:
         """Whether servers that move are a good part of what the workers have to do, but for the pools that
         have homes.
         """
@@ -194,7 +206,7 @@ class Gathering:
             if pool is not None and home.worker != NOBODY:
                 rest -= self._takes.whole(pool)
         moves = sum(self._rates.values())
-        return staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
+        return self._staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
 
     def _matter_to(self, pool: PoolState, moves: float) -> bool:
         """Whether so many moves in a second are a good part of what a larger pool takes. It may seem to take
@@ -204,10 +216,16 @@ class Gathering:
             return False
         return moves * MOVE_TIME >= MUCH * self._takes.whole(pool)
 
-    def _is_due(self, pool: PoolState, home: Home, queued: int = QUEUED_LOOKS) -> bool:
-        """Whether it is time to choose a home."""
-        if home.looks >= LOOKS or home.queued < queued:
-            return home.looks >= LOOKS
+    def _is_due(
+        self, pool: PoolState, home: Home, hot: int = LOOKS, queued: int = QUEUED_LOOKS
+    ) -> bool:
+        """Whether it is time to choose a home; ``hot``, ``queued``: how many looks are enough."""
+        if self._comes_in_part(pool):
+            hot = queued = QUEUED_LOOKS  # who comes depends on whether clients queue
+            if home.comers is not None and not home.comers:
+                return False
+        if home.looks >= hot or home.queued < queued:
+            return home.looks >= hot
         pays = self._takes.whole(pool) >= LITTLE
         if pays and sum(pool.clients.values()) <= MOST_CLIENTS:
             return True
@@ -238,10 +256,10 @@ class Gathering:
         moving: list[Work] = []
         works: list[Work] = []
         for pool, home in due:
-            work = self._work(pool, home)
+            work = Work.of(pool, home, self._takes)
             kind = moving if home.looks else works
-            (small if _is_small(pool, len(work.parts)) else kind).append(work)
-        return _by_servers(small) + _by_servers(moving) + works
+            (small if self._is_small(pool) else kind).append(work)
+        return by_servers(small) + by_servers(moving) + works
 
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
@@ -256,24 +274,33 @@ class Gathering:
             home.rests_until = now + REST
             return
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
+        if home.comers is not None:
+            about = CAPACITY  # what comes is little: the more servers are there, the better
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
         home.patience = ARRIVED
         self._settle(work, worker, now)
 
+    def _is_small(self, pool: PoolState) -> bool:
+        return len(pool.leases) < len(self._staying)
+
+    def _comes_in_part(self, pool: PoolState) -> bool:
+        """Whether those of its clients stay where they are whose worker has servers enough."""
+        return not self._is_small(pool) and self._relays_all(pool)
+
     def _relays_all(self, pool: PoolState) -> bool:
-        """Whether clients of it are relayed even if it is not small, and all that aren't at the home."""
+        """Whether clients of it are relayed even if it is not small."""
         return pool.fixed or not self._client_moves
 
     def _think_over(
-        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float], *, small: bool
+        self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]
     ) -> None:
         """Whether it is the right home still: clients come, and there is no better one."""
         used = busy.get(home.worker, 0.0)
         if now - home.counted_at >= COMING:
-            away = sum(n for worker, n in pool.clients.items() if worker != home.worker)
+            away = _away(pool, home)
             stay_away = 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away
-            if stay_away or (used >= FULL and not small):
+            if stay_away or (used >= FULL and not self._is_small(pool)):
                 _give_up(home, now)
                 return
             home.away, home.counted_at = away, now
@@ -288,7 +315,7 @@ class Gathering:
         home.think_at = now + home.patience
         if now < home.since + HOLD:
             home.think_at = min(home.think_at, home.since + HOLD)
-        work = self._work(pool, home)
+        work = Work.of(pool, home, self._takes)
         loads = self._loads(work, now, busy)
         if home.worker not in loads:
             return
@@ -303,16 +330,12 @@ class Gathering:
     def _settle(self, work: Work, worker: int, now: float) -> None:
         pool, home, parts = work.pool, work.home, work.parts
         home.worker = worker
-        home.small = _is_small(pool, len(parts))
+        home.small = self._is_small(pool)
         home.since = home.counted_at = now
         home.think_at = now + home.patience
-        home.away = sum(n for other, n in pool.clients.items() if other != worker)
+        home.away = _away(pool, home)
         home.shift = {w: -part for w, part in parts.items()}
         home.shift[worker] += work.whole
-
-    def _work(self, pool: PoolState, home: Home) -> Work:
-        parts = self._takes.parts(pool)
-        return Work(pool, home, parts, sum(parts.values()))
 
     def _loads(
         self,
@@ -327,6 +350,7 @@ class Gathering:
         """
         parts, whole = work.parts, work.whole
         known = busy.keys() & parts.keys() or parts.keys()
+        known = known & self._stayers(work.pool, work.home) or known
         loads = {worker: busy.get(worker, 0.0) - parts[worker] for worker in known}
         for home in self._homes.values():
             if home.worker != NOBODY and now - home.since < ARRIVED:
@@ -344,17 +368,19 @@ class Gathering:
         for key, home in list(self._homes.items()):
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
-            nowhere = order = Gather(key, NOBODY, here=False)
+            nowhere = Gather(key, NOBODY, here=False)
             relay = home.small or pool is None or self._relays_all(pool)
             lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
-                if home.worker != NOBODY:
+                order = nowhere
+                if home.worker != NOBODY and (worker == home.worker or home.takes_from(worker)):
                     order = Gather(key, home.worker, worker == home.worker, relay, lone)
                 if order != home.told.get(worker, nowhere):
                     home.told[worker] = order
                     sends.append((worker, order))
             home.told = {w: order for w, order in home.told.items() if order.home != NOBODY}
-            restless = key in self._books.restless or home.looks or now < home.rests_until
+            moves = key in self._rates or key in self._books.restless
+            restless = moves or home.looks or now < home.rests_until
             if home.worker == NOBODY and not home.told and not restless:
                 del self._homes[key]
         return sends
@@ -365,20 +391,14 @@ def _has_home(pool: PoolState, workers: int) -> bool:
     return workers > 1 and bool(pool.leases) and not pool.limits.session_mode
 
 
-def _by_servers(works: list[Work]) -> list[Work]:
-    """What they take together, divided by their servers."""
-    servers = sum(len(work.pool.leases) for work in works)
-    together = sum(work.whole for work in works)
-    return [attrs.evolve(w, whole=together * len(w.pool.leases) / servers) for w in works]
-
-
-def _is_small(pool: PoolState, workers: int) -> bool:
-    return len(pool.leases) < workers
-
-
 def _waits_elsewhere(pool: PoolState) -> bool:
     """Whether clients wait at one worker while another one has servers, and not for a further one to open."""
     return not pool.opening and any(pool.held(worker) < pool.in_use for worker in pool.wants)
+
+
+def _away(pool: PoolState, home: Home) -> int:
+    """How many clients are to come yet."""
+    return sum(n for w, n in pool.clients.items() if w != home.worker and home.takes_from(w))
 
 
 def _give_up(home: Home, now: float) -> None:

@@ -13,8 +13,8 @@ class Home:
     """``worker``: where clients are to be, as was decided at ``since``, NOBODY: they may stay where they are;
     that is thought over at ``think_at``, ``patience`` after the last time. ``looks``: for how many looks the
     pool has been hot, ``queued``: for how many a limit has kept clients waiting; ``busy_at``: when anybody
-    waited. ``small``: it was so then.
-    ``told``: what each worker was told. ``away``: how many clients were elsewhere at ``counted_at``.
+    waited. ``small``: it was so then. ``comers``: the workers whose clients come, see ``coming``, None: all.
+    ``told``: what each worker was told. ``away``: how many were still to come at ``counted_at``.
     ``shift``: how the decision changes the shares of workers.
     """
 
@@ -30,4 +30,9 @@ class Home:
     counted_at: float = float("-inf")
     shift: dict[int, float] = attrs.Factory(dict)
     small: bool = False
+    comers: frozenset[int] | None = None
     told: dict[int, Gather] = attrs.Factory(dict)
+
+    def takes_from(self, worker: int) -> bool:
+        """Whether the clients of another worker are to come."""
+        return self.comers is None or worker in self.comers

@@ -26,6 +26,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.pool.ledger import moving, news
 from poolproxy.pool.ledger.books import Books, LimitsOf, UnknownPermit
+from poolproxy.pool.ledger.coming import Connections
 from poolproxy.pool.ledger.gathering import Gathering
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.settling import Settling
@@ -258,15 +259,20 @@ class Ledger:
     # -- clients that are gathered ----------------------------------------------------------------
 
     def gather(
-        self, busy: Mapping[int, float] | None, now: float, *, client_moves: bool = True
+        self,
+        busy: Mapping[int, float] | None,
+        now: float,
+        connections: Connections,
+        *,
+        client_moves: bool = True,
     ) -> Sends:
         """Think about the homes of pools, see ``pool.ledger.gathering``; to be called a few times a second.
         ``busy``: how much of a core each worker uses; None: clients are to stay. Without ``client_moves`` all
-        are relayed.
+        are relayed. ``connections``: of the pool's clients, by worker.
         """
         if busy is None:
             return self._gathering.give_up(now)
-        return self._gathering.plan(now, busy, client_moves=client_moves)
+        return self._gathering.plan(now, busy, connections, client_moves=client_moves)
 
     # -- configuration and time -------------------------------------------------------------------
 

@@ -58,9 +58,10 @@ class Processes:
         "use more processor time than others; and gather the busy clients of a pool on one of them if it has "
         "fewer server connections than there are workers, or if its limit keeps clients waiting and one "
         "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
-        "it is; to the worker at which a pool of the first kind is gathered, or one whose server connections "
-        "are encrypted, it is relayed. With false no connection moves, and all that belong to such pools are "
-        "relayed. Not in PgBouncer.",
+        "it is; to the worker at which a pool of the first kind is gathered it is relayed. With false no "
+        "connection moves, and all that belong to such a pool are relayed. Then, or if server connections "
+        "are encrypted, clients of a pool of the second kind are relayed whose worker has less than two "
+        "server connections for them. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
