@@ -197,6 +197,14 @@ def test_relayed_clients_count_where_their_connections_are() -> None:
     }
 
 
+def test_no_more_clients_are_relayed_while_servers_are_missing() -> None:
+    """As they end, and are opened anew. Three are as many as a small pool has, whose clients all go."""
+    driver, _ = gathered(client_moves=False)
+    for permit in (1, 2):
+        driver.ledger.server_closed(permit, driver.now)
+    assert driver.look(SOME) == driver.look(SOME) == {}
+
+
 def test_the_home_of_relayed_clients_is_where_most_are() -> None:
     """However busy it is with them, as long as it has time for what comes; else it is the next one."""
     for least, home in ((0.7, 1), (0.79, 2)):

@@ -20,7 +20,8 @@ are relayed whose worker has less than two servers for them, see ``coming``.
   that it does not pay. Nor does it where a larger pool has very many clients (``MOST_CLIENTS``). Fewer looks
   are enough when others get homes.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
-  with the largest share of the demand. If that is more than one worker can do (``CAPACITY``) there is none.
+  with the largest share of the demand; where only some clients come, that with the largest share of those
+  that have room for them. If that is more than one worker can do (``CAPACITY``) there is none.
   Of several pools the one with most work comes first, and smaller ones fill up what room that leaves. What
   small ones take together is known, but hardly what each takes, as its servers are now here, then there:
   equal ones seemed to differ eightfold. So the work of those that get homes at a time counts by servers, and
@@ -33,8 +34,8 @@ are relayed whose worker has less than two servers for them, see ``coming``.
   be as much less busy for the way back, and it is thought of less and less often, up to each ``HOLD``. So
   pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``.
 * It is given up for ``REST`` when the worker is overloaded after ``HOLD``, or when most clients don't come,
-  as encrypted ones of a larger pool whose servers can move. All others are relayed if they can't go. A pool
-  that is not small goes sooner (``FULL``), as it loses less.
+  as encrypted ones of a larger pool whose servers can move. A pool that is not small goes sooner (``FULL``),
+  as it loses less.
 
 While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
 leaves them there. It has other pools' clients to move.
@@ -149,7 +150,7 @@ class Gathering:
             pool, home = books.pools.get(key), self._homes.get(key)
             if pool is None or not _has_home(pool, len(self._staying)):
                 if home is not None:
-                    home.worker, home.looks, home.queued = NOBODY, 0, 0
+                    home.end()
             elif home is None:
                 self._homes[key] = Home(busy_at=now)
             else:
@@ -161,7 +162,7 @@ class Gathering:
         """Clients are to stay where they are."""
         self._books.moved.clear()
         for home in self._homes.values():
-            home.worker, home.looks, home.queued = NOBODY, 0, 0
+            home.end()
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, connections: Connections) -> None:
@@ -177,15 +178,18 @@ class Gathering:
         self._look_who_comes(pool, home, connections)
 
     def _look_who_comes(self, pool: PoolState, home: Home, connections: Connections) -> None:
-        """All clients do where they can move, and where to relay them is cheaper than to move servers."""
+        """All clients do where they can move, and where to relay them is cheaper than to move servers. Where
+        only some do it is thought over while they queue: else servers may be missing, and parts seem small.
+        """
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
-        if self._comes_in_part(pool) and (partly or home.queued >= QUEUED_LOOKS):
+        begins = home.queued >= QUEUED_LOOKS and not self._is_small(pool)
+        if not (self._relays_all(pool) and (partly or begins)):
+            home.comers = None
+        elif home.queued:
             home.comers = short_ones(connections(pool.key), len(pool.leases), home.comers or ())
             misplaced = home.worker in home.comers and self._stayers(pool, home)
             if misplaced or not home.comers:
                 home.worker = NOBODY
-        else:
-            home.comers = None
 
     def _stayers(self, pool: PoolState, home: Home) -> set[int]:
         """The workers whose clients stay where they are."""
@@ -298,10 +302,10 @@ class Gathering:
         """Whether it is the right home still: clients come, and there is no better one."""
         used = busy.get(home.worker, 0.0)
         if now - home.counted_at >= COMING:
-            away = _away(pool, home)
+            away = home.yet_to_come(pool.clients)
             stay_away = 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away
             if stay_away or (used >= FULL and not self._is_small(pool)):
-                _give_up(home, now)
+                home.end(now + REST)
                 return
             home.away, home.counted_at = away, now
         if now >= home.think_at:
@@ -325,7 +329,7 @@ class Gathering:
         if uneven and loads[least_busy] <= loads[home.worker] - room:
             self._settle(work, least_busy, now)
         elif busy.get(home.worker, 0.0) >= OVERLOADED and now - home.since >= HOLD:
-            _give_up(home, now)
+            home.end(now + REST)
 
     def _settle(self, work: Work, worker: int, now: float) -> None:
         pool, home, parts = work.pool, work.home, work.parts
@@ -333,7 +337,7 @@ class Gathering:
         home.small = self._is_small(pool)
         home.since = home.counted_at = now
         home.think_at = now + home.patience
-        home.away = _away(pool, home)
+        home.away = home.yet_to_come(pool.clients)
         home.shift = {w: -part for w, part in parts.items()}
         home.shift[worker] += work.whole
 
@@ -394,12 +398,3 @@ def _has_home(pool: PoolState, workers: int) -> bool:
 def _waits_elsewhere(pool: PoolState) -> bool:
     """Whether clients wait at one worker while another one has servers, and not for a further one to open."""
     return not pool.opening and any(pool.held(worker) < pool.in_use for worker in pool.wants)
-
-
-def _away(pool: PoolState, home: Home) -> int:
-    """How many clients are to come yet."""
-    return sum(n for w, n in pool.clients.items() if w != home.worker and home.takes_from(w))
-
-
-def _give_up(home: Home, now: float) -> None:
-    home.worker, home.looks, home.queued, home.rests_until = NOBODY, 0, 0, now + REST

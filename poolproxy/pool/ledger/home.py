@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 
 from poolproxy.ipc.messages import Gather
@@ -36,3 +38,12 @@ class Home:
     def takes_from(self, worker: int) -> bool:
         """Whether the clients of another worker are to come."""
         return self.comers is None or worker in self.comers
+
+    def yet_to_come(self, clients: Mapping[int, int]) -> int:
+        """How many clients are not there yet. ``clients``: of the pool, by worker."""
+        return sum(n for w, n in clients.items() if w != self.worker and self.takes_from(w))
+
+    def end(self, rests_until: float = float("-inf")) -> None:
+        """There is none any more, and no other one until then."""
+        self.worker, self.looks, self.queued = NOBODY, 0, 0
+        self.rests_until = max(self.rests_until, rests_until)
