@@ -29,6 +29,17 @@ def config(server: PostgresServer, **more: object) -> Tables:
 @contextmanager
 def crowd(proxy: ProxyProcess) -> Iterator[list[RawClient]]:
     """Clients on all workers; the first half works until the end, without an error."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(proxy, "small")) for _ in range(CLIENTS)]
+        assert len(set(owners(proxy).values())) == WORKERS
+        with working(proxy, clients[: CLIENTS // 2]):
+            yield clients
+        assert [one.value("select 8") for one in clients] == ["8"] * CLIENTS
+
+
+@contextmanager
+def working(proxy: ProxyProcess, clients: list[RawClient]) -> Iterator[None]:
+    """These have one transaction after the other, without an error."""
     over = threading.Event()
 
     def work(one: RawClient) -> int:
@@ -38,16 +49,13 @@ def crowd(proxy: ProxyProcess) -> Iterator[list[RawClient]]:
             done += 1
         return done
 
-    with ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as threads:
-        clients = [stack.enter_context(client(proxy, "small")) for _ in range(CLIENTS)]
-        assert len(set(owners(proxy).values())) == WORKERS
-        busy = [threads.submit(work, one) for one in clients[: CLIENTS // 2]]
+    with ThreadPoolExecutor(len(clients)) as threads:
+        busy = [threads.submit(work, one) for one in clients]
         try:
-            yield clients
+            yield
         finally:
             over.set()
         assert all(one.result() > 10 for one in busy)
-        assert [one.value("select 8") for one in clients] == ["8"] * CLIENTS
     assert sample(proxy, "poolproxy_client_moves_total", outcome="lost") == 0
 
 
@@ -99,6 +107,37 @@ def test_where_clients_are_not_to_be_moved_they_are_relayed(
         proxy.signal(signal.SIGHUP)
         eventually(lambda: on_one(proxy, CLIENTS), "all are on one worker")
         eventually(lambda: by_worker(proxy, RELAYED) == {}, "nobody is relayed")
+
+
+def test_of_a_larger_pool_those_are_relayed_that_have_hardly_a_server(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """Four servers are more than three for one worker's clients, and less than one for the other one's. When
+    these are many they are served where they are, and none sees an error.
+    """
+    databases = {"large": {"pool_mode": "transaction", "pool_size": 4}}
+    proxy = start_proxy(
+        tables(one_postgres, databases, workers=2, admin_users=["postgres"], client_moves=False)
+    )
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(proxy, "large")) for _ in range(32)]
+        where = owners(proxy)
+        sides = {pid: [one for one in clients if where[port(one)] == pid] for pid in where.values()}
+        many, few = sides.values()
+        for one in few[2:]:
+            one.terminate()
+        with working(proxy, [*many, *few[:2]]):
+            eventually(lambda: list(by_worker(proxy, RELAYED).values()) == [2], "two are relayed")
+            late = [stack.enter_context(client(proxy, "large")) for _ in range(32)]
+            where = owners(proxy)
+            for one in late:
+                if where[port(one)] == where[port(many[0])]:
+                    one.terminate()
+            eventually(lambda: by_worker(proxy, RELAYED) == {}, "nobody is relayed")
+
+
+def port(one: RawClient) -> int:
+    return int(one.sock.getsockname()[1])
 
 
 def served(proxy: ProxyProcess) -> list[int]:
