@@ -46,5 +46,5 @@ def test_copy(target: Target, make_table: MakeTable) -> None:
 
 @SESSION
 def test_notifications(target: Target) -> None:
-    """A notification comes while its listener is idle, with the PID that its sender was told."""
+    """A notification comes while its listener is idle, with the PID of its sender's server."""
     run(target, "notifications")

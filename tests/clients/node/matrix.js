@@ -114,8 +114,9 @@ async function notifications() {
   const heard = new Promise((resolve) => listener.once("notification", resolve));
   await speaker.query("notify news, 'it works'");
   const notification = await heard;
+  const { rows } = await speaker.query("select pg_backend_pid() as pid");
   assert.equal(notification.payload, "it works");
-  assert.equal(notification.processId, speaker.processID);
+  assert.equal(notification.processId, rows[0].pid);
   await listener.end();
   await speaker.end();
 }
