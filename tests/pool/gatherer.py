@@ -79,7 +79,7 @@ class Gatherer(Mover):
     def gather(self, busy: Mapping[int, float] | None) -> Sends:
         return self.ledger.gather(busy, self.now, self.connections, client_moves=self.client_moves)
 
-    def connections(self, pool: PoolKey) -> Mapping[int, int]:
+    def connections(self, pool: PoolKey) -> Counter[int]:
         """Clients have their connections where they are, but for those that are relayed."""
         found = Counter(self.ledger._books.pools[pool].clients)
         found.update(self.relayed)

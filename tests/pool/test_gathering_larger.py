@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from poolproxy.ipc.messages import Gather, PoolKey
+from poolproxy.pool.ledger.coming import ENOUGH
 from poolproxy.pool.ledger.gathering import (
     COMING,
     FULL,
@@ -195,6 +198,77 @@ def test_relayed_clients_count_where_their_connections_are() -> None:
         2: Gather(POOL, 1, here=False),
         3: Gather(POOL, NOBODY, here=False),
     }
+
+
+class Village:
+    """The clients of a pool whose connections stay: ``clients`` by the worker that has these; where those are
+    served is another matter (``places``).
+    """
+
+    def __init__(self, servers: int, clients: Mapping[int, int]) -> None:
+        self.driver = Gatherer(pool_size=servers)
+        self.driver.client_moves = False
+        self.driver.fill(min(clients), servers)
+        self.driver.enter(clients)
+        self.clients = dict(clients)
+        self.places = {worker: worker for worker in clients}
+
+    def obey(self, worker: int, order: Gather) -> None:
+        place = worker if order.here or order.home == NOBODY else order.home
+        former = self.places.get(worker, place)
+        if former != place:
+            self.places[worker] = place
+            self.driver.come(place, {former: self.clients[worker]})
+
+    def look(self, busy: Mapping[int, float]) -> dict[int, Gather]:
+        for worker in busy:
+            waiting = 9 * (worker in self.places.values())
+            self.driver.want(worker, waiting, since=self.driver.now)
+        told = self.driver.look(busy)
+        for worker, order in told.items():
+            self.obey(worker, order)
+        return told
+
+    def worker_dies(self, worker: int) -> None:
+        """With the clients whose connections it has, and with those that it serves."""
+        self.driver.ledger.worker_gone(worker, self.driver.now)
+        for other, place in list(self.places.items()):
+            if worker in (other, place):
+                count = self.clients.pop(other)
+                del self.places[other]
+                self.driver.relayed[other] -= count
+                self.driver.relayed[place] += count
+                for _ in range(count):
+                    self.driver.ledger.client_gone(place, POOL, self.driver.now)
+        del self.driver.relayed[worker]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    servers=st.integers(4, 24),
+    clients=st.dictionaries(st.sampled_from([1, 2, 3, 4]), st.integers(1, 60), min_size=1),
+    busy=st.tuples(*[st.sampled_from([0.0, 0.1, 0.4, 0.7, 0.9])] * 4),
+    dies=st.sampled_from([0, 1, 2]),
+)
+def test_who_is_relayed_comes_to_rest(
+    servers: int, clients: dict[int, int], busy: tuple[float, ...], dies: int
+) -> None:
+    """Whatever the parts and the load, and when a worker dies: orders cease, and whose clients are served
+    elsewhere has hardly a server's part.
+    """
+    village = Village(servers, clients)
+    load = dict(zip(IDLE, busy, strict=True))
+    for fallen in (0, dies):
+        if fallen:
+            village.worker_dies(fallen)
+            del load[fallen]
+        for _ in range(25):
+            village.look(load)
+        assert all(village.look(load) == {} for _ in range(25))
+        assert +village.driver.connections(POOL) == village.clients
+        for worker, place in village.places.items():
+            part = servers * village.clients[worker] / sum(village.clients.values())
+            assert part < ENOUGH or place == worker
 
 
 def test_no_more_clients_are_relayed_while_servers_are_missing() -> None:
