@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -134,8 +135,8 @@ def test_a_larger_pool_has_none_where_it_does_not_pay(busy: dict[int, float], cl
 
 @pytest.mark.parametrize("client_moves", [True, False])
 def test_clients_of_a_larger_pool_stay_where_they_can(client_moves: bool) -> None:
-    """Those that can move are gathered; of those that can't only the worker's that has less than one server
-    for them.
+    """Those that can move are gathered; of those that can't only the worker's that has hardly a server for
+    them.
     """
     driver, told = gathered(client_moves=client_moves)
     assert {gather.home for gather in told.values()} == {1}
@@ -279,6 +280,52 @@ def test_no_more_clients_are_relayed_while_servers_are_missing() -> None:
     assert driver.look(SOME) == driver.look(SOME) == {}
 
 
+def test_clients_that_come_with_their_connections_are_still_to_come() -> None:
+    """They can move, but the pool's servers can't: the home is kept, as for those that are relayed."""
+    driver, told = gathered(client_moves=False)
+    assert told.keys() == {1, 3}
+    driver.come(1, {3: 2})
+    driver.relayed.clear()
+    assert driver.look(SOME) == driver.look(SOME) == {}
+
+
+def test_no_one_is_relayed_whose_clients_are_few_but_do_most() -> None:
+    """The others have nothing to do."""
+    driver = Gatherer(pool_size=4)
+    driver.client_moves = False
+    driver.fill(2, 4)
+    driver.enter({1: 100, 2: 10})
+    driver.want(2, 9)
+    assert look_until_queued(driver) == {}
+
+
+def test_a_home_of_clients_that_are_relayed_in_part_stays() -> None:
+    """Also if its worker has more to do than others: with what comes, which is little, it has time for it."""
+    driver, _ = gathered(client_moves=False)
+    assert all(driver.look({**SOME, 1: 0.8}) == {} for _ in range(50))
+
+
+def test_when_a_larger_pool_becomes_a_small_one_all_come() -> None:
+    """A reload has lowered its limit, and it is reached."""
+    driver, _ = gathered(client_moves=False)
+    driver.limits = attrs.evolve(driver.limits, pool_size=3)
+    driver.ledger.configure(lambda key: driver.limits, (), driver.now)
+    driver.ledger.server_closed(4, driver.now)
+    assert driver.look(SOME).keys() == {2}
+
+
+def test_bursts_do_not_gather_clients_again_and_again() -> None:
+    """All are relayed while servers move, and none when they queue; then there is no home for a while."""
+    driver = calm()
+    assert rests_and_moves(driver).keys() == set(IDLE)
+    for worker in IDLE:
+        driver.want(worker)
+    assert {order.home for order in look_until_queued(driver).values()} == {NOBODY}
+    for worker in IDLE:
+        driver.ledger.want(worker, nothing(POOL), driver.now)
+    assert rests_and_moves(driver) == {}
+
+
 def test_the_home_of_relayed_clients_is_where_most_are() -> None:
     """However busy it is with them, as long as it has time for what comes; else it is the next one."""
     for least, home in ((0.7, 1), (0.79, 2)):
@@ -298,16 +345,27 @@ def test_the_home_moves_on_if_its_own_clients_have_left() -> None:
     driver, _ = gathered(client_moves=False)
     for _ in range(MANY[1] - 1):
         driver.ledger.client_gone(1, POOL, driver.now)
+    driver.want(2, 20)
     told = driver.look(SOME)
     assert told == {w: Gather(POOL, 2, here=w == 2) for w in (1, 2, 3)}
 
 
 def test_all_are_relayed_where_that_costs_less_than_to_move_servers() -> None:
     """They don't queue, but rest; now one worker needs two servers, then another one."""
-    driver = Gatherer(pool_size=4)
+    assert rests_and_moves(calm()).keys() == set(IDLE)
+
+
+def calm() -> Gatherer:
+    """Clients of a pool with two servers for each worker, that can't move."""
+    driver = Gatherer(pool_size=8)
     driver.client_moves = False
-    driver.fill(1, 4)
+    driver.fill(1, 8)
     driver.enter({1: 5, 2: 5, 3: 5, 4: 5})
+    return driver
+
+
+def rests_and_moves(driver: Gatherer) -> dict[int, Gather]:
+    """What is told while now one worker needs servers, then another one, and none for long."""
     told: dict[int, Gather] = {}
     for _ in range(QUEUED_LOOKS + 1):
         for worker in IDLE:
@@ -316,7 +374,7 @@ def test_all_are_relayed_where_that_costs_less_than_to_move_servers() -> None:
         driver.ledger.want(2, nothing(POOL), driver.now)
         driver.ledger.want(1, nothing(POOL), driver.now)
         told |= driver.look({**IDLE, 1: 0.1})
-    assert told.keys() == set(IDLE)
+    return told
 
 
 @pytest.mark.parametrize("client_moves", [True, False])

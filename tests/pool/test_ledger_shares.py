@@ -86,8 +86,14 @@ def test_a_server_goes_if_those_who_wait_longest_gain(
     assert wait(sharing(first, second), many - first, few - second) == asks
 
 
+def test_as_many_go_as_are_idle_elsewhere() -> None:
+    """Whatever one more would be worth to a worker that has many."""
+    driver = sharing(80, 20)
+    assert set(wait(driver, 0, 1000)) == {1}
+
+
 def test_the_last_server_stays_where_clients_are() -> None:
-    """However many wait elsewhere: it has a client that may come at any time."""
+    """By the shares: only for one who waits for long it goes."""
     driver = sharing(1, 1)
     driver.ledger.client_up(2, POOL, driver.now)
     assert wait(driver, 50, 0) == []

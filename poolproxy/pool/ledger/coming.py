@@ -4,7 +4,7 @@ Several workers keep several servers as busy as one does, and busier: when the c
 to the fourth one, with a pool of 8, a seventh of two cores was idle (benchmarks/PROFILE.md). But one that has
 a single server wakes up for each of its answers, which costs more than to relay; and one whose clients make
 up less than a server's part has it for a moment, and then none. So their clients are relayed, and those of a
-worker with two servers or more are not.
+worker with two servers or more are not. With hardly more servers than workers that may be most of them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 
 from poolproxy.ipc.messages import PoolKey
+from poolproxy.pool.ledger.sharing import Shares
+from poolproxy.pool.ledger.state import PoolState
 
 # For a pool: how many clients are connected to each worker, also if another one serves them.
 Connections = Callable[[PoolKey], Mapping[int, int]]
@@ -23,10 +25,21 @@ FEW, ENOUGH = 1.5, 2.0
 def short_ones(
     connections: Mapping[int, int], servers: int, before: Collection[int]
 ) -> frozenset[int]:
-    """The workers whose clients are to come; ``before``: those whose clients do already."""
+    """The workers whose clients are to come; ``before``: those whose clients do already, and may have come
+    with their connections.
+    """
     total = sum(connections.values())
-    return frozenset(
-        worker
-        for worker, count in connections.items()
-        if 0 < count * servers < total * (ENOUGH if worker in before else FEW)
-    )
+    begin = {w for w, count in connections.items() if 0 < count * servers < FEW * total}
+    go_on = {w for w in before if connections.get(w, 0) * servers < ENOUGH * total}
+    return frozenset(begin | go_on)
+
+
+def who_comes(
+    pool: PoolState, connections: Mapping[int, int], before: Collection[int]
+) -> frozenset[int]:
+    """The same of a pool that is at its limit. Where clients are few but have a good part of the demand, as
+    others rest, they don't begin to come.
+    """
+    shares = Shares(pool)
+    short = short_ones(connections, len(pool.leases), before)
+    return frozenset(w for w in short if w in before or shares.of(w) < ENOUGH)

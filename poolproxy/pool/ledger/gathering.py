@@ -11,14 +11,14 @@ one queue, and what several servers have answered meanwhile is dealt with in one
 than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs as much
 again. So where clients may move those of a larger pool that can't, encrypted ones, stay where they are. Where
 none may, or servers are encrypted, which are opened anew where they are wanted, it is only those clients that
-are relayed whose worker has less than two servers for them, see ``coming``.
+are relayed whose worker has hardly a server for them, see ``coming``.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move (``MOVES``), and if it is a
   larger one that is ``MUCH`` of what it takes, and of what workers do beside gathered pools. Where they
-  can't, by TLS, it is hot when clients wait at a worker while another one has servers. Or when a limit has
-  kept clients of a larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time (``LITTLE``)
-  that it does not pay. Nor does it where a larger pool has very many clients (``MOST_CLIENTS``). Fewer looks
-  are enough when others get homes.
+  can't, by TLS, a small one is hot when clients wait at a worker while another one has servers. Or when a
+  limit has kept clients of a larger pool waiting in ``QUEUED_LOOKS`` looks, unless it takes so little time
+  (``LITTLE``) that it does not pay. Nor does it where a larger pool has very many clients
+  (``MOST_CLIENTS``). Fewer looks are enough when others get homes.
 * The home is the worker that will be least busy with the pool's whole work, and among about equal ones that
   with the largest share of the demand; where only some clients come, that with the largest share of those
   that have room for them. If that is more than one worker can do (``CAPACITY``) there is none.
@@ -32,7 +32,8 @@ are relayed whose worker has less than two servers for them, see ``coming``.
   (``ARRIVED``; until then it is reckoned in), when the worker has more than its part of the work and one
   would be less busy even with the pool, by a good part of what the pool takes (``ROOM``). It would have to
   be as much less busy for the way back, and it is thought of less and less often, up to each ``HOLD``. So
-  pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``.
+  pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``. Where
+  only some come there is none: what of the home's work is theirs is not known, and little.
 * It is given up for ``REST`` when the worker is overloaded after ``HOLD``, or when most clients don't come,
   as encrypted ones of a larger pool whose servers can move. A pool that is not small goes sooner (``FULL``),
   as it loses less.
@@ -48,7 +49,7 @@ from collections.abc import Iterable, Mapping
 
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
-from poolproxy.pool.ledger.coming import Connections, short_ones
+from poolproxy.pool.ledger.coming import Connections, who_comes
 from poolproxy.pool.ledger.home import Home
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
@@ -148,7 +149,7 @@ class Gathering:
         books, looked = self._books, []
         for key in {**books.restless, **self._rates, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
-            if pool is None or not _has_home(pool, len(self._staying)):
+            if pool is None or not self._can_have_one(pool):
                 if home is not None:
                     home.end()
             elif home is None:
@@ -157,6 +158,9 @@ class Gathering:
                 self._look(pool, home, now, connections)
                 looked.append((pool, home))
         return looked
+
+    def _can_have_one(self, pool: PoolState) -> bool:
+        return len(self._staying) > 1 and bool(pool.leases) and not pool.limits.session_mode
 
     def give_up(self, now: float) -> Sends:
         """Clients are to stay where they are."""
@@ -168,28 +172,32 @@ class Gathering:
     def _look(self, pool: PoolState, home: Home, now: float, connections: Connections) -> None:
         small, moves = self._is_small(pool), self._rates.get(pool.key, 0.0)
         hot = moves > MOVES and (small or self._matter_to(pool, moves))
-        hot = hot or (pool.fixed and _waits_elsewhere(pool))
+        hot = hot or (small and pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
         if hot or pool.wants:
             home.busy_at = now
         if home.worker not in self._staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        self._look_who_comes(pool, home, connections)
+        self._look_who_comes(pool, home, now, connections)
 
-    def _look_who_comes(self, pool: PoolState, home: Home, connections: Connections) -> None:
+    def _look_who_comes(
+        self, pool: PoolState, home: Home, now: float, connections: Connections
+    ) -> None:
         """All clients do where they can move, and where to relay them is cheaper than to move servers. Where
         only some do it is thought over while they queue: else servers may be missing, and parts seem small.
         """
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
-        begins = home.queued >= QUEUED_LOOKS and not self._is_small(pool)
-        if not (self._relays_all(pool) and (partly or begins)):
+        small = self._is_small(pool) and (home.queued > 0 or not partly)
+        if small or not (self._relays_all(pool) and (partly or home.queued >= QUEUED_LOOKS)):
             home.comers = None
         elif home.queued:
-            home.comers = short_ones(connections(pool.key), len(pool.leases), home.comers or ())
-            misplaced = home.worker in home.comers and self._stayers(pool, home)
-            if misplaced or not home.comers:
+            before = (home.comers or frozenset()) & self._staying
+            home.comers = who_comes(pool, connections(pool.key), before)
+            if home.worker in home.comers and self._stayers(pool, home):
                 home.worker = NOBODY
+            if home.worker != NOBODY and not home.comers:
+                home.end(now + REST)
 
     def _stayers(self, pool: PoolState, home: Home) -> set[int]:
         """The workers whose clients stay where they are."""
@@ -226,8 +234,8 @@ class Gathering:
         """Whether it is time to choose a home; ``hot``, ``queued``: how many looks are enough."""
         if self._comes_in_part(pool):
             hot = queued = QUEUED_LOOKS  # who comes depends on whether clients queue
-            if home.comers is not None and not home.comers:
-                return False
+        if home.comers is not None and not home.comers:
+            return False
         if home.looks >= hot or home.queued < queued:
             return home.looks >= hot
         pays = self._takes.whole(pool) >= LITTLE
@@ -308,7 +316,7 @@ class Gathering:
                 home.end(now + REST)
                 return
             home.away, home.counted_at = away, now
-        if now >= home.think_at:
+        if now >= home.think_at and home.comers is None:
             self._think_again(pool, home, now, busy)
 
     def _think_again(
@@ -388,11 +396,6 @@ class Gathering:
             if home.worker == NOBODY and not home.told and not restless:
                 del self._homes[key]
         return sends
-
-
-def _has_home(pool: PoolState, workers: int) -> bool:
-    """Whether it is a pool that can have one."""
-    return workers > 1 and bool(pool.leases) and not pool.limits.session_mode
 
 
 def _waits_elsewhere(pool: PoolState) -> bool:

@@ -10,7 +10,7 @@ from poolproxy.pool.ledger.logins import late, tell_blocked
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.order import in_turn, rivals, urgency
 from poolproxy.pool.ledger.reclaims import Reclaims
-from poolproxy.pool.ledger.sharing import applicant_of, holders_of, holdings, plan
+from poolproxy.pool.ledger.sharing import applicant_of, holders_of, holdings, note_short, plan
 from poolproxy.pool.ledger.state import NOBODY, Ask, PoolState
 
 
@@ -121,6 +121,7 @@ class Settling:
     def _contend(self, pool: PoolState, now: float) -> float | None:
         """Ask holders to give back what the pool's waiters need; returns when to look again."""
         pool.promised = [worker for worker in pool.promised if worker in pool.wants]
+        note_short(pool, now)
         excess = self._excess(pool)
         if excess:
             self._shrink(pool, excess, now)
@@ -144,7 +145,7 @@ class Settling:
         if not holders:
             return recheck
         for worker in applicants:
-            chosen = plan(pool, applicant_of(pool, worker, now), holders, now)
+            chosen = plan(pool, applicant_of(pool, worker), holders, now)
             if chosen.recheck is not None:
                 rechecks.append(chosen.recheck)
             if chosen.holding is not None:

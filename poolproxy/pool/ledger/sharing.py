@@ -148,20 +148,22 @@ class Shares:
         return len(self.pool.leases) * demand / self.total if self.total else 0.0
 
 
-def applicant_of(pool: PoolState, worker: int, now: float) -> Applicant:
+def note_short(pool: PoolState, now: float) -> None:
+    """Remember since when each worker has had too little. To be called whenever something is decided."""
+    shares = Shares(pool)
+    short = {worker for worker in pool.wants if 0 < GAIN * pool.held(worker) <= shares.of(worker)}
+    pool.short_since = {worker: pool.short_since.get(worker, now) for worker in short}
+
+
+def applicant_of(pool: PoolState, worker: int) -> Applicant:
     """The applicant of ``pool``: ``worker`` has a want there."""
-    share, held = Shares(pool).of(worker), pool.held(worker)
-    if held and share >= GAIN * held:
-        pool.short_since.setdefault(worker, now)
-    else:
-        pool.short_since.pop(worker, None)
     return Applicant(
         worker=worker,
         pool=pool.key,
         since=pool.wants[worker].since,
-        held=held,
+        held=pool.held(worker),
         pool_held=pool.in_use,
-        share=share,
+        share=Shares(pool).of(worker),
         short_since=pool.short_since.get(worker),
     )
 
@@ -213,12 +215,13 @@ def _lasts(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
 
 
 def _gains(holding: Holding, who: Applicant) -> bool:
-    """Whether those who wait longest of both would wait less, to judge by the shares. Who has clients is left
-    one server.
+    """Whether those who wait longest of both would wait less, to judge by the shares, if as many servers go
+    as are asked for. The last one is not asked for in this way.
     """
-    if holding.up == 1:
+    count = _count(holding, who)
+    if count >= holding.up:
         return False
-    after = max(who.share / (who.held + 1), holding.share / (holding.up - 1))
+    after = max(who.share / (who.held + count), holding.share / (holding.up - count))
     return who.share >= GAIN * who.held * after
 
 

@@ -60,8 +60,8 @@ class Processes:
         "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
         "it is; to the worker at which a pool of the first kind is gathered it is relayed. With false no "
         "connection moves, and all that belong to such a pool are relayed. Then, or if server connections "
-        "are encrypted, clients of a pool of the second kind are relayed whose worker has less than two "
-        "server connections for them. Not in PgBouncer.",
+        "are encrypted, clients of a pool of the second kind are relayed whose worker has less than one and "
+        "a half server connections for them. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
