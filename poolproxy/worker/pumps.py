@@ -1,8 +1,8 @@
 """Clients that another worker serves while their connections stay here, see ``relay.pump``.
 
-They come back when this worker becomes their pool's home, or the pool has none any more. Those in the clear
-also when they could go themselves: when this worker is to leave, or ``client_moves`` has been switched on.
-This worker asks for them, and the one that serves such a client sends it, as any client, when it is quiet.
+They come back when this worker becomes their pool's home, or has none to send them to any more. Those in the
+clear also when they could go themselves: when this worker is to leave, or ``client_moves`` has been switched
+on. This worker asks for them, and the one that serves such a client sends it, as any one, when it is quiet.
 Its connection and the pipe's other end are then here, and so is all that is on its way in the pipe.
 """
 

@@ -34,6 +34,12 @@ def short_ones(
     return frozenset(begin | go_on)
 
 
+def long_ones(connections: Mapping[int, int], servers: int) -> frozenset[int]:
+    """The workers that have servers enough to be the home of the others."""
+    total = sum(connections.values())
+    return frozenset(w for w, count in connections.items() if 0 < FEW * total <= count * servers)
+
+
 def who_comes(
     pool: PoolState, connections: Mapping[int, int], before: Collection[int]
 ) -> frozenset[int]:

@@ -38,8 +38,8 @@ are relayed whose worker has hardly a server for them, see ``coming``.
   as encrypted ones of a larger pool whose servers can move. A pool that is not small goes sooner (``FULL``),
   as it loses less.
 
-While a pool has a home its clients count as one block: the balancing by busy time (``acceptor.rebalance``)
-leaves them there. It has other pools' clients to move.
+While a pool has a home its clients there count as one block: the balancing by busy time
+(``acceptor.rebalance``) leaves them there. It has other pools' clients to move.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from collections.abc import Iterable, Mapping
 
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
-from poolproxy.pool.ledger.coming import Connections, who_comes
+from poolproxy.pool.ledger.coming import Connections, long_ones, who_comes
 from poolproxy.pool.ledger.home import Home
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
@@ -190,18 +190,15 @@ class Gathering:
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
         small = self._is_small(pool) and (home.queued > 0 or not partly)
         if small or not (self._relays_all(pool) and (partly or home.queued >= QUEUED_LOOKS)):
-            home.comers = None
+            home.comers, home.stayers = None, frozenset()
         elif home.queued:
-            before = (home.comers or frozenset()) & self._staying
-            home.comers = who_comes(pool, connections(pool.key), before)
-            if home.worker in home.comers and self._stayers(pool, home):
+            parts, before = connections(pool.key), home.comers or frozenset()
+            home.comers = who_comes(pool, parts, before & self._books.workers)
+            home.stayers = long_ones(parts, len(pool.leases)) & self._staying - home.comers
+            if home.stayers and home.worker not in home.stayers:
                 home.worker = NOBODY
             if home.worker != NOBODY and not home.comers:
                 home.end(now + REST)
-
-    def _stayers(self, pool: PoolState, home: Home) -> set[int]:
-        """The workers whose clients stay where they are."""
-        return self._staying & {w for w in pool.clients if not home.takes_from(w)}
 
     def _count_moves(self, now: float) -> None:
         moved, self._books.moved = self._books.moved, Counter()
@@ -281,12 +278,14 @@ class Gathering:
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
         loads = self._loads(work, now, busy, spared=MOVE_TIME * moves + stays, together=together)
+        if not loads:
+            return
         least, shares = min(loads.values()), Shares(pool)
         if least > CAPACITY:
             home.rests_until = now + REST
             return
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
-        if home.comers is not None:
+        if home.stayers:
             about = CAPACITY  # what comes is little: the more servers are there, the better
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
         worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
@@ -316,7 +315,7 @@ class Gathering:
                 home.end(now + REST)
                 return
             home.away, home.counted_at = away, now
-        if now >= home.think_at and home.comers is None:
+        if now >= home.think_at and not home.stayers:
             self._think_again(pool, home, now, busy)
 
     def _think_again(
@@ -357,12 +356,13 @@ class Gathering:
         spared: float = 0.0,
         together: float = 1.0,
     ) -> dict[int, float]:
-        """How busy each worker would be as the home of the pool, less ``spared``. None is a worker of which
-        nothing is known, unless all are.
+        """How busy each worker would be as the home of the pool, less ``spared``, if it can be. None is a
+        worker of which nothing is known, unless all are.
         """
         parts, whole = work.parts, work.whole
         known = busy.keys() & parts.keys() or parts.keys()
-        known = known & self._stayers(work.pool, work.home) or known
+        if work.home.stayers:
+            known = known & work.home.stayers
         loads = {worker: busy.get(worker, 0.0) - parts[worker] for worker in known}
         for home in self._homes.values():
             if home.worker != NOBODY and now - home.since < ARRIVED:

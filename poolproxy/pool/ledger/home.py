@@ -16,6 +16,7 @@ class Home:
     that is thought over at ``think_at``, ``patience`` after the last time. ``looks``: for how many looks the
     pool has been hot, ``queued``: for how many a limit has kept clients waiting; ``busy_at``: when anybody
     waited. ``small``: it was so then. ``comers``: the workers whose clients come, see ``coming``, None: all.
+    ``stayers``: those that can be the home then; none if clients come of all that have any.
     ``told``: what each worker was told. ``away``: how many were still to come at ``counted_at``.
     ``shift``: how the decision changes the shares of workers.
     """
@@ -33,6 +34,7 @@ class Home:
     shift: dict[int, float] = attrs.Factory(dict)
     small: bool = False
     comers: frozenset[int] | None = None
+    stayers: frozenset[int] = frozenset()
     told: dict[int, Gather] = attrs.Factory(dict)
 
     def takes_from(self, worker: int) -> bool:

@@ -267,8 +267,8 @@ class Ledger:
         client_moves: bool = True,
     ) -> Sends:
         """Think about the homes of pools, see ``pool.ledger.gathering``; to be called a few times a second.
-        ``busy``: how much of a core each worker uses; None: clients are to stay. Without ``client_moves`` all
-        are relayed. ``connections``: of the pool's clients, by worker.
+        ``busy``: how much of a core each worker uses; None: clients are to stay. Without ``client_moves``
+        those that come are relayed. ``connections``: of the pool's clients, by worker.
         """
         if busy is None:
             return self._gathering.give_up(now)
