@@ -189,7 +189,7 @@ class Gathering:
         """
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
         small = self._is_small(pool) and (home.queued > 0 or not partly)
-        if small or not (self._relays_all(pool) and (partly or home.queued >= QUEUED_LOOKS)):
+        if small or not (self._relays(pool) and (partly or home.queued >= QUEUED_LOOKS)):
             home.comers, home.stayers = None, frozenset()
         elif home.queued:
             parts, before = connections(pool.key), home.comers or frozenset()
@@ -274,7 +274,7 @@ class Gathering:
         """``busy``: without the pools that are to be thought of yet."""
         pool, home, whole = work.pool, work.home, work.whole
         moves = self._rates.get(pool.key, 0.0)
-        relayed = self._relays_all(pool)
+        relayed = self._relays(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
         loads = self._loads(work, now, busy, spared=MOVE_TIME * moves + stays, together=together)
@@ -297,9 +297,9 @@ class Gathering:
 
     def _comes_in_part(self, pool: PoolState) -> bool:
         """Whether those of its clients stay where they are whose worker has servers enough."""
-        return not self._is_small(pool) and self._relays_all(pool)
+        return not self._is_small(pool) and self._relays(pool)
 
-    def _relays_all(self, pool: PoolState) -> bool:
+    def _relays(self, pool: PoolState) -> bool:
         """Whether clients of it are relayed even if it is not small."""
         return pool.fixed or not self._client_moves
 
@@ -331,7 +331,7 @@ class Gathering:
         if home.worker not in loads:
             return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
-        room = MUCH_ROOM if self._relays_all(pool) else min(MUCH_ROOM, ROOM * work.whole)
+        room = MUCH_ROOM if self._relays(pool) else min(MUCH_ROOM, ROOM * work.whole)
         uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
         if uneven and loads[least_busy] <= loads[home.worker] - room:
             self._settle(work, least_busy, now)
@@ -381,7 +381,7 @@ class Gathering:
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
             nowhere = Gather(key, NOBODY, here=False)
-            relay = home.small or pool is None or self._relays_all(pool)
+            relay = home.small or pool is None or self._relays(pool)
             lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 order = nowhere

@@ -196,11 +196,12 @@ def _own(holding: Holding, who: Applicant) -> bool:
 
 
 def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
-    if holding.foreign and not (holding.pool_waits and who.pool_held):
-        return True
-    if not holding.foreign and (holding.deserted or not who.held):
-        return True
-    if not holding.foreign and _lasts(holding, who, slice_, now) and _gains(holding, who):
+    if holding.foreign:
+        due = not (holding.pool_waits and who.pool_held)
+    else:
+        due = holding.deserted or not who.held
+        due = due or (_lasts(holding, who, slice_, now) and _gains(holding, who))
+    if due:
         return True
     age = now - who.since - REFRESH
     return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
