@@ -10,8 +10,8 @@ from poolproxy.pool.ledger.gathering import (
     HOLD,
     KEEP,
     OVERLOADED,
-    REST,
 )
+from poolproxy.pool.ledger.home import REST
 from poolproxy.pool.ledger.state import NOBODY
 from tests.pool.gatherer import IDLE, LOOK, Gatherer, nothing
 from tests.pool.test_ledger import POOL

@@ -11,8 +11,8 @@ from poolproxy.pool.ledger.gathering import (
     ARRIVED,
     HOLD,
     MOST_NEW,
-    QUEUED_LOOKS,
 )
+from poolproxy.pool.ledger.home import QUEUED_LOOKS
 from tests.pool.gatherer import IDLE, LOOK, Gatherer, all_look, all_move, many, nothing
 
 

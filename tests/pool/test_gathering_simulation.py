@@ -165,19 +165,21 @@ def test_a_pool_whose_clients_cant_move_stays_fair() -> None:
 
 
 def test_clients_of_a_pool_of_encrypted_servers_are_gathered() -> None:
-    """Their servers are opened anew at the home, and then no more."""
-    for size in (1, 3):
+    """Their servers are opened anew at the home, and then no more. Of 3 servers the worker with 4 clients
+    keeps one, and them.
+    """
+    for size, places in ((1, 1), (3, 2)):
         sim = Town(size, lambda key, size=size: PoolLimits(pool_size=size), 4)  # type: ignore[misc]
         sim.check_every = 1000
         sim.encrypted = {SMALL[0]}
         clients = spread(sim, SMALL[0], (12, 4, 3, 1), 0.004)
         sim.run(3.0)
-        assert len({sim.where[id(client)] for client in clients}) == 1
+        assert len({sim.where[id(client)] for client in clients}) == places
         opened, moved = sim.opened, sim.client_moves.copy()
         sim.run(2.0)
         assert (sim.opened, sim.client_moves) == (opened, moved)
         served = sorted(client.served for client in clients)
-        assert served[0] > 0.6 * served[-1]
+        assert served[0] > 0.8 * served[len(served) // 2] > 0.3 * served[-1]
 
 
 def test_a_dead_homes_clients_are_not_waited_for() -> None:

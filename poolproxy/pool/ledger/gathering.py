@@ -49,26 +49,33 @@ from collections.abc import Iterable, Mapping
 
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
-from poolproxy.pool.ledger.coming import Connections, long_ones, who_comes
-from poolproxy.pool.ledger.home import Home
+from poolproxy.pool.ledger.coming import (
+    Connections,
+    are_fair,
+    keepers,
+    long_ones,
+    note_short,
+    who_comes,
+)
+from poolproxy.pool.ledger.home import LOOKS, QUEUED_LOOKS, REST, Home
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 from poolproxy.pool.ledger.takes import Takes
 from poolproxy.pool.ledger.work import Work, by_servers
 
-LOOKS = 2  # in a row in which a pool must be hot
-QUEUED_LOOKS = 5  # in a row in which a limit must have kept clients waiting
 MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
 MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
 MUCH = 0.5  # of what a larger pool takes its moves must seem to take
+UNREST = 10  # looks in which it is amiss that some clients stay; a server that is opened anew is seen in 5
 MOST_NEW = 32  # homes in a look
 MOST_CLIENTS = 1000  # that are moved for the sake of one queue
 TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
 # Seconds.
 KEEP = 300.0
 HOLD = 30.0
-REST = 300.0
+SETTLED = 2.0  # after clients were left where they are their servers stay, too
+OPENED = 1.0  # a server that was opened since may be one that was closed elsewhere
 COMING = 10.0  # in which a good part of the clients must have come
 # After these the work that a home brings begins to be measured, and is.
 ARRIVING, ARRIVED = 0.3, 0.8
@@ -142,6 +149,8 @@ class Gathering:
             # What is hot now has most likely become so with them; later it would find what room they left.
             due += [(p, h) for p, h in soon if self._is_due(p, h, hot=1, queued=LOOKS)]
             self._choose_all(due, now, busy)
+        for pool, home in looked:
+            self._look_who_stays(pool, home, now, connections)
         return self._messages(now)
 
     def _look_at_all(self, now: float, connections: Connections) -> list[tuple[PoolState, Home]]:
@@ -153,7 +162,7 @@ class Gathering:
                 if home is not None:
                     home.end()
             elif home is None:
-                self._homes[key] = Home(busy_at=now)
+                self._homes[key] = Home(busy_at=now, small=self._seems_small(pool))
             else:
                 self._look(pool, home, now, connections)
                 looked.append((pool, home))
@@ -170,11 +179,12 @@ class Gathering:
         return self._messages(now)
 
     def _look(self, pool: PoolState, home: Home, now: float, connections: Connections) -> None:
-        small, moves = self._is_small(pool), self._rates.get(pool.key, 0.0)
-        hot = moves > MOVES and (small or self._matter_to(pool, moves))
-        hot = hot or (small and pool.fixed and _waits_elsewhere(pool))
-        home.looks = home.looks + 1 if hot else 0
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
+        home.note_size(self._seems_small(pool))
+        moves = self._rates.get(pool.key, 0.0)
+        hot = moves > MOVES and (home.small or self._matter_to(pool, moves))
+        hot = hot or (home.small and pool.fixed and _waits_elsewhere(pool))
+        home.looks = home.looks + 1 if hot else 0
         if hot or pool.wants:
             home.busy_at = now
         if home.worker not in self._staying or now - home.busy_at > KEEP:
@@ -184,21 +194,55 @@ class Gathering:
     def _look_who_comes(
         self, pool: PoolState, home: Home, now: float, connections: Connections
     ) -> None:
-        """All clients do where they can move, and where to relay them is cheaper than to move servers. Where
-        only some do it is thought over while they queue: else servers may be missing, and parts seem small.
+        """Of a larger pool all clients do where they can move, and where to relay them is cheaper than to
+        move servers. Where only some do it is thought over while they queue: else servers may be missing, and
+        parts seem small.
         """
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
-        small = self._is_small(pool) and (home.queued > 0 or not partly)
-        if small or not (self._relays(pool) and (partly or home.queued >= QUEUED_LOOKS)):
-            home.comers, home.stayers = None, frozenset()
+        if home.small or not (self._relays(pool) and (partly or home.queued)):
+            home.comers, home.stayers, home.short = None, frozenset(), {}
         elif home.queued:
-            parts, before = connections(pool.key), home.comers or frozenset()
-            home.comers = who_comes(pool, parts, before & self._books.workers)
-            home.stayers = long_ones(parts, len(pool.leases)) & self._staying - home.comers
-            if home.stayers and home.worker not in home.stayers:
-                home.worker = NOBODY
-            if home.worker != NOBODY and not home.comers:
-                home.end(now + REST)
+            parts = connections(pool.key)
+            note_short(pool, home, parts)
+            if partly or home.queued >= QUEUED_LOOKS:
+                self._let_come(pool, home, now, parts)
+
+    def _let_come(self, pool: PoolState, home: Home, now: float, parts: Mapping[int, int]) -> None:
+        books = self._books
+        home.comers = who_comes(pool, home, parts, books.workers, books.retired)
+        home.stayers = long_ones(parts, len(pool.leases)) & self._staying - home.comers
+        if home.stayers and home.worker not in home.stayers:
+            home.worker = NOBODY
+        elsewhere = any(count for worker, count in parts.items() if worker != home.worker)
+        if home.worker != NOBODY and elsewhere and not (home.comers or home.short):
+            home.end(now + REST)
+
+    def _look_who_stays(
+        self, pool: PoolState, home: Home, now: float, connections: Connections
+    ) -> None:
+        """Of a small pool that has a home: who keeps its clients, while there are enough for all servers."""
+        before = home.keepers & self._staying - {home.worker}
+        home.keepers = frozenset()
+        if not (home.small and self._relays(pool) and home.worker != NOBODY):
+            return
+        parts, servers = (connections(pool.key) if home.queued else {}), len(pool.leases)
+        if before:
+            restless = now >= home.kept_at + SETTLED and self._churns(pool, now)
+            amiss = restless or bool(home.queued and not are_fair(parts, servers, before))
+            home.unrest = home.unrest + 1 if amiss else 0
+            if home.unrest < UNREST:
+                home.keepers = before
+                return
+            home.whole_until = now + REST if restless else now
+        if home.queued >= LOOKS and now >= home.whole_until:
+            home.keepers = keepers(parts, servers, home.worker, self._staying)
+            home.kept_at, home.unrest = now, 0
+
+    def _churns(self, pool: PoolState, now: float) -> bool:
+        """Whether servers move much, or are closed here and opened there."""
+        if self._rates.get(pool.key, 0.0) > MOVES:
+            return True
+        return pool.fixed and any(now - lease.granted < OPENED for lease in pool.leases.values())
 
     def _count_moves(self, now: float) -> None:
         moved, self._books.moved = self._books.moved, Counter()
@@ -229,7 +273,7 @@ class Gathering:
         self, pool: PoolState, home: Home, hot: int = LOOKS, queued: int = QUEUED_LOOKS
     ) -> bool:
         """Whether it is time to choose a home; ``hot``, ``queued``: how many looks are enough."""
-        if self._comes_in_part(pool):
+        if not home.small and self._relays(pool):
             hot = queued = QUEUED_LOOKS  # who comes depends on whether clients queue
         if home.comers is not None and not home.comers:
             return False
@@ -267,7 +311,7 @@ class Gathering:
         for pool, home in due:
             work = Work.of(pool, home, self._takes)
             kind = moving if home.looks else works
-            (small if self._is_small(pool) else kind).append(work)
+            (small if home.small else kind).append(work)
         return by_servers(small) + by_servers(moving) + works
 
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
@@ -292,12 +336,8 @@ class Gathering:
         home.patience = ARRIVED
         self._settle(work, worker, now)
 
-    def _is_small(self, pool: PoolState) -> bool:
+    def _seems_small(self, pool: PoolState) -> bool:
         return len(pool.leases) < len(self._staying)
-
-    def _comes_in_part(self, pool: PoolState) -> bool:
-        """Whether those of its clients stay where they are whose worker has servers enough."""
-        return not self._is_small(pool) and self._relays(pool)
 
     def _relays(self, pool: PoolState) -> bool:
         """Whether clients of it are relayed even if it is not small."""
@@ -310,8 +350,9 @@ class Gathering:
         used = busy.get(home.worker, 0.0)
         if now - home.counted_at >= COMING:
             away = home.yet_to_come(pool.clients)
-            stay_away = 2 * away > sum(pool.clients.values()) and away > 0.9 * home.away
-            if stay_away or (used >= FULL and not self._is_small(pool)):
+            # Where only some are to come it costs nothing that others don't.
+            stay_away = not home.stayers and 2 * away > sum(pool.clients.values())
+            if (stay_away and away > 0.9 * home.away) or (used >= FULL and not home.small):
                 home.end(now + REST)
                 return
             home.away, home.counted_at = away, now
@@ -341,7 +382,6 @@ class Gathering:
     def _settle(self, work: Work, worker: int, now: float) -> None:
         pool, home, parts = work.pool, work.home, work.parts
         home.worker = worker
-        home.small = self._is_small(pool)
         home.since = home.counted_at = now
         home.think_at = now + home.patience
         home.away = home.yet_to_come(pool.clients)
@@ -385,8 +425,10 @@ class Gathering:
             lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 order = nowhere
-                if home.worker != NOBODY and (worker == home.worker or home.takes_from(worker)):
-                    order = Gather(key, home.worker, worker == home.worker, relay, lone)
+                if home.worker != NOBODY:
+                    # Who stays is at home, too: so the balancing leaves it there.
+                    place = home.worker if home.takes_from(worker) else worker
+                    order = Gather(key, place, worker == place, relay, lone)
                 if order != home.told.get(worker, nowhere):
                     home.told[worker] = order
                     sends.append((worker, order))

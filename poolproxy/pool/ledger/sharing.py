@@ -20,7 +20,8 @@ asked if the applicant
   demand, which is servers plus waiting clients. It must have been so for ``REFRESH``, as what is known is as
   old; and for a slice if somebody has waited at the holder within one: where clients pause the queues run
   empty one after the other; or
-* has a client that has waited for a slice, and twice as long as the holder's oldest. Twice, as
+* has a client that has waited for a slice, as long as nobody has at the holder, or twice as long as the
+  holder's oldest. Twice, as
   two saturated workers' queues are about equally old and moving permits between them gains nothing.
   A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
 """
@@ -204,7 +205,9 @@ def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -
     if due:
         return True
     age = now - who.since - REFRESH
-    return age >= slice_ and (holding.since is None or age >= 2 * (now - holding.since))
+    if holding.since is None:
+        return age >= slice_ and now >= holding.waited_at + slice_
+    return age >= max(slice_, 2 * (now - holding.since))
 
 
 def _lasts(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:
