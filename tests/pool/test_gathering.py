@@ -11,7 +11,7 @@ from poolproxy.pool.ledger.gathering import (
     KEEP,
     OVERLOADED,
 )
-from poolproxy.pool.ledger.home import REST
+from poolproxy.pool.ledger.keeping import REST
 from poolproxy.pool.ledger.state import NOBODY
 from tests.pool.gatherer import IDLE, LOOK, Gatherer, nothing
 from tests.pool.test_ledger import POOL

@@ -112,7 +112,7 @@ class Gather:
     ``here``: there they stay. Else they go there: those that log in, those that are quiet now, and the others
     as their transactions end. ``home`` below 0: they may stay where they are. Those whose connection
     can't go (the encrypted ones, and without ``client_moves`` all) are relayed; without ``relay`` they stay.
-    Of a larger pool maybe not all workers are told. ``lone``: the pool has no second server.
+    Where only some workers' clients go the others are not told. ``lone``: the pool has no second server.
     """
 
     pool: PoolKey

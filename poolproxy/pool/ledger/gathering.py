@@ -11,7 +11,8 @@ one queue, and what several servers have answered meanwhile is dealt with in one
 than half of the processor time that it takes in four workers (benchmarks/PROFILE.md). Relaying costs as much
 again. So where clients may move those of a larger pool that can't, encrypted ones, stay where they are. Where
 none may, or servers are encrypted, which are opened anew where they are wanted, it is only those clients that
-are relayed whose worker has hardly a server for them, see ``coming``.
+are relayed whose worker has hardly a server for them, see ``coming``; and of a small pool all but those of
+its keepers, see ``keeping``.
 
 * A home is chosen when the pool is *hot* in ``LOOKS`` looks: its servers move (``MOVES``), and if it is a
   larger one that is ``MUCH`` of what it takes, and of what workers do beside gathered pools. Where they
@@ -32,8 +33,9 @@ are relayed whose worker has hardly a server for them, see ``coming``.
   (``ARRIVED``; until then it is reckoned in), when the worker has more than its part of the work and one
   would be less busy even with the pool, by a good part of what the pool takes (``ROOM``). It would have to
   be as much less busy for the way back, and it is thought of less and less often, up to each ``HOLD``. So
-  pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``. Where
-  only some come there is none: what of the home's work is theirs is not known, and little.
+  pools don't go to and fro. Where clients are relayed a change gains less, and asks for ``MUCH_ROOM``, unless
+  a small pool could have keepers then. Where only some come to a larger one there is none: what of the home's
+  work is theirs is not known, and little.
 * It is given up for ``REST`` when the worker is overloaded after ``HOLD``, or when most clients don't come,
   as encrypted ones of a larger pool whose servers can move. A pool that is not small goes sooner (``FULL``),
   as it loses less.
@@ -47,35 +49,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+import attrs
+
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
-from poolproxy.pool.ledger.coming import (
-    Connections,
-    are_fair,
-    keepers,
-    long_ones,
-    note_short,
-    who_comes,
-)
-from poolproxy.pool.ledger.home import LOOKS, QUEUED_LOOKS, REST, Home
+from poolproxy.pool.ledger.coming import Connections, long_ones, note_short, who_comes
+from poolproxy.pool.ledger.home import LOOKS, QUEUED_LOOKS, Home
+from poolproxy.pool.ledger.keeping import AMISS, OPENED, REST, Ring
+from poolproxy.pool.ledger.moves import MOST_CLIENTS, MOVE_TIME, MOVES, Moves
 from poolproxy.pool.ledger.news import Sends
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 from poolproxy.pool.ledger.takes import Takes
 from poolproxy.pool.ledger.work import Work, by_servers
 
-MOVES = 15.0  # of servers, each second: less cost less than 5 % of a core
-MOVE_TIME = 0.002  # seconds of the workers' time that one takes, as PROFILE.md has it
-MUCH = 0.5  # of what a larger pool takes its moves must seem to take
-UNREST = 10  # looks in which it is amiss that some clients stay; a server that is opened anew is seen in 5
 MOST_NEW = 32  # homes in a look
-MOST_CLIENTS = 1000  # that are moved for the sake of one queue
 TOGETHER = 0.8  # of the time that transactions take elsewhere they take at the home, or less
 # Seconds.
 KEEP = 300.0
 HOLD = 30.0
-SETTLED = 2.0  # after clients were left where they are their servers stay, too
-OPENED = 1.0  # a server that was opened since may be one that was closed elsewhere
 COMING = 10.0  # in which a good part of the clients must have come
 # After these the work that a home brings begins to be measured, and is.
 ARRIVING, ARRIVED = 0.3, 0.8
@@ -104,11 +96,9 @@ class Gathering:
         self._homes: dict[PoolKey, Home] = {}
         self._client_moves = True
         self._staying: set[int] = set()
-        # Of the last look: moves in a second, by pool; whether they are much of what workers do.
-        self._looked_at = float("-inf")
-        self._rates: dict[PoolKey, float] = {}
+        # Of the last look.
+        self._moves = Moves(books)
         self._takes = Takes(books, {})
-        self._moves_matter = False
 
     def home(self, key: PoolKey) -> int:
         """The home of a pool, NOBODY if it has none."""
@@ -135,8 +125,8 @@ class Gathering:
         """
         self._staying = self._books.workers - self._books.retired
         self._client_moves, self._takes = client_moves, Takes(self._books, busy)
-        self._count_moves(now)
-        self._moves_matter = self._matter_in_all(busy)
+        gathered = (key for key, home in self._homes.items() if home.worker != NOBODY)
+        self._moves.count(now, busy, self._staying, self._takes, gathered)
         looked = self._look_at_all(now, connections)
         due: list[tuple[PoolState, Home]] = []
         soon: list[tuple[PoolState, Home]] = []
@@ -150,13 +140,13 @@ class Gathering:
             due += [(p, h) for p, h in soon if self._is_due(p, h, hot=1, queued=LOOKS)]
             self._choose_all(due, now, busy)
         for pool, home in looked:
-            self._look_who_stays(pool, home, now, connections)
+            self._look_who_stays(pool, home, now)
         return self._messages(now)
 
     def _look_at_all(self, now: float, connections: Connections) -> list[tuple[PoolState, Home]]:
         """The pools that can have homes, and were there at the last look."""
         books, looked = self._books, []
-        for key in {**books.restless, **self._rates, **self._homes}:
+        for key in {**books.restless, **self._moves.rates, **self._homes}:
             pool, home = books.pools.get(key), self._homes.get(key)
             if pool is None or not self._can_have_one(pool):
                 if home is not None:
@@ -181,35 +171,36 @@ class Gathering:
     def _look(self, pool: PoolState, home: Home, now: float, connections: Connections) -> None:
         home.queued = home.queued + 1 if self._queues(pool, now) else 0
         home.note_size(self._seems_small(pool))
-        moves = self._rates.get(pool.key, 0.0)
-        hot = moves > MOVES and (home.small or self._matter_to(pool, moves))
+        moves = self._moves.of(pool)
+        hot = moves > MOVES and (home.small or self._moves.matter_to(pool, self._takes))
         hot = hot or (home.small and pool.fixed and _waits_elsewhere(pool))
         home.looks = home.looks + 1 if hot else 0
         if hot or pool.wants:
             home.busy_at = now
         if home.worker not in self._staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        self._look_who_comes(pool, home, now, connections)
+        if home.queued and self._relays(pool):
+            home.connected = connections(pool.key)
+        self._look_who_comes(pool, home, now)
 
-    def _look_who_comes(
-        self, pool: PoolState, home: Home, now: float, connections: Connections
-    ) -> None:
+    def _look_who_comes(self, pool: PoolState, home: Home, now: float) -> None:
         """Of a larger pool all clients do where they can move, and where to relay them is cheaper than to
         move servers. Where only some do it is thought over while they queue: else servers may be missing, and
         parts seem small.
         """
         partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
         if home.small or not (self._relays(pool) and (partly or home.queued)):
-            home.comers, home.stayers, home.short = None, frozenset(), {}
-        elif home.queued:
-            parts = connections(pool.key)
-            note_short(pool, home, parts)
-            if partly or home.queued >= QUEUED_LOOKS:
-                self._let_come(pool, home, now, parts)
+            home.comers, home.stayers = None, frozenset()
+        if home.small or not (self._relays(pool) and home.queued):
+            home.short = {}
+            return
+        note_short(pool, home)
+        if partly or home.queued >= QUEUED_LOOKS:
+            self._let_come(pool, home, now)
 
-    def _let_come(self, pool: PoolState, home: Home, now: float, parts: Mapping[int, int]) -> None:
-        books = self._books
-        home.comers = who_comes(pool, home, parts, books.workers, books.retired)
+    def _let_come(self, pool: PoolState, home: Home, now: float) -> None:
+        books, parts = self._books, home.connected
+        home.comers = who_comes(pool, home, books.workers, books.retired)
         home.stayers = long_ones(parts, len(pool.leases)) & self._staying - home.comers
         if home.stayers and home.worker not in home.stayers:
             home.worker = NOBODY
@@ -217,57 +208,30 @@ class Gathering:
         if home.worker != NOBODY and elsewhere and not (home.comers or home.short):
             home.end(now + REST)
 
-    def _look_who_stays(
-        self, pool: PoolState, home: Home, now: float, connections: Connections
-    ) -> None:
-        """Of a small pool that has a home: who keeps its clients, while there are enough for all servers."""
-        before = home.keepers & self._staying - {home.worker}
-        home.keepers = frozenset()
-        if not (home.small and self._relays(pool) and home.worker != NOBODY):
-            return
-        parts, servers = (connections(pool.key) if home.queued else {}), len(pool.leases)
-        if before:
-            restless = now >= home.kept_at + SETTLED and self._churns(pool, now)
-            amiss = restless or bool(home.queued and not are_fair(parts, servers, before))
-            home.unrest = home.unrest + 1 if amiss else 0
-            if home.unrest < UNREST:
-                home.keepers = before
-                return
-            home.whole_until = now + REST if restless else now
-        if home.queued >= LOOKS and now >= home.whole_until:
-            home.keepers = keepers(parts, servers, home.worker, self._staying)
-            home.kept_at, home.unrest = now, 0
+    def _look_who_stays(self, pool: PoolState, home: Home, now: float) -> None:
+        """Of a small pool that has a home."""
+        if home.worker == NOBODY or home.comers is not None or not self._relays(pool):
+            home.kept.end(now)
+        elif home.small:
+            ring, new = self._ring(pool, home, home.worker), home.since == now
+            own, served = home.connected, pool.clients
+            strange = {w for w in self._staying if served.get(w, 0) > own.get(w, 0)}
+            ring = attrs.evolve(ring, strange=strange)
+            amiss = self._amiss(pool, home, now)
+            home.kept.look(ring, now, queued=home.queued > 0, new=new, amiss=amiss)
 
-    def _churns(self, pool: PoolState, now: float) -> bool:
-        """Whether servers move much, or are closed here and opened there."""
-        if self._rates.get(pool.key, 0.0) > MOVES:
-            return True
-        return pool.fixed and any(now - lease.granted < OPENED for lease in pool.leases.values())
+    def _ring(self, pool: PoolState, home: Home, worker: int) -> Ring:
+        return Ring(home.connected, len(pool.leases), worker, self._staying)
 
-    def _count_moves(self, now: float) -> None:
-        moved, self._books.moved = self._books.moved, Counter()
-        elapsed, self._looked_at = now - self._looked_at, now
-        self._rates = {key: count / elapsed for key, count in moved.items()} if elapsed else {}
-
-    def _matter_in_all(self, busy: Mapping[int, float]) -> bool:
-        """Whether servers that move are a good part of what the workers have to do, but for the pools that
-        have homes.
+    def _amiss(self, pool: PoolState, home: Home, now: float) -> int:
+        """Whether servers move much, are closed here and opened there, or are idle while others' clients
+        wait.
         """
-        rest = sum(busy.values())
-        for key, home in self._homes.items():
-            pool = self._books.pools.get(key)
-            if pool is not None and home.worker != NOBODY:
-                rest -= self._takes.whole(pool)
-        moves = sum(self._rates.values())
-        return self._staying <= busy.keys() and moves * MOVE_TIME >= MUCH * rest
-
-    def _matter_to(self, pool: PoolState, moves: float) -> bool:
-        """Whether so many moves in a second are a good part of what a larger pool takes. It may seem to take
-        less than it does, where other pools have idle servers.
-        """
-        if not self._moves_matter or sum(pool.clients.values()) > MOST_CLIENTS:
-            return False
-        return moves * MOVE_TIME >= MUCH * self._takes.whole(pool)
+        opened = sum(lease.granted >= self._moves.before for lease in pool.leases.values())
+        places = (home.worker, *home.kept.keepers)
+        idle = home.queued and any(pool.held(w) and w not in pool.wants for w in places)
+        moves = self._moves.of(pool) > MOVES
+        return OPENED * opened * pool.fixed + AMISS * bool(moves or idle)
 
     def _is_due(
         self, pool: PoolState, home: Home, hot: int = LOOKS, queued: int = QUEUED_LOOKS
@@ -317,7 +281,7 @@ class Gathering:
     def _choose(self, work: Work, now: float, busy: Mapping[int, float]) -> None:
         """``busy``: without the pools that are to be thought of yet."""
         pool, home, whole = work.pool, work.home, work.whole
-        moves = self._rates.get(pool.key, 0.0)
+        moves = self._moves.of(pool)
         relayed = self._relays(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
@@ -329,12 +293,23 @@ class Gathering:
             home.rests_until = now + REST
             return
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
+        sparing = self._sparing(pool, home, loads, now)
+        if sparing:
+            about = least + MUCH_ROOM
         if home.stayers:
             about = CAPACITY  # what comes is little: the more servers are there, the better
         able = [worker for worker, load in loads.items() if load <= min(about, CAPACITY)]
-        worker = max(able, key=lambda w: (shares.of(w), pool.clients.get(w, 0), -w))
+        worker = max(able, key=lambda w: (w in sparing, shares.of(w), pool.clients.get(w, 0), -w))
         home.patience = ARRIVED
         self._settle(work, worker, now)
+
+    def _sparing(
+        self, pool: PoolState, home: Home, workers: Iterable[int], now: float
+    ) -> frozenset[int]:
+        """Those of the workers that can be a small pool's home without all clients being relayed."""
+        if not (home.small and self._relays(pool) and home.queued and now >= home.kept.rests_until):
+            return frozenset()
+        return frozenset(w for w in workers if self._ring(pool, home, w).keepers())
 
     def _seems_small(self, pool: PoolState) -> bool:
         return len(pool.leases) < len(self._staying)
@@ -373,6 +348,12 @@ class Gathering:
             return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
         room = MUCH_ROOM if self._relays(pool) else min(MUCH_ROOM, ROOM * work.whole)
+        sparing = self._sparing(pool, home, loads, now)
+        if sparing and home.worker not in sparing:
+            best = max(sparing, key=lambda w: (pool.clients.get(w, 0), -w))
+            if loads[best] <= min(CAPACITY, loads[home.worker] + MUCH_ROOM):
+                self._settle(work, best, now)
+                return
         uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
         if uneven and loads[least_busy] <= loads[home.worker] - room:
             self._settle(work, least_busy, now)
@@ -381,6 +362,7 @@ class Gathering:
 
     def _settle(self, work: Work, worker: int, now: float) -> None:
         pool, home, parts = work.pool, work.home, work.parts
+        home.kept.end(now)
         home.worker = worker
         home.since = home.counted_at = now
         home.think_at = now + home.patience
@@ -425,15 +407,13 @@ class Gathering:
             lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 order = nowhere
-                if home.worker != NOBODY:
-                    # Who stays is at home, too: so the balancing leaves it there.
-                    place = home.worker if home.takes_from(worker) else worker
-                    order = Gather(key, place, worker == place, relay, lone)
+                if home.worker != NOBODY and (worker == home.worker or home.takes_from(worker)):
+                    order = Gather(key, home.worker, worker == home.worker, relay, lone)
                 if order != home.told.get(worker, nowhere):
                     home.told[worker] = order
                     sends.append((worker, order))
             home.told = {w: order for w, order in home.told.items() if order.home != NOBODY}
-            moves = key in self._rates or key in self._books.restless
+            moves = key in self._moves.rates or key in self._books.restless
             restless = moves or home.looks or now < home.rests_until
             if home.worker == NOBODY and not home.told and not restless:
                 del self._homes[key]

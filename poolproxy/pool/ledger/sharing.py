@@ -21,9 +21,9 @@ asked if the applicant
   old; and for a slice if somebody has waited at the holder within one: where clients pause the queues run
   empty one after the other; or
 * has a client that has waited for a slice, as long as nobody has at the holder, or twice as long as the
-  holder's oldest. Twice, as
-  two saturated workers' queues are about equally old and moving permits between them gains nothing.
-  A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
+  holder's oldest. Twice, as two saturated workers' queues are about equally old and moving permits between
+  them gains nothing. For the last server of one whose share is about that, four times: it would ask for it
+  back at once. A client counts as younger by ``REFRESH``: it may have been served since its worker last told.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from poolproxy.pool.ledger.state import REFRESH, LeaseState, PoolState
 # can move; and by how much less some must wait if they can't.
 TOLERANCE = 1.25
 GAIN = 1.1
+# A worker with so much of a server for its share keeps its last one, unless others wait MUCH_LONGER.
+LEAST_SHARE, LONGER, MUCH_LONGER = 0.4, 2, 4
 
 
 @attrs.frozen
@@ -207,7 +209,8 @@ def _may_be_asked(holding: Holding, who: Applicant, slice_: float, now: float) -
     age = now - who.since - REFRESH
     if holding.since is None:
         return age >= slice_ and now >= holding.waited_at + slice_
-    return age >= max(slice_, 2 * (now - holding.since))
+    fair = holding.up == 1 and holding.share >= LEAST_SHARE and not holding.foreign
+    return age >= max(slice_, (MUCH_LONGER if fair else LONGER) * (now - holding.since))
 
 
 def _lasts(holding: Holding, who: Applicant, slice_: float, now: float) -> bool:

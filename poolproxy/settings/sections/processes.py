@@ -59,9 +59,9 @@ class Processes:
         "fewer server connections than there are workers, or if its limit keeps clients waiting and one "
         "worker is enough for them. Clients notice nothing. The connection of an encrypted one stays where "
         "it is; to the worker at which a pool of the first kind is gathered it is relayed. With false no "
-        "connection moves, and all that belong to such a pool are relayed. Then, or if server connections "
-        "are encrypted, clients of a pool of the second kind are relayed whose worker has less than one and "
-        "a half server connections for them. Not in PgBouncer.",
+        "connection moves, and those of such a pool are relayed. Then, or if server connections are "
+        "encrypted, clients stay where workers have whole server connections for them; of a pool of the "
+        "second kind those are relayed whose worker has less than one and a half. Not in PgBouncer.",
     )
     worker_max_lifetime: float = setting(
         0.0,
