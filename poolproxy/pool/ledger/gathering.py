@@ -213,17 +213,16 @@ class Gathering:
         if home.worker == NOBODY or home.comers is not None or not self._relays(pool):
             home.kept.end(now)
         elif home.small:
-            ring, new = self._ring(pool, home, home.worker), home.since == now
             own, served = home.connected, pool.clients
             strange = {w for w in self._staying if served.get(w, 0) > own.get(w, 0)}
-            ring = attrs.evolve(ring, strange=strange)
-            amiss = self._amiss(pool, home, now)
+            ring = attrs.evolve(self._ring(pool, home, home.worker), strange=strange)
+            new, amiss = home.since == now, self._amiss(pool, home)
             home.kept.look(ring, now, queued=home.queued > 0, new=new, amiss=amiss)
 
     def _ring(self, pool: PoolState, home: Home, worker: int) -> Ring:
         return Ring(home.connected, len(pool.leases), worker, self._staying)
 
-    def _amiss(self, pool: PoolState, home: Home, now: float) -> int:
+    def _amiss(self, pool: PoolState, home: Home) -> int:
         """Whether servers move much, are closed here and opened there, or are idle while others' clients
         wait.
         """

@@ -24,11 +24,11 @@ FAIR, BEARABLE = 1.2, TOLERANCE
 PART = 0.5
 _ROUNDING = 1e-9
 
-STEADY_LOOKS = (
-    5  # in a row at which the same workers could be keepers, but for when the home is new
-)
+# In a row at which the same workers could be keepers, but for when the home is new.
+STEADY_LOOKS = 5
 # Unrest: what a look adds at which something is amiss, each server that has been opened anew, and how much is
-# too much; a look at which all is well takes one away. So two seconds are too long, and half of the time.
+# too much; a look at which all is well takes one away. So two seconds in a row are too much, or in the end
+# more than a third of the looks.
 AMISS, OPENED, TOO_MUCH = 2, 6, 20
 # Seconds.
 SETTLED = 2.0  # servers have come to where they are to be
