@@ -180,7 +180,7 @@ class Gathering:
         if home.worker not in self._staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
         if home.queued and self._relays(pool):
-            home.connected = connections(pool.key)
+            home.connected = dict(connections(pool.key))
         self._look_who_comes(pool, home, now)
 
     def _look_who_comes(self, pool: PoolState, home: Home, now: float) -> None:
@@ -218,6 +218,8 @@ class Gathering:
             ring = attrs.evolve(self._ring(pool, home, home.worker), strange=strange)
             new, amiss = home.since == now, self._amiss(pool, home)
             home.kept.look(ring, now, queued=home.queued > 0, new=new, amiss=amiss)
+        else:
+            home.kept.keepers &= self._staying
 
     def _ring(self, pool: PoolState, home: Home, worker: int) -> Ring:
         return Ring(home.connected, len(pool.leases), worker, self._staying)
@@ -226,11 +228,11 @@ class Gathering:
         """Whether servers move much, are closed here and opened there, or are idle while others' clients
         wait.
         """
-        opened = sum(lease.granted >= self._moves.before for lease in pool.leases.values())
+        opened = any(lease.granted >= self._moves.before for lease in pool.leases.values())
         places = (home.worker, *home.kept.keepers)
         idle = home.queued and any(pool.held(w) and w not in pool.wants for w in places)
         moves = self._moves.of(pool) > MOVES
-        return OPENED * opened * pool.fixed + AMISS * bool(moves or idle)
+        return OPENED * (opened and pool.fixed) + AMISS * bool(moves or idle)
 
     def _is_due(
         self, pool: PoolState, home: Home, hot: int = LOOKS, queued: int = QUEUED_LOOKS
@@ -310,6 +312,18 @@ class Gathering:
             return frozenset()
         return frozenset(w for w in workers if self._ring(pool, home, w).keepers())
 
+    def _better(
+        self, pool: PoolState, home: Home, loads: Mapping[int, float], now: float
+    ) -> list[int]:
+        """Where a small pool that has no keepers could have some. None of them is so much busier that the
+        home would leave it again.
+        """
+        sparing = self._sparing(pool, home, loads, now)
+        if home.kept.keepers or home.worker in sparing:
+            return []
+        most = min(CAPACITY, loads[home.worker] + ABOUT_EQUAL)
+        return [worker for worker in sparing if loads[worker] <= most]
+
     def _seems_small(self, pool: PoolState) -> bool:
         return len(pool.leases) < len(self._staying)
 
@@ -347,12 +361,10 @@ class Gathering:
             return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
         room = MUCH_ROOM if self._relays(pool) else min(MUCH_ROOM, ROOM * work.whole)
-        sparing = self._sparing(pool, home, loads, now)
-        if sparing and home.worker not in sparing:
-            best = max(sparing, key=lambda w: (pool.clients.get(w, 0), -w))
-            if loads[best] <= min(CAPACITY, loads[home.worker] + MUCH_ROOM):
-                self._settle(work, best, now)
-                return
+        better = self._better(pool, home, loads, now)
+        if better:
+            self._settle(work, max(better, key=lambda w: (home.connected.get(w, 0), -w)), now)
+            return
         uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
         if uneven and loads[least_busy] <= loads[home.worker] - room:
             self._settle(work, least_busy, now)

@@ -13,6 +13,7 @@ and fro, or is closed here and opened there. Then all clients come, for a while.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from itertools import combinations
 
 import attrs
 
@@ -26,8 +27,9 @@ _ROUNDING = 1e-9
 
 # In a row at which the same workers could be keepers, but for when the home is new.
 STEADY_LOOKS = 5
-# Unrest: what a look adds at which something is amiss, each server that has been opened anew, and how much is
-# too much; a look at which all is well takes one away. So two seconds in a row are too much, or in the end
+MOST_TRIED = 8  # workers whose clients may stay, which makes 255 sets of them
+# Unrest: what a look adds at which something is amiss, or servers have been opened anew, and how much is too
+# much; a look at which all is well takes one away. So two seconds in a row are too much, or in the end
 # more than a third of the looks.
 AMISS, OPENED, TOO_MUCH = 2, 6, 20
 # Seconds.
@@ -50,28 +52,30 @@ class Ring:
     strange: Set[int] = frozenset()
 
     def keepers(self) -> frozenset[int]:
-        """The workers beside the home whose clients may stay."""
+        """The workers beside the home whose clients may stay: as many as can be, of these those with most."""
         able = self.able - self.strange - {self.home}
         others = [worker for worker in able if self.connections.get(worker, 0)]
         others.sort(key=lambda worker: (-self.connections[worker], worker))
+        others = others[:MOST_TRIED]
         for count in range(min(len(others), self.servers - 1), 0, -1):
-            kept = frozenset(others[:count])
-            if self.is_fair(kept, FAIR, PART):
-                return kept
+            for kept in combinations(others, count):
+                if self.is_fair(frozenset(kept), FAIR, PART):
+                    return frozenset(kept)
         return frozenset()
 
     def is_fair(
         self, kept: Set[int], bearable: float = BEARABLE, least: float = LEAST_SHARE
     ) -> bool:
-        """Whether each of the workers ``kept`` can have whole servers, the home the rest of them, and nobody
-        waits ``bearable`` times as long as in one queue.
+        """Whether each of the workers ``kept`` can have whole servers, and clients enough for these, the home
+        the rest of them, and nobody waits ``bearable`` times as long as in one queue.
         """
         each = self.servers / max(1, sum(self.connections.values()))
         parts = [each * self.connections.get(worker, 0) for worker in kept]
         whole = [max(1, round(part)) for part in parts]
+        busy = [self.connections.get(w, 0) > count for w, count in zip(kept, whole, strict=True)]
         parts.append(self.servers - sum(parts))
         whole.append(self.servers - sum(whole))
-        if whole[-1] < 1:
+        if whole[-1] < 1 or not all(busy):
             return False
         waits = [part / count for part, count in zip(parts, whole, strict=True)]
         return all(least <= wait <= bearable + _ROUNDING for wait in waits)

@@ -14,7 +14,8 @@ from poolproxy.pool.ledger.takes import Takes
 @attrs.frozen(eq=False)
 class Work:
     """What those clients of a pool take of the workers' time that come to its home: ``whole`` in all, of
-    which it seems to take ``parts`` of them now.
+    which it seems to take ``parts`` of them now. Those of a small pool's keepers count as well, as there is
+    nobody who keeps them at another home.
     """
 
     pool: PoolState
