@@ -80,6 +80,7 @@ RELAYED_PART = 0.8
 # of that: the more of them are at the home anyway, the less is to be relayed.
 ABOUT_EQUAL = 0.1
 LITTLE = 0.1
+NEXT_TO_NOTHING = 0.03  # with less to do a home is not thought over
 CAPACITY = 0.8
 FULL = 0.85
 OVERLOADED = 0.95
@@ -365,7 +366,9 @@ class Gathering:
         if better:
             self._settle(work, max(better, key=lambda w: (home.connected.get(w, 0), -w)), now)
             return
-        uneven = loads[home.worker] >= max(LITTLE, UNEVEN * sum(busy.values()) / len(loads))
+        uneven = loads[home.worker] >= max(
+            NEXT_TO_NOTHING, UNEVEN * sum(busy.values()) / len(loads)
+        )
         if uneven and loads[least_busy] <= loads[home.worker] - room:
             self._settle(work, least_busy, now)
         elif busy.get(home.worker, 0.0) >= OVERLOADED and now - home.since >= HOLD:
