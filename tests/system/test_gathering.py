@@ -38,14 +38,14 @@ def crowd(proxy: ProxyProcess) -> Iterator[list[RawClient]]:
 
 
 @contextmanager
-def working(proxy: ProxyProcess, clients: list[RawClient]) -> Iterator[None]:
-    """These have one transaction after the other, without an error."""
+def working(proxy: ProxyProcess, clients: list[RawClient], source: str = "") -> Iterator[None]:
+    """These have one transaction after the other, without an error. ``source``: what each selects from."""
     over = threading.Event()
 
     def work(one: RawClient) -> int:
         done = 0
         while not over.is_set():
-            assert one.value(f"select {done}") == str(done)
+            assert one.value(f"select {done} {source}") == str(done)
             done += 1
         return done
 
@@ -134,6 +134,31 @@ def test_of_a_larger_pool_those_are_relayed_that_have_hardly_a_server(
                 if where[port(one)] == where[port(many[0])]:
                     one.terminate()
             eventually(lambda: by_worker(proxy, RELAYED) == {}, "nobody is relayed")
+
+
+def test_of_a_small_pool_those_stay_that_make_up_a_server(
+    start_proxy: StartProxy, one_postgres: PostgresServer
+) -> None:
+    """Of 16 clients on three servers the 4 of one worker keep one, and the 12 others are served by one of
+    their workers, which has two. None sees an error, and no server moves any more.
+    """
+    databases = {"small": {"pool_mode": "transaction", "pool_size": 3}}
+    proxy = start_proxy(
+        tables(one_postgres, databases, workers=4, admin_users=["postgres"], client_moves=False)
+    )
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client(proxy, "small")) for _ in range(32)]
+        where = owners(proxy)
+        sides = [[one for one in clients if where[port(one)] == pid] for pid in set(where.values())]
+        left: list[RawClient] = []
+        for mine, count in zip(sides, (8, 4, 2, 2), strict=True):
+            left += mine[:count]
+            for one in mine[count:]:
+                one.terminate()
+        with working(proxy, left, "from pg_sleep(0.004)"):
+            eventually(lambda: sorted(served(proxy)) == [4, 12], "four stay")
+            eventually(lambda: rests(proxy), "no server moves")
+            assert sorted(served(proxy)) == [4, 12]
 
 
 def port(one: RawClient) -> int:
