@@ -20,10 +20,8 @@ from poolproxy.pool.ledger.keeping import (
     TOO_MUCH,
 )
 from tests.pool.gatherer import IDLE, LOOK, SOME, Gatherer, nothing
+from tests.pool.test_keeping import MANY, SPREAD
 from tests.pool.test_ledger import POOL
-
-SPREAD = {1: 120, 2: 40, 3: 30, 4: 10}
-MANY = 2 * TOO_MUCH  # looks
 
 
 def saturated(

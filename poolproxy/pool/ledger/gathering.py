@@ -49,15 +49,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-import attrs
-
 from poolproxy.ipc.messages import Gather, PoolKey
 from poolproxy.pool.ledger.books import Books
-from poolproxy.pool.ledger.coming import Connections, long_ones, note_short, who_comes
+from poolproxy.pool.ledger.coming import Connections
 from poolproxy.pool.ledger.home import LOOKS, QUEUED_LOOKS, Home
-from poolproxy.pool.ledger.keeping import AMISS, OPENED, REST, Ring
+from poolproxy.pool.ledger.keeping import REST
 from poolproxy.pool.ledger.moves import MOST_CLIENTS, MOVE_TIME, MOVES, Moves
 from poolproxy.pool.ledger.news import Sends
+from poolproxy.pool.ledger.relaying import Relaying
 from poolproxy.pool.ledger.sharing import Shares
 from poolproxy.pool.ledger.state import NOBODY, PoolState
 from poolproxy.pool.ledger.takes import Takes
@@ -95,10 +94,10 @@ class Gathering:
     def __init__(self, books: Books) -> None:
         self._books = books
         self._homes: dict[PoolKey, Home] = {}
-        self._client_moves = True
         self._staying: set[int] = set()
         # Of the last look.
         self._moves = Moves(books)
+        self._relaying = Relaying(books, self._moves)
         self._takes = Takes(books, {})
 
     def home(self, key: PoolKey) -> int:
@@ -125,7 +124,8 @@ class Gathering:
         ``client_moves``: clients may go themselves.
         """
         self._staying = self._books.workers - self._books.retired
-        self._client_moves, self._takes = client_moves, Takes(self._books, busy)
+        self._relaying.begin(self._staying, client_moves=client_moves)
+        self._takes = Takes(self._books, busy)
         gathered = (key for key, home in self._homes.items() if home.worker != NOBODY)
         self._moves.count(now, busy, self._staying, self._takes, gathered)
         looked = self._look_at_all(now, connections)
@@ -141,7 +141,7 @@ class Gathering:
             due += [(p, h) for p, h in soon if self._is_due(p, h, hot=1, queued=LOOKS)]
             self._choose_all(due, now, busy)
         for pool, home in looked:
-            self._look_who_stays(pool, home, now)
+            self._relaying.look_who_stays(pool, home, now)
         return self._messages(now)
 
     def _look_at_all(self, now: float, connections: Connections) -> list[tuple[PoolState, Home]]:
@@ -180,66 +180,15 @@ class Gathering:
             home.busy_at = now
         if home.worker not in self._staying or now - home.busy_at > KEEP:
             home.worker = NOBODY
-        if home.queued and self._relays(pool):
+        if home.queued and self._relaying.applies_to(pool):
             home.connected = dict(connections(pool.key))
-        self._look_who_comes(pool, home, now)
-
-    def _look_who_comes(self, pool: PoolState, home: Home, now: float) -> None:
-        """Of a larger pool all clients do where they can move, and where to relay them is cheaper than to
-        move servers. Where only some do it is thought over while they queue: else servers may be missing, and
-        parts seem small.
-        """
-        partly = home.comers is not None and (home.worker != NOBODY or home.queued > 0)
-        if home.small or not (self._relays(pool) and (partly or home.queued)):
-            home.comers, home.stayers = None, frozenset()
-        if home.small or not (self._relays(pool) and home.queued):
-            home.short = {}
-            return
-        note_short(pool, home)
-        if partly or home.queued >= QUEUED_LOOKS:
-            self._let_come(pool, home, now)
-
-    def _let_come(self, pool: PoolState, home: Home, now: float) -> None:
-        books, parts = self._books, home.connected
-        home.comers = who_comes(pool, home, books.workers, books.retired)
-        home.stayers = long_ones(parts, len(pool.leases)) & self._staying - home.comers
-        if home.stayers and home.worker not in home.stayers:
-            home.worker = NOBODY
-        elsewhere = any(count for worker, count in parts.items() if worker != home.worker)
-        if home.worker != NOBODY and elsewhere and not (home.comers or home.short):
-            home.end(now + REST)
-
-    def _look_who_stays(self, pool: PoolState, home: Home, now: float) -> None:
-        """Of a small pool that has a home."""
-        if home.worker == NOBODY or home.comers is not None or not self._relays(pool):
-            home.kept.end(now)
-        elif home.small:
-            own, served = home.connected, pool.clients
-            strange = {w for w in self._staying if served.get(w, 0) > own.get(w, 0)}
-            ring = attrs.evolve(self._ring(pool, home, home.worker), strange=strange)
-            new, amiss = home.since == now, self._amiss(pool, home)
-            home.kept.look(ring, now, queued=home.queued > 0, new=new, amiss=amiss)
-        else:
-            home.kept.keepers &= self._staying
-
-    def _ring(self, pool: PoolState, home: Home, worker: int) -> Ring:
-        return Ring(home.connected, len(pool.leases), worker, self._staying)
-
-    def _amiss(self, pool: PoolState, home: Home) -> int:
-        """Whether servers move much, are closed here and opened there, or are idle while others' clients
-        wait.
-        """
-        opened = any(lease.granted >= self._moves.before for lease in pool.leases.values())
-        places = (home.worker, *home.kept.keepers)
-        idle = home.queued and any(pool.held(w) and w not in pool.wants for w in places)
-        moves = self._moves.of(pool) > MOVES
-        return OPENED * (opened and pool.fixed) + AMISS * bool(moves or idle)
+        self._relaying.look_who_comes(pool, home, now)
 
     def _is_due(
         self, pool: PoolState, home: Home, hot: int = LOOKS, queued: int = QUEUED_LOOKS
     ) -> bool:
         """Whether it is time to choose a home; ``hot``, ``queued``: how many looks are enough."""
-        if not home.small and self._relays(pool):
+        if not home.small and self._relaying.applies_to(pool):
             hot = queued = QUEUED_LOOKS  # who comes depends on whether clients queue
         if home.comers is not None and not home.comers:
             return False
@@ -284,7 +233,7 @@ class Gathering:
         """``busy``: without the pools that are to be thought of yet."""
         pool, home, whole = work.pool, work.home, work.whole
         moves = self._moves.of(pool)
-        relayed = self._relays(pool)
+        relayed = self._relaying.applies_to(pool)
         stays = (1 - RELAYED_PART) * whole if relayed else 0.0
         together = 1.0 if relayed else TOGETHER
         loads = self._loads(work, now, busy, spared=MOVE_TIME * moves + stays, together=together)
@@ -295,7 +244,7 @@ class Gathering:
             home.rests_until = now + REST
             return
         about = least + (min(MUCH_ROOM, whole / 2) if relayed else min(ABOUT_EQUAL, whole / 4))
-        sparing = self._sparing(pool, home, loads, now)
+        sparing = self._relaying.sparing(pool, home, loads, now)
         if sparing:
             about = least + MUCH_ROOM
         if home.stayers:
@@ -305,21 +254,13 @@ class Gathering:
         home.patience = ARRIVED
         self._settle(work, worker, now)
 
-    def _sparing(
-        self, pool: PoolState, home: Home, workers: Iterable[int], now: float
-    ) -> frozenset[int]:
-        """Those of the workers that can be a small pool's home without all clients being relayed."""
-        if not (home.small and self._relays(pool) and home.queued and now >= home.kept.rests_until):
-            return frozenset()
-        return frozenset(w for w in workers if self._ring(pool, home, w).keepers())
-
     def _better(
         self, pool: PoolState, home: Home, loads: Mapping[int, float], now: float
     ) -> list[int]:
         """Where a small pool that has no keepers could have some. None of them is so much busier that the
         home would leave it again.
         """
-        sparing = self._sparing(pool, home, loads, now)
+        sparing = self._relaying.sparing(pool, home, loads, now)
         if home.kept.keepers or home.worker in sparing:
             return []
         most = min(CAPACITY, loads[home.worker] + ABOUT_EQUAL)
@@ -327,10 +268,6 @@ class Gathering:
 
     def _seems_small(self, pool: PoolState) -> bool:
         return len(pool.leases) < len(self._staying)
-
-    def _relays(self, pool: PoolState) -> bool:
-        """Whether clients of it are relayed even if it is not small."""
-        return pool.fixed or not self._client_moves
 
     def _think_over(
         self, pool: PoolState, home: Home, now: float, busy: Mapping[int, float]
@@ -361,7 +298,7 @@ class Gathering:
         if home.worker not in loads:
             return
         least_busy = min(loads, key=lambda worker: (loads[worker], worker))
-        room = MUCH_ROOM if self._relays(pool) else min(MUCH_ROOM, ROOM * work.whole)
+        room = MUCH_ROOM if self._relaying.applies_to(pool) else min(MUCH_ROOM, ROOM * work.whole)
         better = self._better(pool, home, loads, now)
         if better:
             self._settle(work, max(better, key=lambda w: (home.connected.get(w, 0), -w)), now)
@@ -417,7 +354,7 @@ class Gathering:
             pool = self._books.pools.get(key)
             interested = pool.interested if pool is not None else ()
             nowhere = Gather(key, NOBODY, here=False)
-            relay = home.small or pool is None or self._relays(pool)
+            relay = home.small or pool is None or self._relaying.applies_to(pool)
             lone = pool is not None and len(pool.leases) == 1
             for worker in sorted({*interested, *home.told, home.worker} & self._books.workers):
                 order = nowhere
