@@ -1,4 +1,9 @@
-"""Whom a cancel request is for: the worker that has the client, another instance, or nobody yet."""
+"""Whom a cancel request is for: the worker that has the client, another instance, or nobody yet.
+
+A client can cancel as soon as it has its key. The request then comes by one worker and the word that the
+client has logged in, sent before that, by another one, and the acceptor may read the request first. So
+before a key counts as nobody's all is heard that workers have said by then.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,11 @@ import time
 from typing import TYPE_CHECKING
 
 import attrs
+import trio
 
 from poolproxy.acceptor.cancels import Peer
 from poolproxy.acceptor.clients import Client
-from poolproxy.acceptor.workers import Worker
+from poolproxy.acceptor.workers import State, Worker
 from poolproxy.ipc.messages import CancelKey, CancelRequest
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.peering import passed_on, peer_of, restored
@@ -20,15 +26,31 @@ if TYPE_CHECKING:
 
 
 class Cancelling:
-    """Finds out whom a cancel request is for."""
+    """Finds out whom a cancel request is for. ``nursery`` has the requests whose client is not known yet."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, nursery: trio.Nursery) -> None:
         self._hub = hub
+        self._nursery = nursery
 
     def request(self, worker: Worker, message: CancelRequest) -> None:
         """A cancel request has come in by this worker."""
         timeout = self._hub.loaded.config.settings.cancel_wait_timeout
         deadline = time.monotonic() + timeout if timeout else math.inf
+        if self._keeper(message.key) is None:
+            self._nursery.start_soon(self._when_all_is_heard, worker, message, deadline)
+        else:
+            self._direct(worker, message, deadline)
+
+    async def _when_all_is_heard(
+        self, worker: Worker, message: CancelRequest, deadline: float
+    ) -> None:
+        for other in self._hub.workers:
+            while other.channel.unread and other.state is not State.DEAD:
+                await trio.lowlevel.checkpoint()  # in which a message is handled
+        if worker.state is not State.DEAD:
+            self._direct(worker, message, deadline)
+
+    def _direct(self, worker: Worker, message: CancelRequest, deadline: float) -> None:
         client = self._keeper(message.key)
         if client is not None and client.console:
             self._hub.desk.cancel(client.id)

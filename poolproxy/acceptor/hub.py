@@ -106,7 +106,7 @@ class Hub:
         self.workers = Workers()
         self.clients = Clients()
         self.cancels = Cancels()
-        self.cancelling = Cancelling(self)
+        self.cancelling = Cancelling(self, nursery)
         self.entrance = Entrance(self, nursery)
         self.moves = ClientMoves(self)
         self.resolver = Resolver(loaded.config, self.workers, nursery, lookup)

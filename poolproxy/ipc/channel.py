@@ -189,15 +189,21 @@ class Channel:
 
         Raises ChannelClosed at the peer's end, IpcError for what can't be decoded.
         """
-        received = self.receive_nowait()
-        if received is not None:
+        if self.unread:
+            # The others' turn, before it is read: what nobody has handled yet is in the kernel.
             await trio.lowlevel.checkpoint()
-            return received
-        while received is None:
+        while (received := self.receive_nowait()) is None:
             # It is a checkpoint; another one would cost as much as the message.
             await trio.lowlevel.wait_readable(self._sock.fileno())
-            received = self.receive_nowait()
         return received
+
+    @property
+    def unread(self) -> bool:
+        """Whether something of the peer's is here that has not been received."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
 
     def receive_nowait(self) -> Received | None:
         """As :meth:`receive`, None if there is nothing now."""

@@ -200,6 +200,7 @@ def test_a_server_with_unreported_parameters_is_for_those_who_have_the_same(
         special_pid = special.key[0]
         assert true_pid(special)
         special.terminate()
+        wait_until_free(admin, special_pid)
         with client(proxy, "reclaim", options="-c geqo=off") as again:
             assert again.key[0] == special_pid
         with client(proxy, "reclaim") as two:
