@@ -46,6 +46,8 @@ class Cancelling:
     ) -> None:
         for other in self._hub.workers:
             while other.channel.unread and other.state is not State.DEAD:
+                if time.monotonic() >= deadline:
+                    break
                 await trio.lowlevel.checkpoint()  # in which a message is handled
         if worker.state is not State.DEAD:
             self._direct(worker, message, deadline)

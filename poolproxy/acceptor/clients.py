@@ -18,7 +18,8 @@ NOBODY = 0  # the worker of a socket that is still the acceptor's; those of work
 class Client:
     """An accepted socket. ``pool`` and ``key`` are set once it has logged in.
 
-    ``exempt``: it does not count against max_client_conn, as it is about to be refused, or a console.
+    ``exempt``: it does not count against max_client_conn, as it has come when that was reached, or is a
+    console.
     ``console``: the user of one, else "".
     ``moving``: it is on its way to ``worker``, which has not said yet that it has it. ``source``: the worker
     that it can go back to, None if that is dead. ``permit``: that of the server that goes along, 0 for none.
@@ -106,17 +107,26 @@ class Clients:
         self._last_id += 1
         return self._last_id
 
-    def add(self, client: int, worker: int, *, refused: bool) -> None:
+    def add(self, client: int, worker: int, *, surplus: bool) -> None:
         """A socket was accepted for a worker, or NOBODY yet."""
-        self._clients[client] = Client(client, worker, refused)
+        self._clients[client] = Client(client, worker, surplus)
         self._by_worker.setdefault(worker, set()).add(client)
         self._connected(self._clients[client], 1)
-        self._exempt += refused
+        self._exempt += surplus
 
     def hand_on(self, clients: Iterable[int], worker: int) -> None:
         """Sockets of NOBODY, or of a worker that had never touched them, are another one's now."""
         for client in clients:
             self._place(self._clients[client], worker)
+
+    def find_room(self, worker: int, client: int, limit: int) -> bool:
+        """Count a client that has come over max_client_conn, if there is room for it now."""
+        known = self._known(worker, client)
+        if known is None or (known.exempt and self.count >= limit):
+            return False
+        self._exempt -= known.exempt
+        known.exempt = False
+        return True
 
     def admit(self, worker: int, client: int, name: tuple[str, str], bound: ClientSettings) -> str:
         """Count a client in, ``name`` being its database and user; returns the setting that forbids it."""

@@ -1,4 +1,4 @@
-"""Accepted sockets go to the workers; those over max_client_conn with the order to refuse.
+"""Accepted sockets go to the workers; those over max_client_conn are marked, and ask for room.
 
 One that a worker had not read of when it died is as good as just accepted, and goes to another worker.
 """
@@ -13,9 +13,9 @@ import trio
 
 from poolproxy.acceptor.accepting import Arrival
 from poolproxy.acceptor.balancer import batches, spread
-from poolproxy.acceptor.clients import NOBODY
+from poolproxy.acceptor.clients import NO_LIMIT, NOBODY
 from poolproxy.ipc.channel import close_fds
-from poolproxy.ipc.messages import Accepted, Handoff
+from poolproxy.ipc.messages import Accepted, Admit, FindRoom, Handoff
 
 if TYPE_CHECKING:
     from poolproxy.acceptor.hub import Hub
@@ -49,18 +49,23 @@ class Entrance:
             await self._hub.workers.changed.wait()
 
     def take(self, arrivals: Sequence[Arrival]) -> None:
-        """Hand accepted sockets to workers; those over max_client_conn with the order to refuse."""
+        """Hand accepted sockets to workers; those over max_client_conn are marked."""
         free = self._hub.loaded.config.settings.max_client_conn - self._hub.clients.count
         sockets = []
         for order, arrival in enumerate(arrivals):
-            refused = order >= free
-            self._hub.reports.proxy.refused += refused
-            sockets.append((self._introduced(arrival, refused), arrival.fd))
+            sockets.append((self._introduced(arrival, order >= free), arrival.fd))
         self._give(sockets)
 
-    def _introduced(self, arrival: Arrival, refused: bool) -> Accepted:
+    def find_room(self, worker: Worker, message: FindRoom) -> None:
+        """Whether one of those can come in now."""
+        limit = self._hub.loaded.config.settings.max_client_conn
+        found = self._hub.clients.find_room(worker.number, message.client, limit)
+        self._hub.reports.proxy.refused += message.last and not found
+        worker.channel.post(Admit(message.client, NO_LIMIT if found else "max_client_conn"))
+
+    def _introduced(self, arrival: Arrival, surplus: bool) -> Accepted:
         client = self._hub.clients.next_id()
-        self._hub.clients.add(client, NOBODY, refused=refused)
+        self._hub.clients.add(client, NOBODY, surplus=surplus)
         listener = arrival.listener
         return Accepted(
             id=client,
@@ -69,7 +74,7 @@ class Entrance:
             local=listener.host,
             local_port=listener.port,
             accepted_at=arrival.at,
-            refused=refused,
+            surplus=surplus,
         )
 
     def _give(self, sockets: Sequence[Socket]) -> None:

@@ -45,6 +45,7 @@ from poolproxy.ipc.messages import (
     ConsoleUp,
     Done,
     Drain,
+    FindRoom,
     HostSeen,
     Inspected,
     Leave,
@@ -266,6 +267,8 @@ class Hub:
                 self.host.server_taken(worker, message)
             case NoneIdle():
                 self.host.none_idle(message)
+            case FindRoom():
+                self.entrance.find_room(worker, message)
             case Login():
                 self._login(worker, message)
             case ClientUp():

@@ -5,9 +5,13 @@ from __future__ import annotations
 import trio
 
 from poolproxy.errors import PoolerError
-from poolproxy.ipc.messages import Login
+from poolproxy.ipc.messages import FindRoom, Login
 from poolproxy.settings.config import PoolSettings
 from poolproxy.worker.worker import Worker
+
+# Seconds. A client that leaves and comes back at once is often here before another worker has seen the end of
+# its former connection.
+LOOKS_FOR_ROOM = (0.0, 0.02, 0.05, 0.1)
 
 
 def find_pool(worker: Worker, database: str, user: str) -> PoolSettings:
@@ -48,13 +52,7 @@ async def admit(worker: Worker, client: int, database: str, user: str) -> None:
     limits = worker.config.client(database, user)
     if not (limits.max_db_client_connections or limits.max_user_client_connections):
         return
-    send, receive = trio.open_memory_channel[str](1)
-    worker.admissions[client] = send.send_nowait
-    worker.channel.post(Login(client, database, user))
-    try:
-        limit = await receive.receive()
-    finally:
-        del worker.admissions[client]
+    limit = await _ask(worker, client, Login(client, database, user))
     if limit:
         raise PoolerError(
             f"client connections exceeded ({limit})",
@@ -62,3 +60,29 @@ async def admit(worker: Worker, client: int, database: str, user: str) -> None:
             hint=f"Raise {limit}, or close idle client connections.",
             reason=limit,
         )
+
+
+async def find_room(worker: Worker, client: int) -> None:
+    """For a client that has come when max_client_conn was reached. Raises PoolerError if it still is."""
+    for pause in LOOKS_FOR_ROOM:
+        await trio.sleep(pause)
+        last = pause == LOOKS_FOR_ROOM[-1]
+        if not await _ask(worker, client, FindRoom(client, last)):
+            return
+    raise PoolerError(
+        "no more connections allowed (max_client_conn)",
+        sqlstate="53300",
+        hint="Raise max_client_conn, or close idle client connections.",
+        reason="max_client_conn",
+    )
+
+
+async def _ask(worker: Worker, client: int, question: Login | FindRoom) -> str:
+    """The limit that is exceeded, "" if none is."""
+    send, receive = trio.open_memory_channel[str](1)
+    worker.admissions[client] = send.send_nowait
+    worker.channel.post(question)
+    try:
+        return await receive.receive()
+    finally:
+        del worker.admissions[client]

@@ -132,8 +132,8 @@ def made(worker: Worker, arrival: Arrival, *, admin: bool, secret_size: int) -> 
     )
 
 
-async def welcome(stream: Stream, client: Console) -> None:
-    """Tell the client that it is in."""
+async def welcome(worker: Worker, stream: Stream, client: Console) -> None:
+    """Tell the client that it is in, and before that, as it can use its key then, the acceptor."""
     parts = [
         build.authentication(0),
         greeting(poolproxy.PGBOUNCER_VERSION),
@@ -141,6 +141,7 @@ async def welcome(stream: Stream, client: Console) -> None:
         build.backend_key_data(client.key.pid, client.key.secret),
         build.ready_for_query(),
     ]
+    worker.channel.post(ConsoleUp(client.accepted.id, client.key, client.user))
     await stream.send(b"".join(parts))
 
 
@@ -148,7 +149,6 @@ async def serve(worker: Worker, stream: Stream, client: Console) -> None:
     """Serve the client until it leaves or is sent away."""
     id = client.accepted.id
     worker.consoles[id] = client
-    worker.channel.post(ConsoleUp(id, client.key, client.user))
     reason = "client close request"
     try:
         with client.scope:

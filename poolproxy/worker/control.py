@@ -13,7 +13,6 @@ from poolproxy.ipc.messages import (
     Blocked,
     Cancel,
     CancelDone,
-    CancelMissed,
     ClientArrival,
     ClientMoved,
     Collect,
@@ -47,6 +46,7 @@ from poolproxy.ipc.messages import (
 )
 from poolproxy.relay.session import let_go
 from poolproxy.worker import (
+    client_cancels,
     client_moves,
     draining,
     gathering,
@@ -133,7 +133,7 @@ def obey(worker: Worker, message: Message, fds: list[int]) -> None:
         case Retire():
             retiring.retire(worker, message)
         case Cancel():
-            _cancel(worker, message)
+            client_cancels.obey(worker, message)
         case Resolved():
             resolved(worker, message)
         case PassOn():
@@ -175,6 +175,9 @@ def _take_clients(worker: Worker, message: Handoff, fds: list[int]) -> None:
     for accepted, fd in zip(message.clients, fds, strict=False):
         sock = socket.socket(fileno=fd)
         sock.setblocking(False)
+        # From now on: a Leave may be right behind, and who has nobody goes at once.
+        worker.logging_in += 1
+        worker.hurried += 1
         worker.nursery.start_soon(serve_socket, worker, sock, accepted)
     # Descriptors that found no room here are lost to the kernel, and their clients see a close.
     for accepted in message.clients[len(fds) :]:
@@ -249,16 +252,3 @@ def _failing(worker: Worker, message: PoolFailing) -> None:
     refuse_all(worker, pool, error)
     for client in list(pool.waiting):
         client.fail(error)
-
-
-def _cancel(worker: Worker, message: Cancel) -> None:
-    if message.key in worker.departing.keys:
-        worker.channel.post(CancelMissed(message.request))
-        return
-
-    def done(outcome: str) -> None:
-        counts = worker.metrics.cancels
-        counts[outcome] = counts.get(outcome, 0) + 1
-        worker.channel.post(CancelDone(message.request))
-
-    worker.cancel_client(message.key, done)

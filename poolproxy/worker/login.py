@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from poolproxy.errors import PoolerError
-from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest
+from poolproxy.ipc.messages import Accepted, CancelKey, CancelRequest, ClientUp
 from poolproxy.log.party import Party
 from poolproxy.relay.client import Client
 from poolproxy.relay.context import Pool
@@ -34,7 +34,7 @@ from poolproxy.wire.startup import (
     CancelPacket,
 )
 from poolproxy.worker import gathering, tls
-from poolproxy.worker.admission import admit, find_pool
+from poolproxy.worker.admission import admit, find_pool, find_room
 from poolproxy.worker.authenticate import Arrival, authenticate
 from poolproxy.worker.keys import new_key
 from poolproxy.worker.opening import Opening
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GOODBYE = 1.0  # seconds that a refused client gets to read its error
-REFUSED_PATIENCE = 5.0  # seconds for the start-up packet of a client over max_client_conn
+SURPLUS_PATIENCE = 5.0  # seconds for the start-up packet of a client over max_client_conn
 MAX_APPLICATION_NAME = 63  # bytes; PostgreSQL keeps no more
 
 
@@ -61,9 +61,7 @@ class Refused(Exception):
 
 
 async def serve_socket(worker: Worker, sock: socket.socket, accepted: Accepted) -> None:
-    """Own ``sock`` until it is closed or the relay has it."""
-    worker.logging_in += 1
-    worker.hurried += 1
+    """Own ``sock``, which ``logging_in`` and ``hurried`` count, until it is closed or the relay has it."""
     handed_over = False
     login = ClientLogin(worker, sock, accepted)
     try:
@@ -93,6 +91,8 @@ class ClientLogin:
         self.waits_for_server = False
         self.cancels = False
         self.console: Console | None = None
+        self._timeout = worker.config.settings.client_login_timeout or float("inf")
+        self._patience = trio.CancelScope()
 
     @property
     def name(self) -> Party:
@@ -102,13 +102,12 @@ class ClientLogin:
 
     async def run(self) -> bool:
         """True if the relay has the socket now."""
-        timeout = self.worker.config.settings.client_login_timeout
-        if self.accepted.refused:
-            timeout = REFUSED_PATIENCE
+        seconds = SURPLUS_PATIENCE if self.accepted.surplus else self._timeout
+        self._patience.deadline = trio.current_time() + seconds
         try:
-            with trio.move_on_after(timeout or float("inf")) as scope:
+            with self._patience:
                 await self._log_in()
-            if scope.cancelled_caught:
+            if self._patience.cancelled_caught:
                 if self.cancels:
                     return False  # a canceller is never told anything
                 if self.opening.silent:
@@ -180,7 +179,7 @@ class ClientLogin:
         if self.console is not None:
             from poolproxy.worker import console
 
-            await console.welcome(self.opening.stream, self.console)
+            await console.welcome(self.worker, self.opening.stream, self.console)
             self._log_success()
             return
         settings = self._find_pool()
@@ -196,13 +195,9 @@ class ClientLogin:
         if isinstance(startup, CancelPacket):
             await self._cancel(CancelKey(startup.pid, startup.secret))
             raise Refused
-        if self.accepted.refused and startup.database not in RESERVED:
-            raise PoolerError(
-                "no more connections allowed (max_client_conn)",
-                sqlstate="53300",
-                hint="Raise max_client_conn, or close idle client connections.",
-                reason="max_client_conn",
-            )
+        if self.accepted.surplus and startup.database not in RESERVED:
+            await find_room(self.worker, self.accepted.id)
+            self._patience.deadline += self._timeout - SURPLUS_PATIENCE
         self.opening.demand_tls()
         wanted = wishes(startup, self.worker.config.settings, self.worker.context.tracker)
         wanted = self._with_host(wanted)
@@ -326,6 +321,8 @@ class ClientLogin:
         if notice:
             parts.append(build.notice_response(notice))
         parts.append(build.ready_for_query())
+        # Before the client can use its key.
+        worker.channel.post(ClientUp(self.accepted.id, key, pool.key, sys.intern(self.user)))
         await self.opening.stream.send(b"".join(parts))
         # No checkpoint from here on: the socket has two owners for a moment.
         self._log_success()

@@ -25,7 +25,6 @@ from poolproxy.ipc.codec import schema
 from poolproxy.ipc.messages import (
     CancelKey,
     ClientsGone,
-    ClientUp,
     Configure,
     Gather,
     Hold,
@@ -42,7 +41,6 @@ from poolproxy.metrics.snapshot import Reported
 from poolproxy.pool.draining import Draining
 from poolproxy.pool.hosts import Role
 from poolproxy.pool.pool import PAUSED, WorkerPool
-from poolproxy.relay.cancelling import cancel_wait
 from poolproxy.relay.client import Client
 from poolproxy.relay.closing import Closing
 from poolproxy.relay.context import Context, Pool
@@ -58,13 +56,7 @@ from poolproxy.tls.contexts import contexts
 from poolproxy.wire import is_compiled
 from poolproxy.wire.parameters import Tracker, Values
 from poolproxy.worker import server_moves
-from poolproxy.worker.cancel import (
-    CANCEL_EVERY,
-    NOTHING,
-    WAITING,
-    Canceller,
-    Wish,
-)
+from poolproxy.worker.cancel import CANCEL_EVERY, Canceller
 from poolproxy.worker.departing import Departing
 from poolproxy.worker.first_use import first_use
 from poolproxy.worker.labels import close_label, disconnect_label
@@ -261,7 +253,6 @@ class Worker:
         """The client has logged in; the relay owns its socket from now on, and the ``early`` bytes."""
         self.let_in(client)
         client.pool.stats.client_login_count += 1
-        self.channel.post(ClientUp(client.id, client.key, client.pool.key, client.user))
         client.begin(early)
 
     def let_in(self, client: Client) -> None:
@@ -409,19 +400,6 @@ class Worker:
 
     # -- cancel requests --------------------------------------------------------------------------
 
-    def cancel_client(self, key: CancelKey, done: Callable[[str], None]) -> None:
-        """Cancel what the client with this key runs; ``done`` is told the outcome."""
-        client = self.keys.get(key)
-        server = client.server if client is not None else None
-        if client is not None and client.wait_since:
-            cancel_wait(client)
-            done(WAITING)
-        elif server is None or not server.back.owed:
-            done(NOTHING)
-        else:
-            wish = Wish(lambda: _runs(server, client), done, asked=True)
-            self.canceller.request(server, wish)
-
     def cancel_abandoned(self, server: Server, runs: Callable[[], bool]) -> None:
         self.start(self.canceller.repeat, server, runs)
 
@@ -429,7 +407,3 @@ class Worker:
         """Run a task for as long as it takes."""
         assert self.nursery is not None
         self.nursery.start_soon(task, *args)  # type: ignore[arg-type]
-
-
-def _runs(server: Server, client: Client | None) -> bool:
-    return server.client is client and bool(server.back.owed)

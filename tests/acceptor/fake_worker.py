@@ -132,7 +132,7 @@ class FakeWorker:
 
     async def serve(self, accepted: m.Accepted, fd: int) -> None:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(socket.socket(fileno=fd)))
-        if not accepted.refused:
+        if not accepted.surplus or await self.has_room(accepted.id):
             await self.go_on(accepted.id, stream, b"%d %d\n" % (self.slot, accepted.id))
             return
         async with stream:
@@ -141,6 +141,12 @@ class FakeWorker:
             except trio.BrokenResourceError:
                 pass
         self.channel.post(m.ClientsGone((accepted.id,)))
+
+    async def has_room(self, client: int) -> bool:
+        self.answers[client] = answered = trio.Event()
+        self.channel.post(m.FindRoom(client, last=True))
+        await answered.wait()
+        return not self.limits[client]
 
     async def tell(self, stream: trio.SocketStream, text: bytes) -> None:
         async with self.telling:

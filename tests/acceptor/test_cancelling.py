@@ -68,7 +68,7 @@ async def acceptor() -> AsyncIterator[Acceptor]:
     async with trio.open_nursery() as nursery:
         hub = Hub(loaded(BASE), nursery)
         sides = [_side(hub, number) for number in (1, 2)]
-        hub.clients.add(CLIENT, 1, refused=False)
+        hub.clients.add(CLIENT, 1, surplus=False)
         yield Acceptor(hub, *sides)
         nursery.cancel_scope.cancel()
     for side in sides:

@@ -24,17 +24,33 @@ def bound(database: int = 0, user: int = 0) -> ClientSettings:
 def clients_with(*ids: int, worker: int = 1) -> Clients:
     clients = Clients()
     for client in ids:
-        clients.add(client, worker, refused=False)
+        clients.add(client, worker, surplus=False)
     return clients
 
 
 def test_refused_sockets_are_a_load_but_do_not_count() -> None:
     """Those over max_client_conn don't keep others out."""
     clients = clients_with(1)
-    clients.add(2, 1, refused=True)
+    clients.add(2, 1, surplus=True)
     assert (clients.count, clients.load(1)) == (1, 2)
     clients.gone(1, [2])
     assert (clients.count, clients.load(1)) == (1, 1)
+
+
+def test_one_over_the_limit_counts_when_there_is_room_for_it() -> None:
+    """Asking twice counts it once; one that is gone, or another worker's, finds none."""
+    clients = clients_with(1)
+    clients.add(2, 1, surplus=True)
+    assert not clients.find_room(1, 2, 1)
+    assert clients.count == 1
+    clients.gone(1, [1])
+    assert not clients.find_room(2, 2, 1)
+    assert clients.find_room(1, 2, 1)
+    assert clients.find_room(1, 2, 1)
+    assert clients.count == 1
+    clients.gone(1, [2])
+    assert not clients.find_room(1, 2, 1)
+    assert clients.count == 0
 
 
 def test_the_limits_are_named_and_hold_until_the_client_is_gone() -> None:
@@ -79,7 +95,7 @@ def test_a_cancel_key_lives_as_long_as_its_client() -> None:
 def test_a_dead_workers_clients_are_gone() -> None:
     """Its clients, keys and places go with it; the other workers' stay."""
     clients = clients_with(1, 2)
-    clients.add(3, 2, refused=False)
+    clients.add(3, 2, surplus=False)
     clients.logged_in(1, 1, KEY, POOL, "alice")
     assert [len(ids) for ids in clients.worker_gone(1)] == [2, 0]
     assert (clients.count, clients.load(1), clients.load(2)) == (1, 0, 1)

@@ -141,6 +141,17 @@ def test_max_client_conn(proxy: ProxyProcess, crowd: ExitStack) -> None:
     eventually(lambda: _enters(proxy, crowd), "there is room again")
 
 
+def test_who_comes_back_at_once_finds_its_place(proxy: ProxyProcess, crowd: ExitStack) -> None:
+    """Also where every place was taken, and the worker that gets it has not yet heard of the end of the other
+    connection.
+    """
+    for _ in range(MAX_CLIENTS - 1):
+        crowd.enter_context(client(proxy, "pooled"))
+    for number in range(100):
+        with client(proxy, "pooled") as one:
+            assert one.value(f"select {number}") == str(number)
+
+
 def _enters(proxy: ProxyProcess, crowd: ExitStack) -> bool:
     try:
         crowd.enter_context(client(proxy, "pooled"))

@@ -12,12 +12,13 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from poolproxy.ipc.messages import CancelKey
+from poolproxy.ipc.messages import CancelKey, Relayed
 from poolproxy.relay.client import Client
 from poolproxy.relay.server import Server
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.startup import cancel_request
 from poolproxy.worker.cancel import send_cancel
+from poolproxy.worker.client_cancels import cancel_client
 from tests.worker.house import House, house
 
 SELECT = query("select 1")
@@ -73,7 +74,7 @@ class Scene:
         return server, postgres
 
     def cancel(self, client: Client) -> None:
-        self.h.worker.cancel_client(client.key, self.outcomes.append)
+        cancel_client(self.h.worker, client.key, self.outcomes.append)
 
     def answer(self, postgres: socket.socket, data: bytes) -> None:
         postgres.send(data)
@@ -251,6 +252,44 @@ async def test_abandoned_work_is_cancelled_again_and_again() -> None:
         await last.aclose()
         await until(lambda: server in s.h.pool.idle)
         assert s.h.pool.stats.abandoned == {"reused": 1}
+
+
+async def test_a_query_that_came_before_its_cancel_is_read_before_it() -> None:
+    """Whichever of the two the worker would have looked at first."""
+    async with scene() as s:
+        s.server()
+        client, app = s.h.client()
+        app.send(SELECT)
+        s.cancel(client)
+        await (await s.postmaster.arrival()).aclose()
+        await s.outcome("sent")
+
+
+async def test_a_client_that_is_not_read_from_is_not_for_the_sake_of_a_cancel() -> None:
+    """It has yet to take what it was sent."""
+    async with scene() as s:
+        s.server()
+        client, app = s.h.client()
+        client.pause()
+        app.send(SELECT)
+        s.cancel(client)
+        assert s.outcomes == ["nothing_to_cancel"]
+        assert client.server is None
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_relayed_query_may_come_after_its_cancel(late: bool) -> None:
+    """The worker that has the connection passes it on when its turn comes; or there is none."""
+    async with scene() as s:
+        s.server()
+        client, app = s.h.client()
+        client.relayed = Relayed("", 1)
+        s.cancel(client)
+        if late:
+            app.send(SELECT)
+            s.h.turn()
+            await (await s.postmaster.arrival()).aclose()
+        await s.outcome("sent" if late else "nothing_to_cancel")
 
 
 async def test_a_cancel_of_a_waiting_client_needs_no_server() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from time import monotonic
 
@@ -13,7 +14,9 @@ from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import (
     Accepted,
     Command,
+    Handoff,
     Hold,
+    Leave,
     LoginWant,
     Message,
     NoServer,
@@ -26,7 +29,6 @@ from poolproxy.relay.session import SessionServer
 from poolproxy.wire.build import message, query, ready_for_query
 from poolproxy.wire.startup import startup_message
 from poolproxy.worker.control import obey
-from poolproxy.worker.login import serve_socket
 from poolproxy.worker.session import Claim, Own, held, take
 from tests.worker.session_house import POOL, SessionHouse
 
@@ -279,6 +281,22 @@ def test_a_held_server_is_passed_on_when_the_login_fails(h: SessionHouse) -> Non
         raise ValueError("gone")
 
 
+async def test_who_was_handed_over_just_before_the_end_is_told_of_it(
+    h: SessionHouse, nursery: trio.Nursery
+) -> None:
+    """Its log-in has not begun when the worker, which has nobody else, is told to leave."""
+    h.worker.nursery = nursery
+    ours, app = h._pair()
+    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), surplus=False)
+    obey(h.worker, Handoff((accepted,)), [os.dup(ours.fileno())])
+    ours.close()
+    obey(h.worker, Leave("clients"), [])
+    assert not h.worker.left.is_set()
+    app.send(startup_message({"user": "ann", "database": "db"}, 0))
+    await trio.testing.wait_all_tasks_blocked()
+    assert b"pooler is shutting down" in app.recv(1000)
+
+
 @pytest.mark.parametrize(
     "order",
     [
@@ -295,8 +313,8 @@ async def test_an_order_amid_the_login_reaches_its_server(
     """It was nobody's then; the client goes on without it, and nobody waits for its end."""
     h.worker.nursery = nursery
     ours, app = h._pair()
-    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), refused=False)
-    nursery.start_soon(serve_socket, h.worker, ours, accepted)
+    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), surplus=False)
+    obey(h.worker, Handoff((accepted,)), [os.dup(ours.fileno())])
     app.send(startup_message({"user": "ann", "database": "db"}, 0))
     await trio.testing.wait_all_tasks_blocked()
     server, _ = h.session_server(claim=h.worker.claims[7])

@@ -36,6 +36,7 @@ from poolproxy.ipc.messages.clients import (
     ClientsGone,
     ClientUp,
     Drain,
+    FindRoom,
     Handoff,
     Login,
 )
@@ -106,7 +107,7 @@ from poolproxy.ipc.messages.workers import (
 Message = (
     Begin | Configure | Handoff | Permit | Reclaim | Welcome | PoolFailing | Admit | Cancel | Collect | Leave
     | NoServer | Blocked | Ready | Want | ServerOpening | ServerUp | ServerFailed | ServerClosed | Login
-    | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
+    | FindRoom | ClientUp | ClientsGone | CancelRequest | CancelDone | Snapshot | Bye | LoginWant
     | WaitReason | WhyWait | ConsoleRows | ConsoleEnd | Inspect | Hold | Command | ConsoleUp | ConsoleCommand
     | ConsoleNext | Inspected | Done | Drain | Resolved | HostSeen | Resolve
     | ClientArrival | ClientMoved | Shed | Retire | ClientMove | ClientArrived | CancelMissed | Load | PassOn
@@ -148,6 +149,7 @@ __all__ = [
     "ConsoleUp",
     "Done",
     "Drain",
+    "FindRoom",
     "Gather",
     "Handoff",
     "Hold",

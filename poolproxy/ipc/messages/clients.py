@@ -20,7 +20,7 @@ class Accepted:
     local: str
     local_port: int
     accepted_at: float
-    refused: bool  # over max_client_conn: the worker answers with the error and closes
+    surplus: bool  # over max_client_conn when it came: it does not count, and asks to, see FindRoom
 
 
 # -- acceptor -> worker ------------------------------------------------------------------------------
@@ -37,7 +37,9 @@ class Handoff:
 @message(7)
 @attrs.frozen
 class Admit:
-    """The answer to :class:`Login`: ``limit`` names the setting that is exceeded, "" if none is."""
+    """The answer to :class:`Login` and :class:`FindRoom`: ``limit`` names the setting that is exceeded, "" if
+    none is.
+    """
 
     client: int
     limit: str
@@ -71,6 +73,17 @@ class Login:
     client: int
     database: str
     user: str
+
+
+@message(79)
+@attrs.frozen
+class FindRoom:
+    """A client that came when max_client_conn was reached wants in: others may have left since. Answered by
+    :class:`Admit`. ``last``: it is refused if there is no room now.
+    """
+
+    client: int
+    last: bool
 
 
 @message(71)
