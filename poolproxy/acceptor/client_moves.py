@@ -52,6 +52,9 @@ class ClientMoves:
             why = "the acceptor is out of file descriptors"
         elif target is None:
             why = "there is no worker for it"
+        elif worker.is_to_kill(state.pool.database):
+            # It may be older than the KILL, which its next worker may have read.
+            why = "its worker has not answered KILL"
         elif permit and not host.holds(worker, permit):
             why = "its server is not this worker's"
         elif clients.move(worker.number, state.id, target.number, permit, relayed=relayed):

@@ -105,6 +105,7 @@ class Desk:
 
     def answered(self, worker: Worker, message: Inspected | Done) -> None:
         """A worker has answered a question, perhaps too late."""
+        worker.kills.pop(message.request, None)
         question = self._questions.get(message.request)
         if question is not None and question.worker == worker.number:
             question.answer = message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -145,7 +146,7 @@ class Orders:
     async def _hold(self, patience: float = WORKER_PATIENCE) -> None:
         """Put what holds into effect, everywhere."""
         self.desk.hub.host.hold(self.desk.hub.holds)
-        await self._all(self.desk.hold_message, patience)
+        await self._all(lambda _, request: self.desk.hold_message(request), patience)
         self.desk.hub.workers.notify()
 
     # -- servers and clients ----------------------------------------------------------------------
@@ -153,7 +154,7 @@ class Orders:
     async def _reconnect(self, database: str) -> None:
         self._demand(database)
         self.desk.hub.host.reconnect(database)
-        await self._command("RECONNECT", database)
+        await self._all(lambda _, request: Command(request, "RECONNECT", database), WORKER_PATIENCE)
 
     async def _wait_close(self, database: str) -> None:
         self._demand(database)
@@ -180,7 +181,7 @@ class Orders:
         known = {database} if database else {*hub.loaded.config.databases, *used} - {TEMPLATE}
         hub.holds.kill(known, everything=not database)
         await self._hold()
-        await self._command("KILL", database)
+        await self._all(partial(_kill, database), WORKER_PATIENCE)
 
     async def _kill_client(self, argument: str) -> None:
         id = int(argument.removeprefix("C-"))
@@ -199,18 +200,16 @@ class Orders:
                 return
         raise Refused(f"worker {argument} can't be replaced now")
 
-    async def _command(self, verb: str, argument: str) -> None:
-        await self._all(lambda request: Command(request, verb, argument), WORKER_PATIENCE)
+    async def _all(self, make: Callable[[Worker, int], Hold | Command], patience: float) -> None:
+        """Tell all workers, and wait for those that comply in time; the message reaches the others, too.
 
-    async def _all(self, make: Callable[[int], Hold | Command], patience: float) -> None:
-        """Tell all workers, and wait for those that comply in time; the message reaches the others, too."""
-
-        async def tell(worker: Worker) -> None:
-            await self.desk.ask(worker, make(self.desk.next_request()), patience)
-
+        All messages are made before any is sent, see :func:`_kill`.
+        """
+        workers = tuple(self.desk.hub.workers)
+        messages = [make(worker, self.desk.next_request()) for worker in workers]
         async with trio.open_nursery() as nursery:
-            for worker in self.desk.hub.workers:
-                nursery.start_soon(tell, worker)
+            for worker, message in zip(workers, messages, strict=True):
+                nursery.start_soon(self.desk.ask, worker, message, patience)
 
     def _demand(self, database: str) -> None:
         if database and self.desk.hub.loaded.config.database(database) is None:
@@ -223,6 +222,12 @@ def _why_not(name: str) -> Sequence[Mistake]:
     if setting is not None and setting.reload is Reload.RESTART:
         return [Mistake("SET", f"{name} takes effect by a restart only: change it in the file")]
     return []
+
+
+def _kill(database: str, worker: Worker, request: int) -> Command:
+    # Before another worker can have read its one: a client must not go there past the order.
+    worker.kills[request] = database
+    return Command(request, "KILL", database)
 
 
 def _stops(holds: Holds, database: str) -> bool:

@@ -35,6 +35,7 @@ class Worker:
     ``heard`` is when its last message came (``time.monotonic()``), ``blame`` why it was killed.
     ``heard_out``: its channel has ended, and all that it had sent was taken in. ``over``: its slot needs
     another worker. ``gone``: it is buried. ``unread``: what it was told and had not read when it ended.
+    ``kills``: the databases ("": all) of the KILLs that it has not answered, by their requests.
     """
 
     number: int
@@ -51,9 +52,14 @@ class Worker:
     over: trio.Event = attrs.Factory(trio.Event)
     gone: trio.Event = attrs.Factory(trio.Event)
     unread: list[Received] = attrs.Factory(list)
+    kills: dict[int, str] = attrs.Factory(dict)
 
     def __str__(self) -> str:
         return f"worker {self.slot} (pid {self.process.pid})"
+
+    def is_to_kill(self, database: str) -> bool:
+        """Whether it has not answered a KILL of this database's clients."""
+        return any(killed in ("", database) for killed in self.kills.values())
 
 
 class Workers:

@@ -137,6 +137,8 @@ def moved(worker: Worker, message: ClientMoved) -> None:
     if client is None:
         return
     worker.departing.keys.discard(client.key)
+    killed = client.id in worker.departing.killed
+    worker.departing.killed.discard(client.id)
     pipe = worker.departing.pipes.pop(message.client, None)
     server = client.server
     if not message.refused:
@@ -164,10 +166,12 @@ def moved(worker: Worker, message: ClientMoved) -> None:
         client.leave(message.refused)
         return
     client.settings = worker.config.client(client.pool.key.database, client.user)
-    if worker.config.pool_of((client.pool.key.database, client.pool.key.user)) is None:
+    gone = worker.config.pool_of((client.pool.key.database, client.pool.key.user)) is None
+    if gone or killed:
+        error = KILLED if killed else REMOVED
         if server is not None:
-            server.end(REMOVED.message, error=REMOVED)
-        client.fail(REMOVED)
+            server.end(error.message, error=error)
+        client.fail(error)
         return
     _begin(worker, client)
 
@@ -309,14 +313,6 @@ def _begin(worker: Worker, client: Client, early: bytes = b"") -> None:
     if client.closed:
         return
     server, engine = client.server, client.engine
-    if client.connected_at <= max(
-        worker.killed.get(name, 0.0) for name in ("", client.pool.key.database)
-    ):
-        # It was between two workers then.
-        if server is not None:
-            server.end(KILLED.message, error=KILLED)
-        client.fail(KILLED)
-        return
     if server is not None and server.doomed and isinstance(client, SessionClient) and client.unused:
         client.let_go()
         server = None

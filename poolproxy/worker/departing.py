@@ -15,8 +15,9 @@ class Departing:
     """``clients``, by id, and their ``keys``: neither read nor forgotten here. ``orders``: what the acceptor
     wants moved, by target; ``choosing``: a task sees to that. ``rests_until``: a client was refused.
     ``unread``: clients that have come, and are read when the acceptor can hear of that; they don't go on.
-    ``pipes``, by id: for the clients that are relayed when they have arrived. ``for_good``: all are to go;
-    ``asked_at``: when other workers were last asked for clients that are relayed.
+    ``pipes``, by id: for the clients that are relayed when they have arrived. ``killed``: those that end if
+    they come back. ``for_good``: all are to go; ``asked_at``: when other workers were last asked for clients
+    that are relayed.
     """
 
     clients: dict[int, Client] = attrs.Factory(dict)
@@ -26,5 +27,6 @@ class Departing:
     rests_until: float = 0.0
     unread: set[int] = attrs.Factory(set)
     pipes: dict[int, socket.socket] = attrs.Factory(dict)
+    killed: set[int] = attrs.Factory(set)
     for_good: bool = False
     asked_at: float = 0.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Command, Done
 from poolproxy.relay.context import Pool
@@ -28,10 +26,9 @@ def obey(worker: Worker, message: Command) -> None:
     """Do it, and say to how many."""
     match message.verb:
         case "KILL":
-            worker.killed[message.argument] = monotonic()  # for those that are on their way
-            count = _for_pools(worker, message.argument, kill=True)
+            count = _kill(worker, message.argument)
         case "RECONNECT":
-            count = _for_pools(worker, message.argument, kill=False)
+            count = _reconnect(worker, message.argument)
         case "KILL_CLIENT":
             count = _kill_client(worker, int(message.argument))
         case _:
@@ -39,14 +36,29 @@ def obey(worker: Worker, message: Command) -> None:
     worker.channel.post(Done(message.request, count))
 
 
-def _for_pools(worker: Worker, database: str, *, kill: bool) -> int:
-    pools: list[Pool] = [p for p in worker.pools.values() if database in ("", p.key.database)]
+def _kill(worker: Worker, database: str) -> int:
+    pools = _pools(worker, database)
     for pool in pools:
-        if kill:
-            end_all(worker, pool, KILLED)
-        else:
-            reconnect(pool)
+        end_all(worker, pool, KILLED)
+    departing = worker.departing
+    # The acceptor sends none of these on any more; those that it has sent on meet this order there.
+    departing.killed.update(
+        number
+        for number, client in departing.clients.items()
+        if database in ("", client.pool.key.database)
+    )
     return len(pools)
+
+
+def _reconnect(worker: Worker, database: str) -> int:
+    pools = _pools(worker, database)
+    for pool in pools:
+        reconnect(pool)
+    return len(pools)
+
+
+def _pools(worker: Worker, database: str) -> list[Pool]:
+    return [pool for pool in worker.pools.values() if database in ("", pool.key.database)]
 
 
 def _kill_client(worker: Worker, id: int) -> int:

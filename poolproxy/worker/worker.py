@@ -125,7 +125,6 @@ class Worker:
         self.claims: dict[int, Claim] = {}
         self.consoles: dict[int, Console] = {}
         self.held = Hold(0, paused=False, suspended=False, databases=(), disabled=())
-        self.killed: dict[str, float] = {}  # when all clients of a database ("": of all) were to go
         self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.resolving: dict[str, Asked] = {}

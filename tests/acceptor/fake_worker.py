@@ -5,9 +5,10 @@ A client is greeted with ``SLOT ID`` (or ``refused``). Then each line is a comma
 ``up PID DATABASE USER`` (log in with this cancel key), ``cancel PID`` (answered ``done``),
 ``server HOST PORT`` (want a permit, connect, answer ``up``), ``move TARGET`` (to that worker, or to any; the
 answer is ``moved SLOT`` or ``stays``), ``move-with PERMIT`` (with this server), the same with ``-and-die``,
-and ``arrivals HOW`` (what to do with clients that
-come: ``take``, ``refuse``, ``die``, ``hold`` until the next such order, ``take-and-die``). ``--behave`` makes
-it a bad one.
+``arrivals HOW`` (what to do with clients that
+come: ``take``, ``refuse``, ``die``, ``hold`` until the next such order, ``take-and-die``),
+``console COMMAND`` (answered with its tag, or the error), and ``orders HOW`` (what to do with those of the
+console: ``hold`` until told to ``obey``; ``await`` one that is held). ``--behave`` makes it a bad one.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class FakeWorker:
         self.behave = behave
         self.clients: dict[int, trio.SocketStream] = {}
         self.answers: dict[object, trio.Event] = {}
-        self.limits: dict[int, str] = {}
+        self.said: dict[int, str] = {}
         self.address = ("", 0)
         self.servers: list[socket.socket] = []
         self.leaving = False
@@ -55,6 +56,9 @@ class FakeWorker:
         self.keys: dict[int, m.CancelKey] = {}
         self.held: list[tuple[m.ClientArrival, int]] = []
         self.arrivals = "take"
+        self.orders: list[m.Command] = []
+        self.obeys = True
+        self.ordered = trio.Event()
         self.telling = trio.Lock()
         self.nursery: trio.Nursery
 
@@ -91,7 +95,7 @@ class FakeWorker:
                 self.leaving = True
                 self.clients.clear()
             case m.Admit(client, limit):
-                self.limits[client] = limit
+                self.said[client] = limit
                 self.answers.pop(client).set()
             case m.CancelDone(request):
                 self.answers.pop(("cancel", request)).set()
@@ -122,6 +126,15 @@ class FakeWorker:
             case m.Unrelay(clients, target):
                 for client in clients:
                     await self.tell(self.clients[client], b"wanted by %d\n" % target)
+            case m.Hold(request):
+                self.channel.post(m.Done(request))
+            case m.Command():
+                self.orders.append(message)
+                self.ordered.set()
+                await self.carry_out()
+            case m.ConsoleEnd(client, tag, error):
+                self.said[client] = error or tag
+                self.answers.pop(client).set()
             case m.Permit(permit):
                 self.channel.post(m.Want(POOL, 0, 0.0, False, False))
                 server = socket.create_connection(self.address)
@@ -210,6 +223,14 @@ class FakeWorker:
                 pass  # seen when it is read
             self.nursery.start_soon(self.go_on, client, stream, b"")
 
+    async def carry_out(self) -> None:
+        while self.orders and self.obeys:
+            order = self.orders.pop()
+            stream = self.clients.get(int(order.argument)) if order.verb == "KILL_CLIENT" else None
+            if stream is not None:
+                await self.tell(stream, b"killed\n")
+            self.channel.post(m.Done(order.request, int(stream is not None)))
+
     async def stay(self, client: int, stream: trio.SocketStream) -> None:
         await self.go_on(client, stream, b"stays\n")
 
@@ -236,7 +257,7 @@ class FakeWorker:
                 self.answers[client] = answered
                 self.channel.post(m.Login(client, database, user))
                 await answered.wait()
-                return f"{self.limits[client] or 'in'}\n"
+                return f"{self.said[client] or 'in'}\n"
             case ["up", pid, database, user]:
                 pool = m.PoolKey(database, user)
                 self.keys[client] = key_of(pid)
@@ -256,6 +277,18 @@ class FakeWorker:
             case ["arrivals", how]:
                 self.arrivals = how
                 await self.arrive()
+                return "ok\n"
+            case ["console", *text]:
+                self.answers[client] = answered
+                self.channel.post(m.ConsoleCommand(client, " ".join(text)))
+                await answered.wait()
+                return f"{self.said[client]}\n"
+            case ["orders", "await"]:
+                await self.ordered.wait()
+                return "ok\n"
+            case ["orders", how]:
+                self.obeys = how == "obey"
+                await self.carry_out()
                 return "ok\n"
             case ["server", host, port]:
                 self.answers["server"] = answered

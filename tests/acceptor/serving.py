@@ -47,7 +47,7 @@ class Server:
             to_toml(
                 {
                     "poolproxy": self.settings,
-                    "databases": {"app": {"host": "127.0.0.1"}},
+                    "databases": {"app": {"host": "127.0.0.1"}, "other": {"host": "127.0.0.1"}},
                     "users": {"alice": {"password": "secret"}},
                 }
             )

@@ -25,7 +25,7 @@ from poolproxy.worker import client_moves
 from poolproxy.worker.control import obey
 from poolproxy.worker.orders import KILLED
 from tests.worker.house import error
-from tests.worker.moving import DONE, SELECT, sent, two
+from tests.worker.moving import DONE, SELECT, move, sent, two
 
 PAUSE = Hold(0, paused=True, suspended=False, databases=(), disabled=())
 
@@ -92,31 +92,54 @@ def test_a_client_that_is_not_read_yet_is_not_sent_on() -> None:
 
 
 @pytest.mark.parametrize("argument", ["", "db"])
-@pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("mode", ["session", "transaction"])
-def test_a_kill_reaches_a_client_on_its_way(argument: str, mode: str, *, back: bool) -> None:
-    """Wherever it settles then; others who come later are not meant."""
-    with two(pool_mode=mode) as (a, b):
+def test_a_kill_ends_a_client_that_comes_back(argument: str, mode: str) -> None:
+    """It was on its way, and the acceptor did not send it on; others who come later are not meant."""
+    with two(pool_mode=mode) as (a, _):
         if mode == "session":
             client: Client
             client, _, app, _ = a.session()
         else:
             client, app = a.client()
-        told, fds = sent(a, client)
-        for one_ in (a, b):
-            obey(one_.worker, Command(1, "KILL", argument), [])
-        if back:
-            for fd in fds:
-                socket.socket(fileno=fd).close()
-            obey(a.worker, ClientMoved(client.id, "died"), [])
-        else:
-            obey(b.worker, ClientArrival(told.sockets, told.state, told.server), fds)
-            obey(a.worker, ClientMoved(client.id, ""), [])
-        settled = a if back else b
+        _, fds = sent(a, client)
+        obey(a.worker, Command(1, "KILL", argument), [])
+        for fd in fds:
+            socket.socket(fileno=fd).close()
+        obey(a.worker, ClientMoved(client.id, "its worker has not answered KILL"), [])
         assert error(app).message == KILLED.message
-        assert not settled.pool.servers
-        later, _ = settled.client()
+        assert not a.pool.servers
+        later, _ = a.client()
         assert not later.closed
+
+
+def test_a_kill_of_another_database_leaves_a_client_that_comes_back() -> None:
+    """It goes on where it was."""
+    with two() as (a, _):
+        client, app = a.client()
+        _, fds = sent(a, client)
+        obey(a.worker, Command(1, "KILL", "other"), [])
+        for fd in fds:
+            socket.socket(fileno=fd).close()
+        obey(a.worker, ClientMoved(client.id, "refused"), [])
+        app.send(SELECT)
+        a.turn()
+        assert client.wait_since
+
+
+def test_a_client_that_has_survived_a_kill_can_move_later() -> None:
+    """It was logging in then, or was let in by a worker that had read the order before the next one did."""
+    with two() as (a, b):
+        client, app = a.client()
+        for one_ in (a, b):
+            obey(one_.worker, Command(1, "KILL", ""), [])
+        assert error(app).message == KILLED.message
+        survivor, app = a.client()
+        survivor.connected_at = client.connected_at
+        b.heard()
+        there = move(a, b, survivor)
+        app.send(SELECT)
+        b.turn()
+        assert there.wait_since
 
 
 def test_a_pause_reaches_a_session_on_its_way() -> None:
