@@ -29,6 +29,9 @@ MODES = {"WAIT_FOR_CLIENTS": "clients", "WAIT_FOR_SERVERS": "servers"}
 CLOSE_NEEDED = "CLOSE_NEEDED"  # what Inspect asks for WAIT_CLOSE
 DRAIN_SECONDS = 60.0  # for DRAIN where shutdown_timeout is not set
 LOOK = 0.1  # seconds between two looks at what WAIT_CLOSE waits for
+MOST_LOOKS = (
+    5  # for a client that may have moved on each time; none moves that often in so little time
+)
 # Longer than a busy worker takes to answer; one that is stuck is killed some time.
 WORKER_PATIENCE = 5.0
 
@@ -185,14 +188,22 @@ class Orders:
 
     async def _kill_client(self, argument: str) -> None:
         id = int(argument.removeprefix("C-"))
-        worker = self.desk.hub.worker_of(id)
-        if worker is not None:
-            answer = await self.desk.ask(
-                worker, Command(self.desk.next_request(), "KILL_CLIENT", str(id)), WORKER_PATIENCE
-            )
-            if isinstance(answer, Done) and answer.count:
-                return
+        with trio.move_on_after(WORKER_PATIENCE):
+            # It may be on its way: that it has left a worker, or was refused there, is heard before that
+            # worker's answer.
+            for _ in range(MOST_LOOKS):
+                if await self._ends(id):
+                    return
         raise Refused("client not found")
+
+    async def _ends(self, client: int) -> bool:
+        """Whether the worker that is known to have it now has ended it."""
+        worker = self.desk.hub.worker_of(client)
+        if worker is None:
+            return False
+        command = Command(self.desk.next_request(), "KILL_CLIENT", str(client))
+        answer = await self.desk.ask(worker, command)
+        return isinstance(answer, Done) and answer.count > 0
 
     async def _recycle(self, argument: str) -> None:
         for worker in self.desk.asked():
