@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import monotonic
+
 from poolproxy.errors import PoolerError
 from poolproxy.ipc.messages import Command, Done
 from poolproxy.relay.context import Pool
@@ -51,6 +53,7 @@ def _kill(worker: Worker, database: str) -> int:
 
 
 def _reconnect(worker: Worker, database: str) -> int:
+    worker.reconnected[database] = monotonic()
     pools = _pools(worker, database)
     for pool in pools:
         reconnect(pool)

@@ -125,6 +125,8 @@ class Worker:
         self.claims: dict[int, Claim] = {}
         self.consoles: dict[int, Console] = {}
         self.held = Hold(0, paused=False, suspended=False, databases=(), disabled=())
+        # When RECONNECT of a database ("": of all) was read, for pools that are made later.
+        self.reconnected: dict[str, float] = {}
         self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.resolving: dict[str, Asked] = {}
@@ -218,6 +220,7 @@ class Worker:
         if pool is None:
             pool = WorkerPool(key, settings, self.config.settings)
             self.apply_orders(pool)
+            pool.outdated = max(self.reconnected.get(name, 0.0) for name in ("", key.database))
             self.pools[key] = pool
         return pool
 

@@ -141,6 +141,21 @@ def test_a_server_of_before_a_reconnect_ends_wherever_it_comes() -> None:
         assert b.pool.stats.server_closes["config_changed"] == 2
 
 
+@pytest.mark.parametrize("argument", ["", "db", "other"])
+def test_a_reconnect_holds_for_pools_that_are_made_later(argument: str) -> None:
+    """The first server of such a pool may come from another worker, which had sent it before that order."""
+    with two() as (a, b):
+        message, fd = yielded(a)
+        b.worker.pools.clear()
+        obey(b.worker, Command(1, "RECONNECT", argument), [])
+        obey(b.worker, ServersCome((message.server,), 0), [fd])
+        assert len(b.pool.servers) == (argument == "other")
+        before = len(b.pool.servers)
+        message, fd = yielded(a)
+        obey(b.worker, ServersCome((message.server,), 0), [fd])
+        assert len(b.pool.servers) == before + 1, "it was opened after the order"
+
+
 @pytest.mark.parametrize("last", [b"", message(ord("E"), b"SFATAL\0C57P01\0Mend\0\0"), b"E\0"])
 def test_a_server_that_has_ended_on_its_way_is_nobodys(last: bytes) -> None:
     """Who waits goes on waiting: he would be told of an end that is none of his business."""
