@@ -29,9 +29,8 @@ MODES = {"WAIT_FOR_CLIENTS": "clients", "WAIT_FOR_SERVERS": "servers"}
 CLOSE_NEEDED = "CLOSE_NEEDED"  # what Inspect asks for WAIT_CLOSE
 DRAIN_SECONDS = 60.0  # for DRAIN where shutdown_timeout is not set
 LOOK = 0.1  # seconds between two looks at what WAIT_CLOSE waits for
-MOST_LOOKS = (
-    5  # for a client that may have moved on each time; none moves that often in so little time
-)
+# For a client that may have moved on each time; none moves that often in so little time.
+MOST_LOOKS = 5
 # Longer than a busy worker takes to answer; one that is stuck is killed some time.
 WORKER_PATIENCE = 5.0
 
