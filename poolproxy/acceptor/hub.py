@@ -141,10 +141,11 @@ class Hub:
         """Put a new configuration, free of mistakes, into use."""
         self.loaded = loaded
         self.generation += 1
-        # First the ledger: a worker may want servers of a new database at once.
+        # First the workers: what the ledger grants now is not for the hosts of before. All that they want
+        # is heard later.
+        self.workers.broadcast(self.configure_message())
         self.host.configure(loaded.config)
         self.resolver.configure(loaded.config, {host.name for host in hosts_of(loaded.config)})
-        self.workers.broadcast(self.configure_message())
 
     def leave(self, mode: str) -> None:
         """Begin to leave; the workers are told by :meth:`dismiss`, when nobody is let in any more."""

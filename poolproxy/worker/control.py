@@ -64,7 +64,7 @@ from poolproxy.worker.reload import reload
 from poolproxy.worker.replication import next_claim, refuse_all
 from poolproxy.worker.report import report
 from poolproxy.worker.session import unblock
-from poolproxy.worker.upstream import open_server
+from poolproxy.worker.upstream import ServerLogin, open_server
 from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _use_permit(worker: Worker, message: Permit) -> None:
     pool.opening += 1
     if not message.client:
         claim = next_claim(worker, pool)
-    worker.nursery.start_soon(open_server, worker, pool, message, claim)
+    worker.nursery.start_soon(open_server, ServerLogin(worker, pool, message, claim))
 
 
 def _give_back(worker: Worker, message: Reclaim) -> None:

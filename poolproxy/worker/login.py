@@ -291,7 +291,10 @@ class ClientLogin:
                 self.worker, pool, self.accepted.id, wanted, check=self._find_pool
             )
         await self._wait_for_welcome(pool)
-        return await self._take_server(pool, wanted) if pool.session_mode else None
+        server = await self._take_server(pool, wanted) if pool.session_mode else None
+        if server is None:
+            await self._wait_for_welcome(pool)  # it may have been forgotten meanwhile
+        return server
 
     async def _take_server(self, pool: Pool, wanted: Wishes) -> SessionServer | None:
         """The client's server from now on, in session mode, if one can be had."""

@@ -67,14 +67,12 @@ PART_SECONDS = 5.0  # that a server gets to close a connection which turned out 
 ELSEWHERE = ("57P", "53")
 
 
-async def open_server(
-    worker: Worker, pool: Pool, permit: Permit, claim: Claim | None = None
-) -> None:
-    """Use ``permit``: connect, log in, give the server to the pool, or to the client with this ``claim``;
-    or report why not.
+async def open_server(attempt: ServerLogin) -> None:
+    """Use a permit: connect, log in, give the server to the pool, or to the client with the claim; or report
+    why not.
     """
+    worker = attempt.worker
     worker.hurried += 1
-    attempt = ServerLogin(worker, pool, permit, claim)
     limit = worker.config.settings.server_connect_timeout or float("inf")
     try:
         with trio.move_on_after(limit) as scope:
@@ -91,7 +89,11 @@ async def open_server(
 
 
 class ServerLogin:
-    """One attempt. Owns the socket until the relay or a Closing has it."""
+    """One attempt. Owns the socket until the relay or a Closing has it.
+
+    It begins when the permit is read, not when its task has its turn: to the ledger it is one of before a
+    reload if the permit was sent before that, and so it must be here.
+    """
 
     def __init__(
         self, worker: Worker, pool: Pool, permit: Permit, claim: Claim | None = None
@@ -345,8 +347,9 @@ class ServerLogin:
         self.done = True
         if worker.config.settings.log_connections:
             log.info("%s new connection to server: tls=%s", server.name, self.tls or "no")
-        # What a server says that was opened for one client is no welcome for another.
-        told = welcome if wish is None else ()
+        # What a server says that was opened for one client is no welcome for another, nor is what one says
+        # that may be on the host of before.
+        told = welcome if wish is None and not server.doomed else ()
         up = ServerUp(self.permit.permit, greeting.key, seconds, told, may_move(server))
         worker.server_up(server, up, self.claim)
 

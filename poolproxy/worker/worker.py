@@ -340,9 +340,9 @@ class Worker:
         self.wake_logins(pool.key)
         if self.stops(pool):
             server.doomed = PAUSED
-            if claim is not None:
-                claim.refuse()
-                claim = None
+        if claim is not None and server.doomed:
+            claim.refuse()
+            claim = None
         with server_moves.keeping(self, pool):
             first_use(server, claim)
             want = pool.refreshed_want()

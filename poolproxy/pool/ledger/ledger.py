@@ -161,7 +161,7 @@ class Ledger:
         weight = 0.25 if pool.connect_seconds else 1.0
         pool.connect_seconds += weight * (up.connect_seconds - pool.connect_seconds)
         sends: Sends = []
-        if not pool.welcome and up.parameters:
+        if not (pool.welcome or lease.outdated) and up.parameters:
             pool.welcome = up.parameters
             sends += news.welcome(pool)
             # It may be all that those who wait for it need; what else they want they say on receipt.
@@ -172,7 +172,7 @@ class Ledger:
         """A server connection could not be made; its permit comes back by server_closed."""
         lease, pool = self._books.find(worker, failed.permit)
         pool.turn(lease, LeaseState.CLOSING)
-        if not failed.reason:
+        if not failed.reason or lease.outdated:
             return self._settling.settle([pool], now)
         # PgBouncer counts server_login_retry from the start of the attempt, not from its end.
         pool.failures += 1

@@ -55,7 +55,9 @@ def wait_reason(pool: PoolState, blocker: Blocker | None, now: float) -> WaitRea
 
 
 def forget_server(pool: PoolState) -> Sends:
-    """What was learned from the pool's server holds no longer."""
+    """What was learned from the pool's server holds no longer, nor what attempts under way will tell."""
+    for lease in pool.leases.values():
+        lease.outdated = True
     sends: Sends = []
     if pool.welcome:
         pool.welcome = ()

@@ -49,7 +49,8 @@ class LeaseState(enum.Enum):
 class Lease:
     """A permit that is held. It counts against every limit until PostgreSQL's end is closed.
 
-    ``since``: when it was granted, or came to the worker that has it.
+    ``since``: when it was granted, or came to the worker that has it. ``outdated``: what was learned from the
+    pool's server had to be forgotten since, so nothing is learned from this one.
     """
 
     permit: int
@@ -59,6 +60,7 @@ class Lease:
     keep: bool
     state: LeaseState = LeaseState.OPENING
     movable: bool = False
+    outdated: bool = False
     since: float = attrs.field(default=attrs.Factory(lambda self: self.granted, takes_self=True))
 
 
