@@ -75,7 +75,10 @@ class Names:
     def answered(
         self, name: str, answer: Answer, now: float, workers: Iterable[int]
     ) -> tuple[Sends, frozenset[str]]:
-        """A look-up has ended: who is told, and which addresses are gone. ``workers`` are all there are."""
+        """A look-up has ended: who is told, and which addresses are gone. ``workers`` are all there are.
+
+        They hear of new addresses, too, even if none is gone: a server there may come to any of them.
+        """
         entry = self._entries.get(name)
         if entry is None:
             return [], frozenset()  # a reload has taken it out of the configuration
@@ -90,7 +93,8 @@ class Names:
         gone = frozenset(before) - frozenset(answer.addresses)
         if answer.error or not gone:
             gone = frozenset()
-        told = set(workers) if gone else asked
+        changed = entry.addresses and set(entry.addresses) != set(before)
+        told = set(workers) if changed else asked
         news = Resolved(name, entry.addresses, entry.error)
         return [(worker, news) for worker in sorted(told)], gone
 

@@ -7,18 +7,21 @@ from __future__ import annotations
 import ipaddress
 import logging
 import socket
+from typing import TYPE_CHECKING
 
 import trio
 
 from poolproxy.ipc.messages import Resolve, Resolved
 from poolproxy.pool.hosts import Role, role_of
-from poolproxy.relay.server import MOVED, Address
+from poolproxy.relay.server import MOVED, Address, Server
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import query
 from poolproxy.wire.codes import DATA_ROW, ERROR_RESPONSE, READY_FOR_QUERY
 from poolproxy.wire.read import data_row, error_fields
 from poolproxy.worker.streams import Stream
-from poolproxy.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from poolproxy.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ ROLE_QUERY = (
     "SELECT pg_catalog.pg_is_in_recovery(), "
     "pg_catalog.current_setting('default_transaction_read_only')"
 )
+REMEMBERED_NAMES = 1024  # with where they lead
 
 
 class RoleUnknown(Exception):
@@ -81,12 +85,28 @@ def resolved(worker: Worker, message: Resolved) -> None:
         asked.answered.set()
     if not message.addresses:
         return
+    _remember(worker, message)
     for pool in worker.pools.values():
         for server in list(pool.servers):
-            where = server.address[1]
-            at_name = server.host.name == message.name and isinstance(where, tuple)
-            if at_name and where[0] not in message.addresses:
+            if is_elsewhere(worker, server):
                 server.doom(MOVED)
+
+
+def _remember(worker: Worker, message: Resolved) -> None:
+    """For servers that are being opened, or are on their way."""
+    worker.places.pop(message.name, None)
+    if len(worker.places) >= REMEMBERED_NAMES:
+        del worker.places[next(iter(worker.places))]
+    worker.places[message.name] = message.addresses
+
+
+def is_elsewhere(worker: Worker, server: Server) -> bool:
+    """Whether the name of the server's host does not lead to its address any more.
+
+    The acceptor tells all workers of each change, before it passes on a server that was opened after that.
+    """
+    places, where = worker.places.get(server.host.name), server.address[1]
+    return places is not None and isinstance(where, tuple) and where[0] not in places
 
 
 async def ask_role(stream: Stream) -> Role:

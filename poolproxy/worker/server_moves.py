@@ -32,9 +32,10 @@ from poolproxy.relay.context import Pool
 from poolproxy.relay.engine import CHUNK
 from poolproxy.relay.moving import CHANGED, is_quiet, server_of, server_state
 from poolproxy.relay.replication import close_all
-from poolproxy.relay.server import Server
+from poolproxy.relay.server import MOVED, Server
 from poolproxy.relay.session import let_go
 from poolproxy.wire.answering import only_notifications
+from poolproxy.worker.hosts import is_elsewhere
 
 if TYPE_CHECKING:
     from poolproxy.worker.worker import Worker
@@ -177,14 +178,16 @@ def made(worker: Worker, pool: Pool, state: ServerState, sock: socket.socket) ->
 
 
 def catch_up(worker: Worker, server: Server) -> None:
-    """What was ordered for all servers of the pool while this one was on its way holds for it, too: its
-    former worker may have sent it before that was told.
+    """What was told of all servers of the pool or the host while this one was on its way holds for it, too:
+    its former worker may have sent it before that.
     """
     pool = server.pool
     if server.doomed == PAUSED:
         server.doomed = ""
     if server.connected_at <= pool.outdated:
         server.doomed = server.doomed or CHANGED
+    if is_elsewhere(worker, server):
+        server.doomed = server.doomed or MOVED
     if worker.stops(pool):
         server.doomed = server.doomed or PAUSED
 

@@ -130,6 +130,7 @@ class Worker:
         self.inspections: dict[int, Iterator[tuple[str | None, ...]]] = {}
         self.refusals: dict[PoolKey, PoolerError] = {}
         self.resolving: dict[str, Asked] = {}
+        self.places: dict[str, tuple[str, ...]] = {}  # where names lead, as was told last
         self.old_servers: set[Host] = set()  # they know no protocol newer than 3.0
         self.silent_servers: set[Host] = set()  # they gave no answer to a newer one
         self.nursery: trio.Nursery | None = None

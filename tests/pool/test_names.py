@@ -19,7 +19,7 @@ def test_a_name_is_looked_up_once_for_all() -> None:
     names = Names(15.0, 5.0)
     assert names.ask("db", 1, 0.0) is None
     assert names.ask("db", 2, 0.1) == []
-    sends, gone = names.answered("db", Answer(OLD), 0.2, [1, 2, 3])
+    sends, gone = names.answered("db", Answer(OLD), 0.2, [1, 2])
     assert sends == [(1, Resolved("db", OLD, "")), (2, Resolved("db", OLD, ""))]
     assert not gone
 
@@ -34,15 +34,35 @@ def test_an_answer_is_used_for_dns_max_ttl() -> None:
     assert names.due(15.0) == []
 
 
-def test_everybody_hears_of_an_address_that_is_gone() -> None:
-    """When a name has lost an address all workers are told; when it has only got one more, nobody is."""
+def test_everybody_hears_of_every_change() -> None:
+    """Whatever worker a server comes to knows the addresses that there were when it left; an order alone is
+    none, and who has asked is told in any case.
+    """
     names = known()
     assert names.due(15.0) == ["db"]
     sends, gone = names.answered("db", Answer(NEW), 15.0, [1, 2])
     assert gone == {"10.0.0.1"}
     assert sends == [(1, Resolved("db", NEW, "")), (2, Resolved("db", NEW, ""))]
     assert names.due(30.0) == ["db"]
-    assert names.answered("db", Answer((*NEW, "::1")), 30.0, [1, 2]) == ([], frozenset())
+    more = (*NEW, "::1")
+    sends, gone = names.answered("db", Answer(more), 30.0, [1, 2])
+    assert gone == frozenset()
+    assert sends == [(1, Resolved("db", more, "")), (2, Resolved("db", more, ""))]
+    names.due(45.0)
+    assert names.answered("db", Answer(more[::-1]), 45.0, [1, 2]) == ([], frozenset())
+    assert names.ask("db", 2, 60.0) is None
+    sends, _ = names.answered("db", Answer(more), 60.0, [1, 2])
+    assert sends == [(2, Resolved("db", more, ""))]
+
+
+def test_everybody_hears_where_a_name_leads_that_did_not_exist_for_a_while() -> None:
+    """It need not lead to where its servers are."""
+    names = known()
+    names.due(15.0)
+    names.answered("db", Answer(error="unknown"), 15.0, [1, 2])
+    assert names.ask("db", 1, 20.0) is None
+    sends, _ = names.answered("db", Answer(NEW), 20.0, [1, 2])
+    assert sends == [(1, Resolved("db", NEW, "")), (2, Resolved("db", NEW, ""))]
 
 
 def test_a_failure_is_believed_for_dns_nxdomain_ttl() -> None:

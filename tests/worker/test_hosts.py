@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import socket
+from time import monotonic
 
 import pytest
 import trio
 import trio.testing
 
-from poolproxy.ipc.messages import Resolve, Resolved
+from poolproxy.ipc.messages import (
+    CancelKey,
+    Permit,
+    PoolKey,
+    Resolve,
+    Resolved,
+    ServersCome,
+    ServerYielded,
+    Yield,
+)
 from poolproxy.pool.hosts import Role
 from poolproxy.settings.hosts import Host
 from poolproxy.wire.build import message, query, ready_for_query
+from poolproxy.worker import hosts
 from poolproxy.worker.control import obey
+from poolproxy.worker.greeting import Greeting
 from poolproxy.worker.hosts import ROLE_QUERY, RoleUnknown, addresses, ask_role
 from poolproxy.worker.streams import Stream
-from tests.worker.house import house
+from poolproxy.worker.upstream import ServerLogin
+from tests.worker.house import House, house
+from tests.worker.moving import two
+
+POOL = PoolKey("db", "ann")
 
 
 async def test_addresses_need_no_look_up() -> None:
@@ -68,6 +84,66 @@ async def test_servers_at_an_address_that_is_gone_are_closed_when_free() -> None
         assert not placed["other", "10.0.0.1"].closed
         assert busy.doomed
         assert not busy.closed
+
+
+@pytest.mark.parametrize(("news", "stays"), [("10.0.0.1", True), ("10.0.0.2", False)])
+def test_a_server_that_comes_from_an_address_that_is_gone_ends(news: str, *, stays: bool) -> None:
+    """It had left its worker before that was told, and comes to one that was told before."""
+    with two() as (a, b):
+        server, _ = a.server()
+        server.host, server.address = Host("db", 5), (socket.AF_INET, ("10.0.0.1", 5))
+        fd = socket.dup(server.fd)
+        obey(a.worker, Yield(POOL, 1, monotonic()), [])
+        (yielded,) = (message for message in a.heard() if isinstance(message, ServerYielded))
+        obey(b.worker, Resolved("db", (news,), ""), [])
+        obey(b.worker, ServersCome((yielded.server,), 0), [fd])
+        assert bool(b.pool.idle) is stays
+
+
+def opened(h: House, *news: str) -> None:
+    """A server is opened at 10.0.0.1, and this is told of its name meanwhile."""
+    login = ServerLogin(h.worker, h.pool, Permit(1, POOL, keep=False))
+    login.host = Host("db", 5)
+    login.sock, _ = h._pair()
+    h.pool.opening += 1
+    for address in news:
+        obey(h.worker, Resolved("db", (address,), ""), [])
+    greeting = Greeting(CancelKey(1, b"1234"), {})
+    login._succeed((socket.AF_INET, ("10.0.0.1", 5)), greeting, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("news", "stays"), [((), True), (("10.0.0.2", "10.0.0.1"), True), (("10.0.0.2",), False)]
+)
+def test_a_server_that_was_being_opened_at_an_address_that_is_gone_ends(
+    news: tuple[str, ...], *, stays: bool
+) -> None:
+    """What holds is what was told last."""
+    with house() as h:
+        opened(h, *news)
+        assert bool(h.pool.idle) is stays
+
+
+def test_who_waits_is_served_by_such_a_server_once() -> None:
+    """Else names that change with each look-up would let nobody through."""
+    with house() as h:
+        client, app = h.client()
+        app.send(query("select 1"))
+        h.turn()
+        opened(h, "10.0.0.2")
+        assert client.server is not None
+        assert client.server.doomed
+
+
+def test_not_more_names_are_remembered_than_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those that were told of last."""
+    monkeypatch.setattr(hosts, "REMEMBERED_NAMES", 2)
+    with house() as h:
+        for name in ("db", "other", "db", "third"):
+            obey(h.worker, Resolved(name, ("10.0.0.1",), ""), [])
+        assert list(h.worker.places) == ["db", "third"]
 
 
 def answer(*cells: bytes) -> bytes:
