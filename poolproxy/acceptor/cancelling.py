@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import trio
 
-from poolproxy.acceptor.cancels import Peer
+from poolproxy.acceptor.cancels import MAX_PENDING, Peer
 from poolproxy.acceptor.clients import Client
 from poolproxy.acceptor.workers import State, Worker
 from poolproxy.ipc.messages import CancelKey, CancelRequest
@@ -25,32 +25,49 @@ if TYPE_CHECKING:
     from poolproxy.acceptor.hub import Hub
 
 
+# Turns in which what workers had said is handled, one message of each in a turn: more than the buffer of a
+# channel has room for.
+MOST_TURNS = 1000
+
+
 class Cancelling:
-    """Finds out whom a cancel request is for. ``nursery`` has the requests whose client is not known yet."""
+    """Finds out whom a cancel request is for. ``nursery`` has the task that waits until all is heard, while
+    there are requests whose client is not known yet.
+    """
 
     def __init__(self, hub: Hub, nursery: trio.Nursery) -> None:
         self._hub = hub
         self._nursery = nursery
+        self._unknown: list[tuple[Worker, CancelRequest, float]] = []
+        self._hears = False
 
     def request(self, worker: Worker, message: CancelRequest) -> None:
         """A cancel request has come in by this worker."""
         timeout = self._hub.loaded.config.settings.cancel_wait_timeout
         deadline = time.monotonic() + timeout if timeout else math.inf
-        if self._keeper(message.key) is None:
-            self._nursery.start_soon(self._when_all_is_heard, worker, message, deadline)
-        else:
+        if self._keeper(message.key) is not None or len(self._unknown) >= MAX_PENDING:
             self._direct(worker, message, deadline)
+            return
+        self._unknown.append((worker, message, deadline))
+        if not self._hears:
+            self._hears = True
+            self._nursery.start_soon(self._hear)
 
-    async def _when_all_is_heard(
-        self, worker: Worker, message: CancelRequest, deadline: float
-    ) -> None:
-        for other in self._hub.workers:
-            while other.channel.unread and other.state is not State.DEAD:
-                if time.monotonic() >= deadline:
+    async def _hear(self) -> None:
+        while self._unknown:
+            unknown, self._unknown = self._unknown, []
+            await self._hear_all()
+            for worker, message, deadline in unknown:
+                if worker.state is not State.DEAD:
+                    self._direct(worker, message, deadline)
+        self._hears = False
+
+    async def _hear_all(self) -> None:
+        for worker in self._hub.workers:
+            for _ in range(MOST_TURNS):
+                if worker.state is State.DEAD or not worker.channel.unread:
                     break
-                await trio.lowlevel.checkpoint()  # in which a message is handled
-        if worker.state is not State.DEAD:
-            self._direct(worker, message, deadline)
+                await trio.lowlevel.checkpoint()
 
     def _direct(self, worker: Worker, message: CancelRequest, deadline: float) -> None:
         client = self._keeper(message.key)

@@ -189,21 +189,29 @@ class Channel:
 
         Raises ChannelClosed at the peer's end, IpcError for what can't be decoded.
         """
-        if self.unread:
+        if self._peek() is None:
+            # It is a checkpoint; another one would cost as much as the message.
+            await trio.lowlevel.wait_readable(self._sock.fileno())
+        else:
             # The others' turn, before it is read: what nobody has handled yet is in the kernel.
             await trio.lowlevel.checkpoint()
         while (received := self.receive_nowait()) is None:
-            # It is a checkpoint; another one would cost as much as the message.
             await trio.lowlevel.wait_readable(self._sock.fileno())
         return received
 
     @property
     def unread(self) -> bool:
         """Whether something of the peer's is here that has not been received."""
+        return bool(self._peek())
+
+    def _peek(self) -> bytes | None:
+        """The first byte of what is here; empty at the end, None if there is nothing yet."""
         try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK))
+            return self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
         except OSError:
-            return False
+            return b""
 
     def receive_nowait(self) -> Received | None:
         """As :meth:`receive`, None if there is nothing now."""

@@ -148,7 +148,7 @@ class Engine:
 
     def read_now(self, fd: int) -> None:
         """Read what is there, not with the next batch, unless suspended. Not to be called in one."""
-        if self._resumed is None and fd >= 0:
+        if self._resumed is None and 0 <= fd < len(self._receivers):
             self._dispatch([(fd, READ)])
 
     def watch(self, fd: int, watched: Watched, mask: int = READ) -> None:

@@ -65,7 +65,7 @@ async def admit(worker: Worker, client: int, database: str, user: str) -> None:
 async def find_room(worker: Worker, client: int) -> None:
     """For a client that has come when max_client_conn was reached. Raises PoolerError if it still is."""
     for pause in LOOKS_FOR_ROOM:
-        await trio.sleep(pause)
+        await _pause(worker, pause)
         last = pause == LOOKS_FOR_ROOM[-1]
         if not await _ask(worker, client, FindRoom(client, last)):
             return
@@ -75,6 +75,14 @@ async def find_room(worker: Worker, client: int) -> None:
         hint="Raise max_client_conn, or close idle client connections.",
         reason="max_client_conn",
     )
+
+
+async def _pause(worker: Worker, seconds: float) -> None:
+    worker.hurried -= 1
+    try:
+        await trio.sleep(seconds)
+    finally:
+        worker.hurried += 1
 
 
 async def _ask(worker: Worker, client: int, question: Login | FindRoom) -> str:

@@ -1,7 +1,8 @@
 """Cancel requests for clients of this worker: for what they run, or wait for.
 
 A request comes by the acceptor, and what it is to cancel by the client's own connection. It may have come
-before the request and not have been read yet, so it is read first. What a relayed client has sent may still
+before the request and not have been read yet, so it is read first; where the client itself has just come
+that is done when it may be. What a relayed client has sent may still
 be at the worker that has its connection, which passes it on with its lane's next tick, if no turn of others
 is in the way: where nothing is found to cancel it is looked once more after ``LATE``.
 """
@@ -46,19 +47,37 @@ def cancel_client(
 ) -> None:
     """Cancel what the client with this key runs or waits for. ``missed``: it is on its way to another one."""
     client = worker.keys.get(key)
-    if client is not None and client.reading and not _is_busy(client):
-        worker.engine.read_now(client.fd)
-    if client is None or client.relayed is None or _is_busy(client):
-        _cancel(worker, key, done, missed)
+    if key in worker.departing.keys:
+        missed()
+    elif client is None or _is_busy(client):
+        _cancel(worker, client, done)
+    elif client.id in worker.departing.unread:
+        worker.start(_when_read, worker, key, done, missed)
     else:
-        worker.start(_look_again, worker, key, done, missed)
+        if client.reading:
+            worker.engine.read_now(client.fd)
+        if client.relayed is None or _is_busy(client):
+            _cancel(worker, client, done)
+        else:
+            worker.start(_look_again, worker, key, done, missed)
+
+
+async def _when_read(
+    worker: Worker, key: CancelKey, done: Told, missed: Callable[[], None]
+) -> None:
+    await worker.channel.flush()
+    cancel_client(worker, key, done, missed)
 
 
 async def _look_again(
     worker: Worker, key: CancelKey, done: Told, missed: Callable[[], None]
 ) -> None:
     await trio.sleep(LATE)
-    _cancel(worker, key, done, missed)
+    client = worker.keys.get(key)
+    if client is None:
+        missed()  # it may have moved on
+    else:
+        _cancel(worker, client, done)
 
 
 def _is_busy(client: Client) -> bool:
@@ -67,12 +86,9 @@ def _is_busy(client: Client) -> bool:
     return bool(client.wait_since or (server is not None and server.back.owed))
 
 
-def _cancel(worker: Worker, key: CancelKey, done: Told, missed: Callable[[], None]) -> None:
-    client = worker.keys.get(key)
+def _cancel(worker: Worker, client: Client | None, done: Told) -> None:
     server = client.server if client is not None else None
-    if key in worker.departing.keys:
-        missed()
-    elif client is not None and client.wait_since:
+    if client is not None and client.wait_since:
         cancel_wait(client)
         done(WAITING)
     elif client is None or server is None or not server.back.owed:

@@ -37,16 +37,27 @@ def first_use(server: Server, claim: Claim | None) -> None:
             log.warning("%s connect_query failed: ignored", server.name)
         server.back.state.forget()  # what it has set is there to stay
         use()
+        task.used()
 
     lost = claim.refuse if claim is not None else lambda: None
-    server.run(FirstQuery([connect_query], then, monotonic(), lost=lost))
+    task = FirstQuery([connect_query], then, monotonic(), lost=lost)
+    server.run(task)
+
+
+def when_used(server: Server, then: Callable[[], None]) -> None:
+    """Do it when somebody has had the chance to use the server: now, or when connect_query is over."""
+    if isinstance(server.task, FirstQuery):
+        server.task.used = then
+    else:
+        then()
 
 
 @attrs.define
 class FirstQuery(Task):
-    """The task of connect_query. ``lost``: the server has ended meanwhile."""
+    """That of connect_query. ``lost``: the server has ended meanwhile. ``used``: see :func:`when_used`."""
 
     lost: Callable[[], None] = attrs.field(kw_only=True)
+    used: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
 
     def ended(self, server: Server) -> None:
         self.lost()

@@ -88,8 +88,7 @@ def resolved(worker: Worker, message: Resolved) -> None:
     _remember(worker, message)
     for pool in worker.pools.values():
         for server in list(pool.servers):
-            if is_elsewhere(worker, server):
-                server.doom(MOVED)
+            leave_if_elsewhere(worker, server)
 
 
 def _remember(worker: Worker, message: Resolved) -> None:
@@ -107,6 +106,12 @@ def is_elsewhere(worker: Worker, server: Server) -> bool:
     """
     places, where = worker.places.get(server.host.name), server.address[1]
     return places is not None and isinstance(where, tuple) and where[0] not in places
+
+
+def leave_if_elsewhere(worker: Worker, server: Server) -> None:
+    """Close it as soon as it is free, if it is where its host's name does not lead to any more."""
+    if is_elsewhere(worker, server):
+        server.doom(MOVED)
 
 
 async def ask_role(stream: Stream) -> Role:

@@ -11,6 +11,7 @@ import base64
 import logging
 import os
 import socket
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -32,7 +33,7 @@ from poolproxy.log.party import Party
 from poolproxy.pool.hosts import Role, reported_role, suits
 from poolproxy.relay.context import Pool
 from poolproxy.relay.moving import CHANGED, may_move
-from poolproxy.relay.server import MOVED, Address, Server
+from poolproxy.relay.server import Address, Server
 from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
 from poolproxy.settings.enums import TargetSession
@@ -43,6 +44,7 @@ from poolproxy.worker import tls
 from poolproxy.worker.cancel import connect
 from poolproxy.worker.choosing import Elsewhere, NoHost, choose
 from poolproxy.worker.credentials import CommandFailed, credential, forget
+from poolproxy.worker.first_use import when_used
 from poolproxy.worker.greeting import (
     Greeting,
     Refused,
@@ -53,7 +55,7 @@ from poolproxy.worker.greeting import (
     server_error,
     understood,
 )
-from poolproxy.worker.hosts import RoleUnknown, addresses, ask_role, is_elsewhere
+from poolproxy.worker.hosts import RoleUnknown, addresses, ask_role, leave_if_elsewhere
 from poolproxy.worker.server_tls import GOODBYE, may_begin, wanted
 from poolproxy.worker.session import Claim
 from poolproxy.worker.streams import Eof, Stream, tune
@@ -352,9 +354,8 @@ class ServerLogin:
         told = welcome if wish is None and not server.doomed else ()
         up = ServerUp(self.permit.permit, greeting.key, seconds, told, may_move(server))
         worker.server_up(server, up, self.claim)
-        if is_elsewhere(worker, server):
-            # Only now: else names that change with each look-up would let nobody through.
-            server.doom(MOVED)
+        # Only when it was used: else names that change with each look-up would let nobody through.
+        when_used(server, partial(leave_if_elsewhere, worker, server))
 
     def failed(self, error: ServerError) -> None:
         """Report; the permit itself goes back in :meth:`give_up`."""

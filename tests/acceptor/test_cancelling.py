@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from poolproxy.acceptor import cancelling
 from poolproxy.acceptor.hub import Hub
 from poolproxy.acceptor.workers import State, Worker
 from poolproxy.ipc.channel import Channel, pair
@@ -113,6 +114,19 @@ async def test_what_a_dead_worker_has_said_is_not_waited_for(acceptor: Acceptor)
     await turns()
     assert acceptor.other.told() == [CancelDone(CANCELLER)]
     assert acceptor.home.told() == []
+
+
+async def test_a_worker_that_never_ceases_to_speak_is_not_waited_for(
+    acceptor: Acceptor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor does each request that comes meanwhile look for itself."""
+    monkeypatch.setattr(cancelling, "MOST_TURNS", 3)
+    acceptor.home.end.post(UP)
+    for request in (CANCELLER, CANCELLER + 1):
+        acceptor.hear(acceptor.other, CancelRequest(request, KEY))
+    assert len(acceptor.hub.entrance._nursery.child_tasks) == 1
+    await turns()
+    assert acceptor.other.told() == [CancelDone(CANCELLER), CancelDone(CANCELLER + 1)]
 
 
 async def test_nothing_is_done_for_a_dead_worker(acceptor: Acceptor) -> None:

@@ -277,6 +277,32 @@ async def test_a_client_that_is_not_read_from_is_not_for_the_sake_of_a_cancel() 
         assert client.server is None
 
 
+async def test_a_client_that_has_just_come_is_read_when_it_may_be() -> None:
+    """Not before the acceptor can hear that it has arrived."""
+    async with scene() as s:
+        s.server()
+        client, app = s.h.client()
+        s.h.worker.departing.unread.add(client.id)
+        app.send(SELECT)
+        s.cancel(client)
+        assert client.server is None
+        assert not s.outcomes
+        s.h.worker.departing.unread.clear()
+        await (await s.postmaster.arrival()).aclose()
+        await s.outcome("sent")
+
+
+async def test_a_relayed_client_that_leaves_meanwhile_is_looked_for_elsewhere() -> None:
+    async with scene() as s:
+        client, _ = s.h.client()
+        client.relayed = Relayed("", 1)
+        missed: list[bool] = []
+        cancel_client(s.h.worker, client.key, s.outcomes.append, lambda: missed.append(True))
+        s.h.worker.let_out(client)
+        await until(lambda: missed == [True])
+        assert not s.outcomes
+
+
 @pytest.mark.parametrize("late", [True, False])
 async def test_a_relayed_query_may_come_after_its_cancel(late: bool) -> None:
     """The worker that has the connection passes it on when its turn comes; or there is none."""

@@ -100,16 +100,17 @@ def test_a_server_that_comes_from_an_address_that_is_gone_ends(news: str, *, sta
         assert bool(b.pool.idle) is stays
 
 
-def opened(h: House, *news: str) -> None:
-    """A server is opened at 10.0.0.1, and this is told of its name meanwhile."""
+def opened(h: House, *news: str) -> socket.socket:
+    """A server is opened at 10.0.0.1, and this is told of its name meanwhile; the far end."""
     login = ServerLogin(h.worker, h.pool, Permit(1, POOL, keep=False))
     login.host = Host("db", 5)
-    login.sock, _ = h._pair()
+    login.sock, postgres = h._pair()
     h.pool.opening += 1
     for address in news:
         obey(h.worker, Resolved("db", (address,), ""), [])
     greeting = Greeting(CancelKey(1, b"1234"), {})
     login._succeed((socket.AF_INET, ("10.0.0.1", 5)), greeting, 0.01)
+    return postgres
 
 
 @pytest.mark.parametrize(
@@ -124,13 +125,17 @@ def test_a_server_that_was_being_opened_at_an_address_that_is_gone_ends(
         assert bool(h.pool.idle) is stays
 
 
-def test_who_waits_is_served_by_such_a_server_once() -> None:
+@pytest.mark.parametrize("database", [{}, {"connect_query": "select 2"}], ids=["plain", "query"])
+def test_who_waits_is_served_by_such_a_server_once(database: dict[str, str]) -> None:
     """Else names that change with each look-up would let nobody through."""
-    with house() as h:
+    with house(database=database) as h:
         client, app = h.client()
         app.send(query("select 1"))
         h.turn()
-        opened(h, "10.0.0.2")
+        postgres = opened(h, "10.0.0.2")
+        if database:
+            postgres.send(answer(b"2"))
+            h.turn()
         assert client.server is not None
         assert client.server.doomed
 
