@@ -159,7 +159,7 @@ class FakeWorker:
         self.answers[client] = answered = trio.Event()
         self.channel.post(m.FindRoom(client, last=True))
         await answered.wait()
-        return not self.limits[client]
+        return not self.said[client]
 
     async def tell(self, stream: trio.SocketStream, text: bytes) -> None:
         async with self.telling:
