@@ -100,7 +100,7 @@ async def test_a_log_in_is_not_welcomed_by_a_server_of_before(
     """It waits for what the next one says, although that server was opened for it."""
     h.worker.nursery = nursery
     ours, app = h._pair()
-    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), refused=False)
+    accepted = Accepted(7, "127.0.0.1", 1, "127.0.0.1", 2, monotonic(), surplus=False)
     nursery.start_soon(serve_socket, h.worker, ours, accepted)
     app.send(startup_message({"user": "ann", "database": "db"}, 0))
     await trio.testing.wait_all_tasks_blocked()
