@@ -2,9 +2,9 @@
 
 A request comes by the acceptor, and what it is to cancel by the client's own connection. It may have come
 before the request and not have been read yet, so it is read first; where the client itself has just come
-that is done when it may be. What a relayed client has sent may still
-be at the worker that has its connection, which passes it on with its lane's next tick, if no turn of others
-is in the way: where nothing is found to cancel it is looked once more after ``LATE``.
+that is done when it may be. What a relayed client has sent may still be at the worker that has its
+connection, which passes it on with its lane's next tick, if no turn of others is in the way: where nothing is
+found to cancel it is looked once more after ``LATE``.
 """
 
 from __future__ import annotations

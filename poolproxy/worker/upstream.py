@@ -38,6 +38,7 @@ from poolproxy.relay.session import SessionServer
 from poolproxy.relay.tls import Encryption, TlsConnection, over_tls, shut_down
 from poolproxy.settings.enums import TargetSession
 from poolproxy.settings.hosts import Host
+from poolproxy.wire.parameters import Values
 from poolproxy.wire.read import ErrorFields
 from poolproxy.wire.startup import NEWEST_MINOR, startup_message
 from poolproxy.worker import tls
@@ -310,13 +311,36 @@ class ServerLogin:
     # -- the end ----------------------------------------------------------------------------------
 
     def _succeed(self, address: Address, greeting: Greeting, seconds: float) -> None:
-        worker, pool, sock = self.worker, self.pool, self.sock
-        assert sock is not None
-        tracker = worker.context.tracker
-        values = tracker.values(greeting.parameters)
+        worker = self.worker
         welcome = tuple(Parameter(n, v) for n, v in greeting.parameters.items())
         own = self.claim.own if self.claim is not None else None
         wish = own.opened if own is not None and own.parameters else None
+        server = self._server(address, greeting, welcome, wish)
+        if self.contexts.identity != worker.contexts.identity or self.began <= self.pool.outdated:
+            server.doomed = CHANGED  # by a reload or RECONNECT meanwhile
+        self.sock = None
+        self.done = True
+        if worker.config.settings.log_connections:
+            log.info("%s new connection to server: tls=%s", server.name, self.tls or "no")
+        # What a server says that was opened for one client is no welcome for another, nor is what one says
+        # that may be on the host of before.
+        told = welcome if wish is None and not server.doomed else ()
+        up = ServerUp(self.permit.permit, greeting.key, seconds, told, may_move(server))
+        worker.server_up(server, up, self.claim)
+        # Only when it was used: else names that change with each look-up would let nobody through.
+        when_used(server, partial(leave_if_elsewhere, worker, server))
+
+    def _server(
+        self,
+        address: Address,
+        greeting: Greeting,
+        welcome: tuple[Parameter, ...],
+        wish: Values | None,
+    ) -> Server:
+        """It has the socket, whose owner is the attempt still."""
+        worker, pool, sock = self.worker, self.pool, self.sock
+        assert sock is not None
+        values = worker.context.tracker.values(greeting.parameters)
         special: dict[str, Any] = {}
         if pool.session_mode or wish is not None:
             shared = pool.welcome if pool.welcome == welcome else welcome
@@ -343,19 +367,7 @@ class ServerLogin:
         )
         if isinstance(server, TlsConnection):
             server.tls, server.encryption = str(self.tls), self.encryption
-        if self.contexts.identity != worker.contexts.identity or self.began <= pool.outdated:
-            server.doomed = CHANGED  # by a reload or RECONNECT meanwhile
-        self.sock = None
-        self.done = True
-        if worker.config.settings.log_connections:
-            log.info("%s new connection to server: tls=%s", server.name, self.tls or "no")
-        # What a server says that was opened for one client is no welcome for another, nor is what one says
-        # that may be on the host of before.
-        told = welcome if wish is None and not server.doomed else ()
-        up = ServerUp(self.permit.permit, greeting.key, seconds, told, may_move(server))
-        worker.server_up(server, up, self.claim)
-        # Only when it was used: else names that change with each look-up would let nobody through.
-        when_used(server, partial(leave_if_elsewhere, worker, server))
+        return server
 
     def failed(self, error: ServerError) -> None:
         """Report; the permit itself goes back in :meth:`give_up`."""
